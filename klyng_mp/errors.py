@@ -1,0 +1,234 @@
+"""Every error that klyng_mp raises, in one tree.
+
+Layer: leaf; imports nothing of klyng_mp.
+
+The first word tells whose fault it is: *Local* or *Closed* is ours, *Remote* or *Lost* is the
+other side's. Each error carries its data as attributes, makes its own sentence from them, and
+survives pickling with both. Where a standard exception says the same thing, ours is also one of
+those, so that existing ``except`` clauses keep working::
+
+    KlyngError
+    ├── ProtocolError                 (abstract)
+    │   ├── LocalProtocolError        this program asked for something that cannot be
+    │   └── RemoteProtocolError       the other side sent something that cannot be
+    ├── CodecError                    an object cannot travel, or cannot be rebuilt (also PicklingError)
+    ├── TransportError
+    │   ├── ClosedError               this side has closed it
+    │   ├── PeerLostError             the other side is gone (also EOFError, BrokenPipeError)
+    │   ├── ForkedError               a forked child used its parent's communicator
+    │   └── MessageTooLargeError      a length beyond the limit of the wire
+    ├── DeadlineError                 a ``timeout=`` ran out (also both TimeoutErrors)
+    └── WorldError
+        ├── RankFailedError           a rank raised
+        ├── RankDiedError             a rank's process ended without returning
+        ├── RunCancelledError         the run was cancelled
+        ├── LaunchError               ranks could not be brought to life
+        ├── WorldBusyError            a run is going on
+        └── NoRankError               this process has no rank
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+from typing import Any
+
+__all__ = [
+    "ClosedError",
+    "CodecError",
+    "DeadlineError",
+    "ForkedError",
+    "KlyngError",
+    "LaunchError",
+    "LocalProtocolError",
+    "MessageTooLargeError",
+    "NoRankError",
+    "PeerLostError",
+    "ProtocolError",
+    "RankDiedError",
+    "RankFailedError",
+    "RemoteProtocolError",
+    "RunCancelledError",
+    "TransportError",
+    "UnreceivedMessagesWarning",
+    "WorldBusyError",
+    "WorldError",
+]
+
+
+def _rebuild(cls: type[KlyngError], args: tuple[Any, ...], data: dict[str, Any]) -> KlyngError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(data)
+    return error
+
+
+class KlyngError(Exception):
+    """Something went wrong in klyng_mp; the base of all its errors."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+    def __str__(self) -> str:
+        # OSError, a base of some of these, would show its errno instead of the sentence.
+        return str(self.args[0]) if len(self.args) == 1 else str(self.args) if self.args else ""
+
+
+class ProtocolError(KlyngError):
+    """Two sides disagree about what may be sent; abstract: raised as Local… or Remote…."""
+
+    def __init__(self, *args: object) -> None:
+        if type(self) is ProtocolError:
+            raise TypeError("ProtocolError is abstract: raise LocalProtocolError or RemoteProtocolError")
+        super().__init__(*args)
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for something that the protocol cannot do."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something that the protocol does not allow; the connection is closed."""
+
+
+class CodecError(KlyngError, pickle.PicklingError, pickle.UnpicklingError):
+    """An object cannot travel between processes, or what arrived cannot be rebuilt.
+
+    Attributes:
+        path: where in the object the culprit sits (``"job.config.logger._lock"``), or ``""``.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class TransportError(KlyngError):
+    """Messages cannot be moved."""
+
+
+class ClosedError(TransportError):
+    """This side has closed what it now tries to use; open a new one."""
+
+
+class PeerLostError(TransportError, BrokenPipeError, EOFError):
+    """The other side is gone, so what was waited for can never come.
+
+    Attributes:
+        rank: the rank that was lost, or ``None`` where it was none in particular.
+        reason: what is known of its end, as a phrase ("was killed by SIGKILL").
+    """
+
+    def __init__(self, rank: int | None, reason: str, *, doing: str = "") -> None:
+        who = "every other rank" if rank is None else f"rank {rank}"
+        where = f"; this rank was in {doing}" if doing else ""
+        super().__init__(f"{who} {reason}{where}")
+        self.rank = rank
+        self.reason = reason
+
+
+class ForkedError(TransportError):
+    """A communicator was used in a child that was forked from its rank.
+
+    A message belongs to one process. Send from the rank itself, or start the child from a World.
+    """
+
+
+class MessageTooLargeError(TransportError):
+    """A message or one of its parts is longer than the wire allows; nothing of it was sent.
+
+    Attributes:
+        size_bytes: the length that was asked for.
+        limit_bytes: the largest that is allowed.
+    """
+
+    def __init__(self, size_bytes: int, limit_bytes: int, what: str = "message") -> None:
+        super().__init__(f"a {what} of {size_bytes} bytes is over the limit of {limit_bytes}: send it in parts")
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
+class DeadlineError(KlyngError, multiprocessing.TimeoutError, TimeoutError):
+    """A ``timeout=`` ran out before the call could finish.
+
+    Attributes:
+        seconds: the time that was allowed.
+    """
+
+    def __init__(self, doing: str, seconds: float, *, left: str = "") -> None:
+        super().__init__(f"{doing} did not finish within {seconds:g} s" + (f"; {left}" if left else ""))
+        self.seconds = seconds
+
+
+class WorldError(KlyngError):
+    """A World, or a run in it, did not end well."""
+
+
+class RankFailedError(WorldError):
+    """A rank raised an exception; it is the ``__cause__`` of this error.
+
+    Attributes:
+        rank: the first rank that failed.
+        host: the machine it ran on.
+        traceback: the rank's own traceback, as text.
+    """
+
+    def __init__(self, rank: int, host: str, summary: str, traceback: str = "") -> None:
+        text = f"rank {rank} on {host} failed: {summary}"
+        super().__init__(f"{text}\n\n{traceback.rstrip()}" if traceback else text)
+        self.rank = rank
+        self.host = host
+        self.summary = summary
+        self.traceback = traceback
+
+
+class RankDiedError(WorldError):
+    """A rank's process ended without returning: a signal, ``os._exit``, or the kernel's OOM killer.
+
+    Attributes:
+        rank: the first rank that died.
+        host: the machine it ran on.
+        exitcode: as in multiprocessing: the code it exited with, or minus the signal's number.
+        stderr: the last lines that it wrote to standard error.
+    """
+
+    def __init__(self, rank: int, host: str, exitcode: int, stderr: str = "") -> None:
+        text = f"rank {rank} on {host} died: it {describe_exitcode(exitcode)}"
+        super().__init__(f"{text}; its last words:\n{stderr.rstrip()}" if stderr.strip() else text)
+        self.rank = rank
+        self.host = host
+        self.exitcode = exitcode
+        self.stderr = stderr
+
+
+class RunCancelledError(WorldError):
+    """The run was ended by ``Run.cancel()`` or by closing its World before it had a result."""
+
+
+class LaunchError(WorldError):
+    """Ranks could not be brought to life; none of them is left."""
+
+
+class WorldBusyError(WorldError):
+    """A World runs one thing at a time; wait for the Run that is going on, or cancel it."""
+
+
+class NoRankError(WorldError):
+    """This process has no rank in the World it was started from."""
+
+
+class UnreceivedMessagesWarning(RuntimeWarning):
+    """Messages were still waiting in a rank when the run ended."""
+
+
+def describe_exitcode(exitcode: int) -> str:
+    """Say what a process's exit code (as ``multiprocessing`` counts them) means, as a phrase."""
+    if exitcode >= 0:
+        return f"exited with code {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    hint = " (the kernel does that when memory runs out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
