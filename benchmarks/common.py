@@ -1,0 +1,255 @@
+"""What the benchmarks share: taking turns, medians, tables, figures with a limit, a fresh environment.
+
+A figure is a ratio to a peer that was measured in the same minutes: every round runs ours and the peer's
+one after the other, the next round the other way round, and medians are compared. So a machine that
+gets slower or warmer during a measurement changes both sides alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = [
+    "REPOSITORY",
+    "BenchmarkError",
+    "Figure",
+    "alternate",
+    "environment",
+    "figure_arguments",
+    "find_program",
+    "klyng_command",
+    "machine",
+    "markdown_table",
+    "median",
+    "publish",
+    "run_command",
+    "seconds",
+    "summary",
+    "text_table",
+    "wall_time",
+]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND_TIMEOUT = 600.0  # seconds; the longest task takes a few, so more is a hang
+
+median = statistics.median
+
+
+class BenchmarkError(Exception):
+    """A measured program failed or did not do its work: a time of it would mean nothing."""
+
+
+class Figure(NamedTuple):
+    """One measured quantity beside its peer or its limit."""
+
+    what: str
+    ours: float  # seconds
+    limit: float  # a ratio where there is a peer, else seconds
+    peer: float | None = None  # seconds
+    peer_name: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours to the peer's, if there is one."""
+        return self.ours / self.peer if self.peer else None
+
+    @property
+    def met(self) -> bool:
+        """Whether the ratio, or else our time, is within the limit."""
+        ratio = self.ratio
+        return (self.ours if ratio is None else ratio) <= self.limit
+
+    def cells(self) -> list[str]:
+        """Return the row of the table: what, ours, peer, its time, ratio, limit, verdict."""
+        verdict = "ok" if self.met else "MISSED"
+        if self.peer is None or self.ratio is None:
+            return [self.what, seconds(self.ours), "-", "-", "-", seconds(self.limit), verdict]
+        peer = seconds(self.peer)
+        return [self.what, seconds(self.ours), self.peer_name, peer, f"{self.ratio:.3f} x", f"{self.limit} x", verdict]
+
+
+FIGURE_HEADER = ("what", "ours", "peer", "its time", "ratio", "at most", "")
+
+
+# Measuring
+
+
+def alternate(
+    measures: Mapping[str, Callable[[], float]], rounds: int, *, warmup: int = 1, progress: bool = True
+) -> dict[str, list[float]]:
+    """Call every measure once a round, in turn forwards and backwards; return the seconds of each by name."""
+    samples: dict[str, list[float]] = {name: [] for name in measures}
+    names = list(measures)
+    for index in range(-warmup, rounds):
+        if progress and sys.stderr.isatty():
+            print(f"\rround {max(index + 1, 0)} of {rounds} ", end="", file=sys.stderr, flush=True)
+        for name in names if index % 2 else reversed(names):
+            took = measures[name]()
+            if index >= 0:
+                samples[name].append(took)
+    if progress and sys.stderr.isatty():
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+    return samples
+
+
+def run_command(command: Sequence[str], *, cwd: str | Path | None = None) -> tuple[float, str]:
+    """Run `command` to its end; return the seconds that it took and what it printed.
+
+    Raises:
+        BenchmarkError: it failed or did not end; with what it printed.
+    """
+    env = environment()
+    quiet = subprocess.DEVNULL
+    started = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, check=False, stdin=quiet, capture_output=True, timeout=COMMAND_TIMEOUT, env=env, cwd=cwd
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkError(f"{' '.join(command)} did not end in {COMMAND_TIMEOUT:.0f} s") from error
+    took = time.perf_counter() - started
+    if done.returncode:
+        printed = (done.stdout + done.stderr).decode(errors="replace")
+        raise BenchmarkError(f"{' '.join(command)} ended with exit code {done.returncode}:\n{printed}")
+    return took, done.stdout.decode()
+
+
+def wall_time(command: Sequence[str]) -> Callable[[], float]:
+    """Return a measure: the seconds from starting `command` until it has ended."""
+    return lambda: run_command(command)[0]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of measured programs: ours, with this checkout's klyng_mp first on the path.
+
+    The last four are for Open MPI, which otherwise refuses to run as root or with more ranks than cores.
+    """
+    path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    }
+
+
+def find_program(name: str) -> str | None:
+    """Return where `name` is: beside the running Python first (a wheel's), else on PATH (the system's)."""
+    beside = shutil.which(name, path=str(Path(sys.executable).parent))
+    return beside or shutil.which(name)
+
+
+def klyng_command(count: int, *program: str) -> list[str]:
+    """Return the command that runs `program` on `count` ranks: the installed one, else the module."""
+    installed = shutil.which("klyng-mp", path=str(Path(sys.executable).parent))
+    start = [installed] if installed else [sys.executable, "-m", "klyng_mp"]
+    return [*start, "run", "-n", str(count), *program]
+
+
+# Saying
+
+
+def seconds(value: float) -> str:
+    """Return a time with four digits in the unit that suits it."""
+    for unit, factor in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if abs(value) >= factor or unit == "us":
+            scaled = value / factor
+            return f"{scaled:.{max(0, 3 - len(str(int(abs(scaled)))) + 1)}f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def summary(samples: Sequence[float]) -> dict[str, float]:
+    """Return min, median, mean and max."""
+    return {
+        "min": min(samples),
+        "median": statistics.median(samples),
+        "mean": statistics.fmean(samples),
+        "max": max(samples),
+    }
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for the terminal: the first column left, the others right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return the same table in Markdown."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
+
+
+def machine() -> dict[str, str]:
+    """Return what the times depend on: processor, system, and the versions of all that is compared."""
+    cpus = len(os.sched_getaffinity(0))
+    facts = {
+        "processor": f"{processor_name()}, {cpus} usable CPU{'s' * (cpus != 1)}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+    for package in ("klyng_mp", "mpi4py", "mpich", "numpy", "numba"):
+        try:
+            facts[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return facts
+
+
+def processor_name() -> str:
+    """Return the processor's name as Linux tells it, else the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+# The scripts of figures
+
+
+def figure_arguments(docstring: str | None, *, rounds: int) -> argparse.ArgumentParser:
+    """Return the parser that every script of figures starts from."""
+    parser = argparse.ArgumentParser(description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--rounds", type=int, default=rounds, metavar="N", help="alternating rounds (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the figures and every sample to FILE")
+    return parser
+
+
+def publish(figures: Sequence[Figure], samples: Mapping[str, Sequence[float]], json_file: Path | None) -> None:
+    """Print the figures as a table and write them, with the samples that they stand on, to `json_file`."""
+    print(text_table(FIGURE_HEADER, [figure.cells() for figure in figures]))
+    if json_file is None:
+        return
+    record: dict[str, Any] = {
+        "machine": machine(),
+        "figures": [{**figure._asdict(), "ratio": figure.ratio, "met": figure.met} for figure in figures],
+        "samples": dict(samples),
+    }
+    json_file.write_text(json.dumps(record, indent=1) + "\n")

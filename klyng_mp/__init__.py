@@ -1,0 +1,98 @@
+"""A multiprocessing drop-in whose processes have ranks and talk to each other, here and on other machines.
+
+Layer: the facade; gathers the public names and does nothing else.
+
+Layout (a folder imports only from those above it)::
+
+    errors, deadline, machine   leaves
+    wire/                       objects <-> bytes, and matching; no sockets, no clocks
+    transports/                 moving messages between two ranks
+    communicator/               a group of ranks: send, recv, collectives; the one function that waits
+    launch/                     bringing ranks to life, watching them, ending them
+    run, world                  n ranks as one object
+    cli/                        the command
+"""
+
+from __future__ import annotations
+
+from klyng_mp.communicator.communicator import ANY_SOURCE as ANY_SOURCE
+from klyng_mp.communicator.communicator import ANY_TAG as ANY_TAG
+from klyng_mp.communicator.communicator import Communicator as Communicator
+from klyng_mp.communicator.current import comm as comm
+from klyng_mp.communicator.current import end as end
+from klyng_mp.communicator.current import init as init
+from klyng_mp.communicator.current import rank as rank
+from klyng_mp.communicator.current import recv as recv
+from klyng_mp.communicator.current import send as send
+from klyng_mp.communicator.current import size as size
+from klyng_mp.communicator.requests import Request as Request
+from klyng_mp.communicator.requests import Status as Status
+from klyng_mp.communicator.requests import testall as testall
+from klyng_mp.communicator.requests import waitall as waitall
+from klyng_mp.communicator.requests import waitany as waitany
+from klyng_mp.communicator.requests import waitsome as waitsome
+from klyng_mp.errors import ClosedError as ClosedError
+from klyng_mp.errors import CodecError as CodecError
+from klyng_mp.errors import DeadlineError as DeadlineError
+from klyng_mp.errors import ForkedError as ForkedError
+from klyng_mp.errors import KlyngError as KlyngError
+from klyng_mp.errors import LaunchError as LaunchError
+from klyng_mp.errors import LocalProtocolError as LocalProtocolError
+from klyng_mp.errors import MessageTooLargeError as MessageTooLargeError
+from klyng_mp.errors import NoRankError as NoRankError
+from klyng_mp.errors import PeerLostError as PeerLostError
+from klyng_mp.errors import ProtocolError as ProtocolError
+from klyng_mp.errors import RankDiedError as RankDiedError
+from klyng_mp.errors import RankFailedError as RankFailedError
+from klyng_mp.errors import RemoteProtocolError as RemoteProtocolError
+from klyng_mp.errors import RunCancelledError as RunCancelledError
+from klyng_mp.errors import TransportError as TransportError
+from klyng_mp.errors import UnreceivedMessagesWarning as UnreceivedMessagesWarning
+from klyng_mp.errors import WorldBusyError as WorldBusyError
+from klyng_mp.errors import WorldError as WorldError
+from klyng_mp.machine import usable_cpus as usable_cpus
+from klyng_mp.run import Run as Run
+from klyng_mp.world import World as World
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ANY_SOURCE",
+    "ANY_TAG",
+    "ClosedError",
+    "CodecError",
+    "Communicator",
+    "DeadlineError",
+    "ForkedError",
+    "KlyngError",
+    "LaunchError",
+    "LocalProtocolError",
+    "MessageTooLargeError",
+    "NoRankError",
+    "PeerLostError",
+    "ProtocolError",
+    "RankDiedError",
+    "RankFailedError",
+    "RemoteProtocolError",
+    "Request",
+    "Run",
+    "RunCancelledError",
+    "Status",
+    "TransportError",
+    "UnreceivedMessagesWarning",
+    "World",
+    "WorldBusyError",
+    "WorldError",
+    "comm",
+    "end",
+    "init",
+    "rank",
+    "recv",
+    "send",
+    "size",
+    "testall",
+    "usable_cpus",
+    "waitall",
+    "waitany",
+    "waitsome",
+]

@@ -1,0 +1,80 @@
+"""The command ``klyng-mp``: from words to an exit code.
+
+Layer: cli; the top, imports whatever a command needs, when it needs it.
+
+Starting fast is part of the job: nothing is imported here that ``run`` can do without.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from klyng_mp import __version__
+from klyng_mp.cli.parser import COMMANDS, USAGE_ERROR, build_doctor_parser, build_parser, parse_run
+from klyng_mp.errors import KlyngError
+from klyng_mp.launch.program import ProgramError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit code.
+
+    Args:
+        words: the command line without the command's name; ``sys.argv[1:]`` if ``None``.
+    """
+    words = sys.argv[1:] if words is None else list(words)
+    if not words:
+        build_parser().print_help(sys.stderr)
+        return USAGE_ERROR
+    if words[0] == "doctor":
+        return _doctor(words[1:])
+    if words[0] in ("-h", "--help", "--version"):
+        return _about(words)
+    return _run(words[1:] if words[0] in COMMANDS else words)
+
+
+def _about(words: Sequence[str]) -> int:
+    build_parser().parse_args(words)  # prints the help and exits, or refuses what else is there
+    print(f"klyng-mp {__version__}")
+    return 0
+
+
+def _run(words: Sequence[str]) -> int:
+    options = parse_run(words)
+    from klyng_mp.launch.shell import run_program  # noqa: PLC0415 (a wrong command line is refused without it)
+
+    try:
+        return run_program(options)
+    except ProgramError as error:
+        return _complain(error, USAGE_ERROR)
+    except KlyngError as error:
+        return _complain(error, 1)
+    except SyntaxError as error:
+        import traceback  # noqa: PLC0415 (only on the way to an error)
+
+        sys.stderr.write("".join(traceback.format_exception_only(error)))
+        return 1
+
+
+def _complain(error: KlyngError, code: int) -> int:
+    print(f"klyng-mp: error: {error}", file=sys.stderr)
+    return code
+
+
+def _doctor(words: Sequence[str]) -> int:
+    options = build_doctor_parser().parse_args(words)
+    from klyng_mp.cli.doctor import examine, render  # noqa: PLC0415 (run does without it)
+
+    report = examine()
+    if options.json:
+        import json  # noqa: PLC0415 (run does without it)
+
+        print(json.dumps(report, indent=2))
+    else:
+        print(render(report))
+    return 1 if report["problems"] else 0

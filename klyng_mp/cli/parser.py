@@ -1,0 +1,264 @@
+"""The words of the command line: its parsers, which are also its manual, and what follows them.
+
+Layer: cli; imports errors, machine and the record of launch.program.
+
+argparse reads only klyng's own options. Where the program's words begin is found first (`split`),
+because argparse would take ``--`` and options after the program's name for its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from klyng_mp.launch.program import ProgramOptions
+from klyng_mp.machine import usable_cpus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "COMMANDS",
+    "USAGE_ERROR",
+    "build_doctor_parser",
+    "build_parser",
+    "build_run_parser",
+    "manual",
+    "parse_run",
+    "split",
+]
+
+COMMANDS = ("run", "doctor")
+USAGE_ERROR = 2  # what argparse and the shell use
+
+# Each text has at most 78 columns, and each block of an epilog becomes a section of the manual page:
+# setup.py makes the pages from these parsers.
+_DESCRIPTION = """\
+Run Python programs as ranks: numbered processes that send each other messages.
+
+A first word that is no command stands for a program: "klyng-mp -n 4 app.py" is
+"klyng-mp run -n 4 app.py", and "python -m klyng_mp" is the same as "klyng-mp"."""
+
+_EPILOG = """\
+examples:
+  klyng-mp -n 4 app.py input.txt     four ranks run app.py
+  klyng-mp run --help                all about running
+  klyng-mp doctor                    what this machine offers; do ranks work?
+
+see also:
+  klyng-mp-run(1), klyng-mp-doctor(1)"""
+
+_RUN_DESCRIPTION = """\
+Run a program in N processes at once, the ranks 0 to N-1. Each runs it from the
+top as its __main__ and learns who it is from klyng_mp:
+
+    import klyng_mp as mp
+    print("rank", mp.rank(), "of", mp.size())
+
+All have the working directory, environment and arguments of this command.
+Standard input goes to rank 0; the others find theirs empty. What the ranks
+write is passed on line by line, so that no line mixes the words of two ranks.
+If one rank fails, the others are ended."""
+
+_RUN_EPILOG = """\
+what to run:
+  APP may be a script, a .pyc file, or a folder or zip file with a
+  __main__.py, as for python. All words after APP, MODULE or CODE are the
+  program's, also those that begin with a dash, and are in its sys.argv.
+  The options of klyng-mp come before it.
+
+exit codes:
+  0       every rank ended well
+  1       a rank raised an exception (its traceback is printed once), or the
+          program is a syntax error
+  2       the command line is wrong, or names something that does not exist
+  N       a rank ended by sys.exit(N) or os._exit(N)
+  128+S   a rank was killed by signal S: 137 for SIGKILL, which is also what
+          the kernel sends when memory runs out
+  124     --timeout ran out
+  130     Ctrl-C (SIGINT); 143 for SIGTERM and 129 for SIGHUP
+  The rank that was the first to fail decides.
+
+environment:
+  OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, MKL_NUM_THREADS
+          threads that BLAS or OpenMP use in one rank; where they are unset,
+          the usable CPUs are shared out among the ranks
+  PYTHONPATH, PYTHONSAFEPATH, PYTHONHASHSEED and the like
+          mean to a rank what they mean to python
+
+examples:
+  klyng-mp run -n 4 app.py --verbose input.txt
+  klyng-mp run -n 8 --label -m package.module
+  klyng-mp run -n 2 -c 'import klyng_mp as mp; print(mp.rank())'
+  klyng-mp run --timeout 60 app.py < numbers.txt > sums.txt"""
+
+_DOCTOR_DESCRIPTION = """\
+Print what klyng_mp finds on this machine: versions, usable CPUs and what limits
+them, memory, limits on files and processes, and which ways of moving messages
+are switched on. Then start two ranks and let them exchange a message."""
+
+_DOCTOR_EPILOG = """\
+exit codes:
+  0       everything that klyng_mp needs works
+  1       something does not; the lines that begin with "problem:" say what"""
+
+# Kept as data: `split` must know which options take a value without asking argparse's private parts.
+_RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (
+        ("-n", "--num-processes"),
+        {
+            "metavar": "N",
+            "dest": "size",
+            "help": "number of ranks, also more than the machine has CPUs; default: the CPUs that are usable",
+        },
+    ),
+    (("--label",), {"action": "store_true", "help": "begin each line of output with the rank that wrote it: [3@host]"}),
+    (
+        ("--timeout",),
+        {"metavar": "SECONDS", "help": "end everything after so many seconds, with exit code 124; default: no limit"},
+    ),
+    (
+        ("--seed",),
+        {
+            "metavar": "INT",
+            "help": "make random numbers repeatable: every rank seeds random and numpy.random from INT and its rank",
+        },
+    ),
+)
+_TAKES_VALUE = {flag: "action" not in keywords for flags, keywords in _RUN_OPTIONS for flag in flags}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and begin with the command's name."""
+
+    def __init__(self, prog: str, **keywords: Any) -> None:
+        super().__init__(
+            prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **keywords
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"klyng-mp: error: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``klyng-mp`` itself."""
+    usage = "klyng-mp [-h] [--version] COMMAND ..."
+    parser = _Parser("klyng-mp", description=_DESCRIPTION, epilog=_EPILOG, usage=usage)
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_argument_group("commands")
+    commands.add_argument("run", nargs="?", help="run a script, module or code in N ranks")
+    commands.add_argument("doctor", nargs="?", help="show what this machine offers, and try it")
+    return parser
+
+
+def build_run_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``klyng-mp run``."""
+    usage = "klyng-mp run [-n N] [options] (APP | -m MODULE | -c CODE) [ARGS ...]"
+    parser = _Parser("klyng-mp run", description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG, usage=usage)
+    for flags, keywords in _RUN_OPTIONS:
+        parser.add_argument(*flags, **keywords)
+    program = parser.add_argument_group("program (one of)")
+    program.add_argument("app", metavar="APP", nargs="?", help="path of the script")
+    program.add_argument("-m", metavar="MODULE", dest="module", help="run a module, found as by an import")
+    program.add_argument("-c", metavar="CODE", dest="code", help="run the code itself")
+    program.add_argument("args", metavar="ARGS", nargs="*", help="the program's own arguments")
+    return parser
+
+
+def build_doctor_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``klyng-mp doctor``."""
+    parser = _Parser("klyng-mp doctor", description=_DOCTOR_DESCRIPTION, epilog=_DOCTOR_EPILOG)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    return parser
+
+
+def manual() -> dict[str, tuple[str, argparse.ArgumentParser]]:
+    """Return (one line about it, its parser) of each manual page, by the page's name."""
+    return {
+        "klyng-mp": ("run Python programs as ranks that send each other messages", build_parser()),
+        "klyng-mp-run": ("run a Python program in N ranks", build_run_parser()),
+        "klyng-mp-doctor": ("show what this machine offers to klyng-mp, and try it", build_doctor_parser()),
+    }
+
+
+def parse_run(words: Sequence[str]) -> ProgramOptions:
+    """Return what the words after ``klyng-mp run`` ask for.
+
+    Raises:
+        SystemExit: with code 0 after ``--help``; with code 2 and a line on stderr if the words are wrong.
+    """
+    parser = build_run_parser()
+    own, kind, target, args = split(words)
+    values = parser.parse_args(own)
+    if kind is None:
+        parser.error("there is nothing to run: give a script, -m MODULE or -c CODE")
+    if target is None:
+        parser.error(f"{kind} needs a value: -m MODULE or -c CODE")
+    if kind == "-m" and target.endswith((".json", ".toml")):
+        parser.error(
+            f"-m {target} names a machines file, but this version cannot run ranks on other machines yet: "
+            "leave it out to run here, or give -m a module's name"
+        )
+    if not target and kind != "-c":
+        parser.error("the program's name is empty: give a script, -m MODULE or -c CODE")
+    return ProgramOptions(
+        {"-m": "module", "-c": "code"}.get(kind, "script"),  # type: ignore[arg-type]
+        target,
+        args,
+        size=usable_cpus() if values.size is None else _size(parser, values.size),
+        label=values.label,
+        timeout=None if values.timeout is None else _timeout(parser, values.timeout),
+        seed=None if values.seed is None else _seed(parser, values.seed),
+    )
+
+
+def split(words: Sequence[str]) -> tuple[list[str], str | None, str | None, list[str]]:
+    """Return (klyng's own words, ``-m`` or ``-c`` or ``""`` for a script, its value, the program's words)."""
+    own: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word[:2] in ("-m", "-c"):
+            value = word[2:] or (rest.pop(0) if rest else None)
+            return own, word[:2], value, rest
+        if word == "--":
+            return own, "" if rest else None, rest[0] if rest else None, rest[1:]
+        if not word.startswith("-") or word == "-":
+            return own, "", word, rest
+        own.append(word)
+        if _TAKES_VALUE.get(word, False) and rest:
+            own[-1:] = _join(word, rest.pop(0))
+    return own, None, None, []
+
+
+def _join(flag: str, value: str) -> list[str]:
+    # In one word, since argparse takes a separate "-x" for an option even where a value must come.
+    return [f"{flag}={value}"] if flag.startswith("--") else [f"{flag}{value}"] if value else [flag, value]
+
+
+def _size(parser: argparse.ArgumentParser, text: str) -> int:
+    try:
+        size = int(text)
+    except ValueError:
+        parser.error(f"-n needs a whole number of ranks, not {text!r}: for example -n 4")
+    if size < 1:
+        parser.error(f"-n {size} is too small: a program needs at least 1 rank")
+    return size
+
+
+def _timeout(parser: argparse.ArgumentParser, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        parser.error(f"--timeout needs a number of seconds, not {text!r}: for example --timeout 2.5")
+    if math.isnan(seconds) or seconds < 0:
+        parser.error(f"--timeout {text} is no span of time: give the seconds after which to end, or leave it out")
+    return seconds
+
+
+def _seed(parser: argparse.ArgumentParser, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        parser.error(f"--seed needs a whole number, not {text!r}: for example --seed 42")

@@ -1,0 +1,4 @@
+"""The communicator: a group of ranks and a private context for their messages.
+
+Layer: communicator; stands on the transports' contract, knows no socket.
+"""

@@ -1,0 +1,333 @@
+"""The communicator: what a rank's program sends and receives with.
+
+Layer: communicator; encodes and decodes, checks what the user asks for, and leaves the rest to its endpoint.
+
+Invariants: an object is encoded in the caller's thread before anything is sent, so a mistake is raised
+where it is made; what is asked wrongly is refused before it has any effect.
+
+Threads: all of it may be used by several threads at once. Collectives are the exception that MPI makes, too:
+one at a time on a communicator, and in the same order on every rank.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from operator import index
+from typing import TYPE_CHECKING, Any, Protocol
+
+from klyng_mp.communicator import collectives
+from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, Status
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import ClosedError
+from klyng_mp.wire.frames import LIMITS, Message
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.wire.frames import Part
+
+__all__ = ["ANY_SOURCE", "ANY_TAG", "Communicator", "Encoder"]
+
+_NEVER = Deadline(None)
+_LARGEST_TAG = 2**63 - 1
+_PLAIN_TAG_CHARACTERS = LIMITS.tag_bytes // 4  # so long a text is within the limit whatever it says
+
+
+class Encoder(Protocol):
+    """What a communicator needs of a codec."""
+
+    def encode(self, obj: object) -> tuple[int, bytes, list[memoryview]]:
+        """Return the codec's code, head and buffers for an object."""
+
+    def decode(self, code: int, head: bytes, buffers: Sequence[Part]) -> object:
+        """Rebuild the object."""
+
+
+class Communicator:
+    """A group of ranks and a private context for their messages.
+
+    Args:
+        endpoint: this process's.
+        codec: turns objects into bytes and back.
+        context: its own; the odd number after it is for its collectives.
+        rank: this process's number in the group.
+        members: the endpoint's number of each rank.
+
+    Attributes:
+        rank: the number of this rank, from 0.
+        size: how many ranks there are.
+    """
+
+    __slots__ = (
+        "_calls", "_closed", "_numbers", "_ranks", "codec", "context", "endpoint", "members", "rank", "size",
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
+        self.endpoint = endpoint
+        self.codec = codec
+        self.context = context
+        self.rank = rank
+        self.members = members
+        self.size = len(members)
+        self._ranks = {number: rank for rank, number in enumerate(members)}
+        self._calls = count()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Communicator rank {self.rank} of {self.size}>"
+
+    def close(self) -> None:
+        """Say that this rank's program uses it no more: later calls raise ClosedError. May be called again."""
+        self._closed = True
+
+    # -- point to point
+
+    def send(self, obj: object, dest: int, tag: int | str = 0, *, timeout: float | None = None) -> None:
+        """Send an object to a rank.
+
+        Args:
+            obj: anything that can be encoded; it may be changed as soon as this returns.
+            dest: the receiver's rank; this rank's own is allowed.
+            tag: an int from 0 to 2**63 - 1, or a str, for the receiver to choose by.
+            timeout: seconds; 0 sends only what can be sent at once; None for no limit.
+
+        Returns when the kernel has the message. One of up to 64 KiB may also wait in this rank for its turn.
+
+        Raises:
+            CodecError: the object cannot travel; nothing was sent.
+            DeadlineError: nothing was sent if the error says so; else the rest follows and it is delivered.
+            PeerLostError: the receiver is gone.
+        """
+        dest, tag = self._check_send("send", dest, tag)
+        message = self._pack(obj, dest, tag)
+        self.endpoint.send(
+            self.members[dest],
+            message,
+            deadline=_NEVER if timeout is None else Deadline(timeout),
+            doing=f"send(dest={dest}, tag={tag!r})",
+        )
+
+    def recv(
+        self,
+        source: int = ANY_SOURCE,
+        tag: int | str = ANY_TAG,
+        *,
+        timeout: float | None = None,
+        status: Status | None = None,
+    ) -> Any:
+        """Receive an object: the first to arrive that matches. One sender's messages keep their order.
+
+        Args:
+            source: the sender's rank, or ANY_SOURCE.
+            tag: the tag, or ANY_TAG.
+            timeout: seconds; 0 receives only what is there; None for no limit.
+            status: is filled in with the message's source, tag and size.
+
+        Raises:
+            DeadlineError: no such message came; nothing was taken.
+            PeerLostError: the source, or with ANY_SOURCE every other rank, is gone; nothing was taken.
+            CodecError: the object cannot be rebuilt here; the message is gone.
+        """
+        number, tag = self._check_receive("recv", source, tag)
+        message = self.endpoint.receive(
+            self.context,
+            number,
+            tag,
+            deadline=_NEVER if timeout is None else Deadline(timeout),
+            doing=_describe("recv", source, tag),
+            among=self.members,
+        )
+        return self._unpack(message, status)
+
+    def isend(self, obj: object, dest: int, tag: int | str = 0) -> Request:
+        """Start to send an object and return at once; the object has been copied and may be changed.
+
+        See `send`; the request's ``wait`` returns when the kernel has the message.
+        """
+        dest, tag = self._check_send("isend", dest, tag)
+        message = self._pack(obj, dest, tag)
+        doing = f"isend(dest={dest}, tag={tag!r})"
+        peer = self.members[dest]
+        ticket = self.endpoint.start_send(peer, message, doing=doing)
+        return SendRequest(self.endpoint, doing, peer, message, ticket)
+
+    def irecv(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG, *, status: Status | None = None) -> Request:
+        """Post a receive and return at once; it matches before any receive that is posted later.
+
+        See `recv`; the request's ``wait`` returns the object.
+        """
+        number, tag = self._check_receive("irecv", source, tag)
+        doing = _describe("irecv", source, tag)
+        receive = self.endpoint.start_receive(self.context, number, tag, doing=doing)
+        return ReceiveRequest(
+            self.endpoint, doing, receive, lambda message: self._unpack(message, status), self.members
+        )
+
+    def sendrecv(
+        self,
+        obj: object,
+        dest: int,
+        sendtag: int | str = 0,
+        source: int = ANY_SOURCE,
+        recvtag: int | str = ANY_TAG,
+        *,
+        timeout: float | None = None,
+        status: Status | None = None,
+    ) -> Any:
+        """Send an object and receive another; both sides may do so at once, whatever the sizes.
+
+        Raises:
+            DeadlineError: as `send`, or, when the object was sent, as `recv`; the error says which.
+            PeerLostError: as `send` and `recv`.
+        """
+        dest, sendtag = self._check_send("sendrecv", dest, sendtag)
+        number, recvtag = self._check_receive("sendrecv", source, recvtag)
+        deadline = Deadline(timeout)
+        message = self._pack(obj, dest, sendtag)
+        doing = f"sendrecv(dest={dest}, sendtag={sendtag!r}), sending"
+        self.endpoint.send(self.members[dest], message, deadline=deadline, doing=doing)
+        doing = f"sendrecv({_who(source)}, recvtag={_what(recvtag)}), receiving"
+        received = self.endpoint.receive(
+            self.context, number, recvtag, deadline=deadline, doing=doing, among=self.members
+        )
+        return self._unpack(received, status)
+
+    def probe(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG, *, timeout: float | None = None) -> Status:
+        """Wait for a message that matches, leave it there, and return what is known of it.
+
+        Raises:
+            DeadlineError, PeerLostError: as `recv`.
+
+        Threads: another thread may receive the message first.
+        """
+        number, tag = self._check_receive("probe", source, tag)
+        message = self.endpoint.wait_message(
+            self.context,
+            number,
+            tag,
+            deadline=_NEVER if timeout is None else Deadline(timeout),
+            doing=_describe("probe", source, tag),
+            among=self.members,
+        )
+        return self._describe_message(message, Status())
+
+    def iprobe(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG) -> Status | None:
+        """Look for a message that matches, leave it there, and return what is known of it, or None."""
+        number, tag = self._check_receive("iprobe", source, tag)
+        message = self.endpoint.peek(self.context, number, tag, doing=_describe("iprobe", source, tag))
+        return None if message is None else self._describe_message(message, Status())
+
+    # -- collectives
+
+    def barrier(self, *, timeout: float | None = None) -> None:
+        """Wait until all ranks have come here; see `collectives.barrier`."""
+        collectives.barrier(self, timeout=timeout)
+
+    def bcast(self, obj: Any = None, root: int = 0, *, timeout: float | None = None) -> Any:
+        """Give the root's object to all ranks; see `collectives.bcast`."""
+        return collectives.bcast(self, obj, root, timeout=timeout)
+
+    def gather(self, obj: object, root: int = 0, *, timeout: float | None = None) -> list[Any] | None:
+        """Bring one object of each rank to the root; see `collectives.gather`."""
+        return collectives.gather(self, obj, root, timeout=timeout)
+
+    def next_call(self) -> int:
+        """Return the number of the next collective call: the same on all ranks, as they make the same calls."""
+        return next(self._calls)
+
+    # -- checks
+
+    def check_open(self, doing: str) -> None:
+        """Raise ClosedError if this communicator was closed."""
+        if self._closed:
+            raise ClosedError(f"this communicator is closed, so {doing} cannot be done")
+
+    def check_rank(self, doing: str, name: str, rank: Any) -> int:
+        """Return a rank as an int, or raise the error that says what a rank is."""
+        if type(rank) is not int:
+            rank = _as_int(doing, name, rank, "the number of a rank")
+        if not 0 <= rank < self.size:
+            ranks = f"from 0 to {self.size - 1}" if self.size > 1 else "only 0, for this World has one rank"
+            raise ValueError(f"{doing}: {name} must be {ranks}, not {rank}")
+        return int(rank)
+
+    def _check_send(self, doing: str, dest: Any, tag: Any) -> tuple[int, int | str]:
+        if self._closed:
+            self.check_open(doing)
+        if type(dest) is not int or not 0 <= dest < self.size:
+            dest = self.check_rank(doing, "dest", dest)
+        if type(tag) is not int or not 0 <= tag <= _LARGEST_TAG:
+            if tag == ANY_TAG and type(tag) is int:
+                raise ValueError(f"{doing}: ANY_TAG is for receiving; send with an int from 0 or a str")
+            tag = _check_tag(doing, tag)
+        return dest, tag
+
+    def _check_receive(self, doing: str, source: Any, tag: Any) -> tuple[int, int | str]:
+        """Return the sender's endpoint number (or ANY_SOURCE) and the tag."""
+        if self._closed:
+            self.check_open(doing)
+        if type(tag) is not int or not ANY_TAG <= tag <= _LARGEST_TAG:
+            tag = _check_tag(doing, tag)
+        if type(source) is int and source == ANY_SOURCE:
+            return ANY_SOURCE, tag
+        if type(source) is not int or not 0 <= source < self.size:
+            source = self.check_rank(doing, "source", source)
+        return self.members[source], tag
+
+    # -- messages
+
+    def _pack(self, obj: object, dest: int, tag: int | str) -> Message:
+        endpoint = self.endpoint
+        peer = self.members[dest]
+        incarnation = endpoint.incarnation if peer == endpoint.number else endpoint.incarnations.get(peer, 0)
+        return Message(self.context, endpoint.number, tag, incarnation, *self.codec.encode(obj))
+
+    def _unpack(self, message: Message, status: Status | None) -> Any:
+        if status is not None:
+            self._describe_message(message, status)
+        return self.codec.decode(message.code, message.head, message.buffers)
+
+    def _describe_message(self, message: Message, status: Status) -> Status:
+        status.source = self._ranks[message.source]
+        status.tag = message.tag
+        status.count = message.nbytes
+        return status
+
+
+def _who(source: int) -> str:
+    return "source=ANY_SOURCE" if source == ANY_SOURCE else f"source={source}"
+
+
+def _what(tag: int | str) -> str:
+    return "ANY_TAG" if tag == ANY_TAG else repr(tag)
+
+
+def _describe(name: str, source: int, tag: int | str) -> str:
+    if source != ANY_SOURCE and tag != ANY_TAG:
+        return f"{name}(source={source}, tag={tag!r})"
+    return f"{name}({_who(source)}, tag={_what(tag)})"
+
+
+def _as_int(doing: str, name: str, value: Any, what: str) -> int:
+    if not isinstance(value, bool):
+        try:
+            return int(index(value))
+        except TypeError:
+            pass
+    raise TypeError(f"{doing}: {name} must be {what}, not {value!r}")
+
+
+def _check_tag(doing: str, tag: Any) -> int | str:
+    """Return an unusual tag as a plain int or str, or raise the error that says what a tag is."""
+    if isinstance(tag, str):
+        if len(tag) > _PLAIN_TAG_CHARACTERS and len(tag.encode()) > LIMITS.tag_bytes:
+            raise ValueError(
+                f"{doing}: a tag of {len(tag)} characters is too long; {LIMITS.tag_bytes} bytes are allowed"
+            )
+        return str.__str__(tag)
+    number = _as_int(doing, "tag", tag, "an int from 0 or a str")
+    if not 0 <= number <= _LARGEST_TAG:
+        raise ValueError(f"{doing}: tag must be from 0 to 2**63 - 1 or a str, not {number}")
+    return number

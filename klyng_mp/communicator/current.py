@@ -1,0 +1,85 @@
+"""The communicator that this process is in, and klyng's short program shape on top of it.
+
+Layer: communicator. What brings a rank to life calls ``set_current``; everything else asks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from klyng_mp.communicator.communicator import ANY_SOURCE, ANY_TAG, Communicator
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.frames import make_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.communicator.requests import Status
+
+__all__ = ["comm", "end", "init", "rank", "recv", "send", "set_current", "size"]
+
+Result = TypeVar("Result")
+
+_current: Communicator | None = None
+
+
+def set_current(communicator: Communicator | None) -> None:
+    """Make ``communicator`` the one that ``comm()`` returns in this process; None for a world of one."""
+    global _current  # noqa: PLW0603 - a process is in one World at a time, and all its threads share it
+    _current = communicator
+
+
+def comm() -> Communicator:
+    """Return this rank's communicator: all ranks of its World, for the present run.
+
+    Outside of any World that is a world of one (rank 0, size 1), so that a program also runs by itself.
+    """
+    if _current is None:
+        codec = Codec(main_by_reference=True)
+        set_current(Communicator(Endpoint(0), codec, context=make_context(1), rank=0, members=[0]))
+    assert _current is not None  # noqa: S101 - for the type checker
+    return _current
+
+
+def init(main: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
+    """Start the program at its entry function: call ``main(*args, **kwargs)`` in this rank, return its result.
+
+    This is klyng's way to begin; a program that calls its main by itself is the same.
+    """
+    return main(*args, **kwargs)
+
+
+def end() -> None:
+    """Say that this rank's program sends and receives no more; later calls raise ClosedError.
+
+    This is klyng's way to end. A program that just ends does the same; one that goes on to compute
+    alone can say so early.
+    """
+    comm().close()
+
+
+def rank() -> int:
+    """Return the number of this rank, from 0; 0 outside of any World."""
+    return comm().rank
+
+
+def size() -> int:
+    """Return the number of ranks of this World; 1 outside of any."""
+    return comm().size
+
+
+def send(obj: object, dest: int, tag: int | str = 0, *, timeout: float | None = None) -> None:
+    """Send ``obj`` to rank ``dest``; see ``Communicator.send``."""
+    comm().send(obj, dest, tag, timeout=timeout)
+
+
+def recv(
+    source: int = ANY_SOURCE,
+    tag: int | str = ANY_TAG,
+    *,
+    timeout: float | None = None,
+    status: Status | None = None,
+) -> Any:
+    """Receive the next object that matches; see ``Communicator.recv``."""
+    return comm().recv(source, tag, timeout=timeout, status=status)

@@ -1,0 +1,251 @@
+"""The one place where an endpoint waits: for its descriptors, on behalf of all threads that wait for anything.
+
+Layer: communicator; the only caller of epoll and of the threads' locks.
+
+One of the waiting threads polls, the others sleep until the poller sees that what they wait for is
+there, or until the poller leaves and one of them takes its place. No thread is started, and an idle
+wait costs no CPU. The lock is never held while a thread sleeps, so signal handlers run at once.
+
+Invariant: whoever changes something that a thread may wait for does so with the lock held, and calls
+`WaitingRoom.notify` unless it is a callback of the poller.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from _thread import LockType, allocate_lock
+from contextlib import suppress
+from threading import RLock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.deadline import Deadline
+
+__all__ = ["EpollPoller", "WaitingRoom"]
+
+_MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
+_LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
+
+
+class EpollPoller:
+    """Descriptors and what to call when something is due at one of them; see `Poller`.
+
+    Attributes:
+        callbacks: by descriptor.
+        wait: epoll's own ``poll(timeout, maxevents)``.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.callbacks: dict[int, Callable[[int], None]] = {}
+        self.wait = self._epoll.poll
+
+    def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """See `Poller.register`."""
+        self._epoll.register(fd, events)
+        self.callbacks[fd] = callback
+
+    def modify(self, fd: int, events: int) -> None:
+        """See `Poller.modify`."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """See `Poller.unregister`."""
+        if self.callbacks.pop(fd, None) is not None and not self._epoll.closed:
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        """Close the epoll descriptor; the registered ones belong to others."""
+        self._epoll.close()
+
+
+class _Waiter:
+    """One thread that waits."""
+
+    __slots__ = ("alarm", "called", "ready")
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self.ready = ready
+        self.alarm: LockType | None = None  # held by the thread while it sleeps on it
+        self.called = False
+
+    def is_ready(self) -> bool:
+        """Whether it has nothing to wait for; an exception is for the thread itself to meet."""
+        try:
+            return self.ready()
+        except Exception:  # noqa: BLE001
+            return True
+
+
+class WaitingRoom:
+    """Where the threads of one endpoint wait.
+
+    Args:
+        spoiled: called when an exception escapes a callback of the poller, so that bytes may be lost.
+
+    Attributes:
+        lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
+        poller: what is waited for besides other threads.
+        stopped: nobody is to wait any more; set it with the lock held, then `notify`.
+    """
+
+    def __init__(self, spoiled: Callable[[], None]) -> None:
+        self.lock = RLock()
+        self.poller = EpollPoller()
+        self.stopped = False
+        self._spoiled = spoiled
+        self._waiters: list[_Waiter] = []
+        self._polling: _Waiter | None = None
+        self._calling = False
+        self._closed = False
+        self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.poller.register(self._doorbell, select.EPOLLIN, self._answer)
+
+    def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+        """Wait, with the lock held once, until ``ready()`` or `stopped`; return False if the deadline comes first.
+
+        ``ready`` is called with the lock held, by any thread, often: it must be quick and change nothing.
+        Even with a deadline that is over, what can be moved at once is moved first.
+        """
+        if ready() or self.stopped:
+            return True
+        if self._calling:
+            raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
+        waiter = _Waiter(ready)
+        self._waiters.append(waiter)
+        try:
+            while True:
+                left = deadline.left()
+                if self._polling is None or left == 0:
+                    self._poll(waiter, left)
+                else:
+                    self._sleep(waiter, left)
+                if ready() or self.stopped:
+                    return True
+                if left == 0:
+                    return False
+        finally:
+            self._waiters.remove(waiter)
+            if self._waiters:
+                self._hand_over()
+            elif self._closed:
+                self._close_descriptors()
+
+    def progress(self) -> None:
+        """Do what is due at the descriptors, without waiting; needs the lock."""
+        if self._calling or self._closed:
+            return
+        self._call(self.poller.wait(0, _MAX_EVENTS))
+        if self._waiters:
+            self.notify()
+
+    def notify(self) -> None:
+        """Wake the threads that have nothing to wait for any more; needs the lock."""
+        for waiter in self._waiters:
+            if not waiter.called and (self.stopped or waiter.is_ready()):
+                self._wake(waiter)
+
+    def close(self) -> None:
+        """Close the descriptors, now or when the last thread has left; needs the lock.
+
+        To be called when what every thread waits for has become true.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiters:
+            self.notify()
+        else:
+            self._close_descriptors()
+
+    def abandon(self) -> None:
+        """Close this process's copies of the descriptors, in a forked child; its parent's are untouched."""
+        self.lock = RLock()  # a thread that the child does not have may hold the old one
+        self._waiters.clear()
+        self._closed = True
+        self._close_descriptors()
+
+    def _poll(self, waiter: _Waiter, left: float | None) -> None:
+        first = self._polling is None
+        if first:
+            self._polling = waiter
+        if left is not None and left > _LONGEST_SLEEP:
+            left = _LONGEST_SLEEP
+        lock = self.lock
+        try:
+            lock.release()
+            events = self.poller.wait(left, _MAX_EVENTS)
+        finally:
+            try:
+                lock.acquire()
+            except BaseException:
+                self._acquire_after_all()
+                raise
+            if first:
+                self._polling = None
+                waiter.called = False
+        if events:
+            self._call(events)
+            if len(self._waiters) > 1:
+                self.notify()
+
+    def _sleep(self, waiter: _Waiter, left: float | None) -> None:
+        if waiter.alarm is None:
+            waiter.alarm = allocate_lock()
+            waiter.alarm.acquire()
+        try:
+            self.lock.release()
+            woken = waiter.alarm.acquire(True, -1 if left is None else min(left, _LONGEST_SLEEP))
+        finally:
+            try:
+                self.lock.acquire()
+            except BaseException:
+                self._acquire_after_all()
+                raise
+        if woken:
+            waiter.called = False
+
+    def _acquire_after_all(self) -> None:
+        """Take the lock although a signal handler raised meanwhile: the callers' ``with`` is going to release it."""
+        while not self.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
+            with suppress(BaseException):  # the first interruption is on its way already
+                self.lock.acquire()
+
+    def _call(self, events: list[tuple[int, int]]) -> None:
+        callbacks = self.poller.callbacks
+        self._calling = True
+        try:
+            for fd, happened in events:
+                callback = callbacks.get(fd)
+                if callback is not None:  # an earlier callback may have unregistered it
+                    callback(happened)
+        except BaseException:
+            self._spoiled()
+            raise
+        finally:
+            self._calling = False
+
+    def _wake(self, waiter: _Waiter) -> None:
+        waiter.called = True
+        if waiter is self._polling:
+            os.eventfd_write(self._doorbell, 1)
+        elif waiter.alarm is not None:
+            waiter.alarm.release()
+
+    def _hand_over(self) -> None:
+        """Let another thread poll, unless one does or is about to."""
+        if self._polling is None and not any(waiter.called for waiter in self._waiters):
+            self._wake(self._waiters[0])
+
+    def _answer(self, _events: int) -> None:
+        with suppress(BlockingIOError):  # another thread polled at the same time and has read it
+            os.eventfd_read(self._doorbell)
+
+    def _close_descriptors(self) -> None:
+        if self._doorbell >= 0:
+            self.poller.close()
+            os.close(self._doorbell)
+            self._doorbell = -1

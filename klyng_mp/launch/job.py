@@ -1,0 +1,281 @@
+"""A job of local ranks as its driver sees it: started, spoken to, and ended.
+
+Layer: launch. The driver owns the channel; its closing, by whatever end of the driver, ends the job.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import sys
+import traceback
+import weakref
+from typing import TYPE_CHECKING, Any, TextIO
+
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.errors import LaunchError
+from klyng_mp.launch.channel import Channel, reserve_standard_fds
+from klyng_mp.launch.launcher import interpreter_command
+from klyng_mp.transports.stream import StreamTransport
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.supervisor import Cause
+
+__all__ = ["LocalJob"]
+
+
+class LocalJob:
+    """The ranks of one World on this machine.
+
+    Args:
+        spec: what the ranks are to be.
+        method: "zygote", "fork", "spawn" or "forkserver".
+        preload: modules that the zygote imports before it forks.
+        label: whether lines of output begin with their rank.
+
+    Raises:
+        LaunchError: the zygote could not be started, or refuses the preload; nothing is left.
+
+    Attributes:
+        endpoint: the driver's end of the messages.
+        settled: causes of the runs that ended early, by run.
+        fenced: the last run whose output has been forwarded whole.
+        closed: whether every process of the job has ended.
+        lost: why the job can do nothing more, or None.
+    """
+
+    def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
+        reserve_standard_fds()
+        self.spec = spec
+        self.endpoint = Endpoint(DRIVER)
+        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)
+        self.endpoint.use(self._transport)
+        self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
+        self._incarnations = dict.fromkeys(range(spec.size), 1)
+        self.settled: dict[int, Cause] = {}
+        self.fenced = 0
+        self.closed = False
+        self.lost: str | None = None
+        self._forked: int | None = None
+        self._channel, theirs = Channel.pair()
+        try:
+            self._start(theirs.fileno(), method, preload, label=label)
+        except BaseException:
+            self.dispose()
+            raise
+        finally:
+            theirs.close()
+        self.endpoint.watch(self._channel.fileno(), self._hear)
+        _jobs.add(self)
+
+    def _start(self, fd: int, method: str, preload: Sequence[str], *, label: bool) -> None:
+        flush_standard_streams()
+        stdin = 0 if _is_real(sys.stdin, sys.__stdin__, 0) else os.open(os.devnull, os.O_RDONLY)
+        outputs = [
+            number if _is_real(stream, original, number) else None
+            for number, stream, original in ((1, sys.stdout, sys.__stdout__), (2, sys.stderr, sys.__stderr__))
+        ]
+        try:
+            if method == "fork":
+                self._fork(fd, stdin, outputs, label=label)
+            else:
+                fds = [fd, stdin, *(number for number in outputs if number is not None)]
+                has = [number is not None for number in outputs]
+                _zygote_for(tuple(preload)).channel.send_now("job", method, self.spec, label, *has, fds=fds)
+        finally:
+            if stdin:
+                os.close(stdin)
+
+    def _fork(self, fd: int, stdin: int, outputs: list[int | None], *, label: bool) -> None:
+        pid = os.fork()
+        if pid:
+            self._forked = pid
+            return
+        from klyng_mp.launch.zygote import serve_forked_job  # noqa: PLC0415 - only a driver that forks needs it
+
+        try:
+            self.forget()
+            self.spec.inherited_fds = {int(name) for name in os.listdir("/proc/self/fd")} - {fd}
+            own = [None if number is None else os.dup(number) for number in (stdin, *outputs)]
+            serve_forked_job(fd, self.spec, (own[0] or 0, own[1], own[2]), label=label)
+        except BaseException:  # noqa: BLE001 - the last frame of this process: nobody else can tell of it
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
+    # Asking
+
+    def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:
+        """Send the same message to ranks (by default all) without waiting."""
+        for rank in range(self.spec.size) if ranks is None else ranks:
+            self.endpoint.start_send(rank, Message(CONTROL, DRIVER, run, self._incarnations[rank], *encoded))
+
+    def answer(self, tag: int | str) -> Message | None:
+        """Return the next answer that has come with this tag, or None."""
+        with self.endpoint.lock:
+            return self.endpoint.mailbox.take(CONTROL, -1, tag)
+
+    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
+        """Wait until ``ready()``, or the job is lost, or the deadline is over (DeadlineError)."""
+        self.endpoint.wait(lambda: ready() or self.lost is not None or self.closed, deadline, doing)
+
+    def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
+        """Ask for a run to be ended early; ``settled`` tells when it has been."""
+        self._channel.send_now("end", run, wish, phrase, grace, signum)
+
+    def fence(self, run: int) -> None:
+        """Ask for all output of a run that is over to be forwarded; ``fenced`` tells when it has been."""
+        self._channel.send_now("fence", run)
+
+    def close(self) -> None:
+        """Ask the ranks to end by themselves; ``closed`` tells when they have."""
+        self._channel.send_now("close")
+        self.submit("close", (0, b"", []))
+
+    def kill(self) -> None:
+        """End the ranks at once; ``closed`` tells when they have."""
+        if not self.closed and self.lost is None:
+            self._channel.send_now("kill")
+
+    def dispose(self) -> None:
+        """Give the job up: what still runs of it is killed, and nothing more is heard of it."""
+        _jobs.discard(self)
+        self.endpoint.close()
+        self._channel.close()
+        if self._forked is not None:
+            os.waitpid(self._forked, 0)
+            self._forked = None
+
+    def forget(self) -> None:
+        """Close what this process inherited of its parent's job by being forked."""
+        self._forked = None
+        self._channel.close()
+
+    # Hearing; called with the endpoint's lock held
+
+    def _hear(self, _events: int) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._obey(*received)
+        except EOFError:
+            self.endpoint.unwatch(self._channel.fileno())
+            if not self.closed:
+                self.lost = "the process that supervises its ranks is gone (was it killed?), and they with it"
+
+    def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
+        kind, *rest = record
+        if kind == "born":
+            for (rank, incarnation), fd in zip(rest[0], fds, strict=True):
+                self._welcome(rank, incarnation, socket.socket(fileno=fd))
+        elif kind == "settled":
+            run, cause = rest
+            self.settled[run] = cause
+        elif kind == "fenced":
+            self.fenced = rest[0]
+        elif kind == "output":
+            name, data = rest
+            getattr(sys, name).write(data.decode(errors="replace"))
+        elif kind == "unlaunchable":
+            self.lost = f"its ranks could not be started: {rest[0]}"
+        elif kind == "closed":
+            self.closed = True
+
+    def _welcome(self, rank: int, incarnation: int, sock: socket.socket) -> None:
+        if incarnation > 1:
+            self._transport.disconnect(rank)
+        self._incarnations[rank] = incarnation
+        self.endpoint.mark_present(rank, incarnation)
+        self._transport.adopt(rank, sock)
+
+
+def flush_standard_streams() -> None:
+    """Let what was printed until now come before what ranks will print."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _is_real(stream: TextIO | None, original: TextIO | None, number: int) -> bool:
+    """Tell whether a standard stream is the process's own descriptor, and nobody has put another in its place."""
+    if stream is None or stream is not original or stream.closed:
+        return False
+    try:
+        return stream.fileno() == number
+    except (OSError, ValueError):
+        return False
+
+
+class _ZygoteProcess:
+    """The driver's end of a zygote."""
+
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        from multiprocessing.util import spawnv_passfds  # noqa: PLC0415 - a program without Worlds does not need it
+
+        self.channel, theirs = Channel.pair()
+        fd = theirs.fileno()
+        command = interpreter_command("klyng_mp.launch.zygote", "zygote_main", [fd])
+        self.pid: int = spawnv_passfds(os.fsencode(sys.executable), command, [fd])
+        theirs.close()
+        if preload:
+            self._preload(preload)
+
+    def _preload(self, names: tuple[str, ...]) -> None:
+        self.channel.send_now("preload", list(names), list(sys.path))
+        try:
+            (_, wrong), _ = self.channel.receive_now()
+        except EOFError:
+            wrong = f"the zygote ended while it imported {', '.join(names)}"
+        if wrong:
+            self.stop()
+            raise LaunchError(wrong)
+
+    def alive(self) -> bool:
+        """Tell whether it can take another job; a dead one is laid to rest."""
+        pid, _ = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.channel.close()
+        return not pid
+
+    def stop(self) -> None:
+        """Let it end, and what is left of its jobs with it."""
+        self.channel.close()
+        os.waitpid(self.pid, 0)
+
+
+_zygotes: dict[tuple[Any, ...], _ZygoteProcess] = {}
+_jobs: weakref.WeakSet[LocalJob] = weakref.WeakSet()
+
+
+def _zygote_for(preload: tuple[str, ...]) -> _ZygoteProcess:
+    key = (preload, sys.executable, tuple(sys.flags), tuple(sys.warnoptions))
+    zygote = _zygotes.get(key)
+    if zygote is None or not zygote.alive():
+        zygote = _zygotes[key] = _ZygoteProcess(preload)
+    return zygote
+
+
+@atexit.register
+def _end_all() -> None:
+    for job in list(_jobs):
+        job.dispose()
+    while _zygotes:
+        _zygotes.popitem()[1].stop()
+
+
+def _forget_all() -> None:
+    """In a forked child: close the parent's ends, or its death would not be seen while this child lives."""
+    for job in list(_jobs):
+        job.forget()
+    _jobs.clear()
+    for zygote in _zygotes.values():
+        zygote.channel.close()
+    _zygotes.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

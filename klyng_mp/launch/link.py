@@ -1,0 +1,122 @@
+"""A rank's side of its job: its endpoint, and the line to the supervisor that introduces and ends it.
+
+Layer: launch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.communicator.communicator import Communicator
+from klyng_mp.communicator.current import set_current
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.launch.channel import Channel
+from klyng_mp.transports.stream import StreamTransport
+from klyng_mp.wire.frames import DRIVER, make_context
+
+if TYPE_CHECKING:
+    from klyng_mp.wire.codec import Codec
+
+    from klyng_mp.launch.launcher import Place
+
+__all__ = ["RankLink"]
+
+
+class RankLink:
+    """What ties a rank to the others. All of its callbacks run while the endpoint's lock is held."""
+
+    def __init__(self, place: Place, codec: Codec) -> None:
+        self.place = place
+        self.codec = codec
+        self.run = 0
+        self.running = False
+        self.aborted = 0  # runs up to this one were ended before they reached this rank
+        self.endpoint = Endpoint(place.rank, incarnation=place.incarnation)
+        self._channel = Channel(socket.socket(fileno=place.channel))
+        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
+        self.endpoint.use(self._transport)
+        self.endpoint.on_lost = self._lost
+        self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
+        self.endpoint.watch(place.channel, self._hear)
+        if place.driver is not None:
+            self._transport.adopt(DRIVER, socket.socket(fileno=place.driver))
+        self.tell("ready")
+
+    def tell(self, *record: Any) -> None:
+        """Send a record to the supervisor, which always reads."""
+        self._channel.send_now(*record)
+
+    def begin(self, run: int) -> Communicator:
+        """Enter a run; return the communicator of its ranks, which is also ``klyng_mp.comm()`` now."""
+        self.run = run
+        self.running = True
+        self.endpoint.begin_run(make_context(run))
+        comm = Communicator(
+            self.endpoint,
+            self.codec,
+            context=make_context(run),
+            rank=self.place.rank,
+            members=range(self.place.spec.size),
+        )
+        set_current(comm)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return comm
+
+    def finish(self) -> None:
+        """Leave the run; a Ctrl-C has nothing to interrupt any more."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with self.endpoint.lock:
+            self.running = False
+            aborted = self.endpoint.aborted
+        self.endpoint.resume()
+        if aborted:
+            self.tell("ended", self.run)
+
+    def balance(self) -> tuple[dict[int, int], int]:
+        """Return how many of this run's messages were sent to whom, and how many were received."""
+        return self.endpoint.sent_counts(), self.endpoint.mailbox.taken(self.run)
+
+    def unreceived(self) -> list[tuple[int, int | str]]:
+        """Return (source, tag) of the messages of this run that nobody has received, oldest first."""
+        waiting = self.endpoint.unreceived(make_context(self.run), make_context(self.run + 1))
+        return [(message.source, message.tag) for message in waiting]
+
+    def _connect(self, peer: int) -> None:
+        self.tell("connect", peer)
+
+    def _lost(self, peer: int, reason: str) -> None:
+        if peer == DRIVER:
+            os._exit(1)  # nobody is left who wants anything of this rank
+        del reason  # the supervisor knows better, and says so when it has seen the process end
+        self.tell("lost", peer)
+
+    def _hear(self, _events: int) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._obey(*received)
+        except EOFError:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the leash does: without a supervisor there is no job
+
+    def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
+        kind, *rest = record
+        if kind == "connected":
+            peer, incarnation = rest
+            self.endpoint.mark_present(peer, incarnation)
+            self._transport.adopt(peer, socket.socket(fileno=fds[0]))
+        elif kind == "present":
+            self.endpoint.mark_present(*rest)
+        elif kind == "gone":
+            peer, incarnation, what, orderly = rest
+            self.endpoint.mark_lost(peer, what, incarnation=incarnation, orderly=orderly)
+        elif kind == "abort":
+            self._abort(*rest)
+
+    def _abort(self, run: int, rank: int | None, phrase: str) -> None:
+        if self.running and self.run == run:
+            self.endpoint.abort(phrase, rank)
+            return
+        self.aborted = max(self.aborted, run)
+        self.tell("ended", run)

@@ -1,0 +1,147 @@
+"""The rank's own main: serves its World's driver, run after run, until it is told to close.
+
+Layer: launch. The driver's messages have the context CONTROL; the tag is the number of the run, or a
+word. What a rank answers has the same tag and is an outcome: ("ok", value, balance) or
+("failed", summary, traceback, exception), the exception encoded by itself so that one that cannot be
+rebuilt does not take the rest with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from klyng_mp.wire.codec import Codec
+
+from klyng_mp.communicator.current import set_current
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import CodecError
+from klyng_mp.launch.link import RankLink
+from klyng_mp.launch.logs import DriverHandler
+from klyng_mp.launch.program import format_user_traceback
+from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message
+from klyng_mp.wire.mailbox import ANY_TAG
+
+if TYPE_CHECKING:
+    from klyng_mp.launch.launcher import Place
+
+__all__ = ["CLOSE", "LOG", "UNRECEIVED", "rank_main", "spawned", "summarize"]
+
+CLOSE, LOG, UNRECEIVED = "close", "log", "unreceived"
+_FOREVER = Deadline(None)
+
+
+def rank_main(place: Place) -> NoReturn:
+    """Be the rank of ``place`` until its World closes."""
+    become_rank(place)
+    if place.spec.preparation is not None:
+        from multiprocessing.spawn import prepare  # noqa: PLC0415 - only ranks that import the main module
+
+        prepare(place.spec.preparation)
+    server = _Server(place)
+    server.serve()
+    set_current(None)
+    end_process(0, server.say_goodbye)
+
+
+def spawned(place_fd: int) -> NoReturn:
+    """Be the rank whose place is in a file, in a fresh interpreter."""
+    with open(place_fd, "rb") as file:
+        file.seek(0)
+        place: Place = pickle.load(file)  # noqa: S301 - written by this job's supervisor
+    for fd in place.fds():
+        os.set_inheritable(fd, False)
+    rank_main(place)
+
+
+class _Server:
+    """What a warm rank does between two runs, and in one."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._codec = Codec(main_by_reference=place.spec.main_by_reference)
+        self._link = RankLink(place, self._codec)
+        if place.spec.log_level is not None:
+            root = logging.getLogger()
+            root.setLevel(place.spec.log_level)
+            root.addHandler(DriverHandler(self._send_log))
+
+    def serve(self) -> None:
+        """Do what the driver asks for until it asks to close."""
+        while True:
+            message = self._link.endpoint.receive(
+                CONTROL, DRIVER, ANY_TAG, deadline=_FOREVER, doing="waiting for the driver"
+            )
+            if message.tag == CLOSE:
+                return
+            if message.tag == UNRECEIVED:
+                self._link.endpoint.progress()
+                self._answer(UNRECEIVED, self._codec.encode(self._link.unreceived()))
+            elif isinstance(message.tag, int) and message.tag > self._link.aborted:
+                self._serve_run(message.tag, message)
+
+    def say_goodbye(self) -> None:
+        """Let what was sent leave, and tell the supervisor that this end is meant."""
+        self._link.endpoint.flush(_FOREVER)
+        self._link.tell("goodbye", ())
+
+    def _serve_run(self, run: int, message: Message) -> None:
+        failure: tuple[str, str] | None = None
+        self._link.begin(run)
+        try:
+            outcome = self._call(run, message)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the driver is told
+            failure = (summarize(error), format_user_traceback(error))
+            outcome = self._codec.encode(("failed", *failure, self._pack_exception(error)))
+        flush_streams()
+        self._link.finish()
+        self._answer(run, outcome)
+        if failure is not None:
+            self._link.tell("failed", run, *failure)
+
+    def _call(self, run: int, message: Message) -> tuple[int, bytes, list[Any]]:
+        place = self._place
+        if place.spec.seed is not None:
+            seed_random_numbers(place.spec.seed, run, place.rank)
+        func, args, kwargs = self._codec.decode_run(message.code, message.head, message.buffers)
+        try:
+            value = func(*args, **kwargs)
+        except SystemExit as error:
+            if error.code:
+                raise
+            value = None
+        try:
+            return self._codec.encode(("ok", value, self._link.balance()))
+        except CodecError as error:
+            what = f"the result of rank {place.rank} cannot travel to the driver: {error}"
+            raise CodecError(what, path=error.path) from error
+
+    def _pack_exception(self, error: BaseException) -> tuple[int, bytes, list[bytes]] | None:
+        try:
+            code, head, buffers = self._codec.encode(error)
+        except CodecError:
+            return None  # its traceback, which travels as text, says what it was
+        return code, head, [bytes(buffer) for buffer in buffers]
+
+    def _answer(self, tag: int | str, encoded: tuple[int, bytes, list[Any]]) -> None:
+        endpoint = self._link.endpoint
+        message = Message(CONTROL, self._place.rank, tag, 0, *encoded)
+        endpoint.send(DRIVER, message, deadline=_FOREVER, doing="sending a result to the driver")
+
+    def _send_log(self, data: bytes) -> None:
+        message = Message(CONTROL, self._place.rank, LOG, 0, *self._codec.encode(data))
+        self._link.endpoint.start_send(DRIVER, message)
+
+
+def summarize(error: BaseException) -> str:
+    """Return one line that says what an exception is, whatever its ``__str__`` does."""
+    name = type(error).__qualname__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - any class may be behind it
+        text = "(its text cannot be made)"
+    first = text.strip().partition("\n")[0]
+    return f"{name}: {first}" if first else name

@@ -1,0 +1,210 @@
+"""Runs a program on n ranks from the shell: the command's own process is the zygote and the supervisor.
+
+Layer: launch.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+from klyng_mp.wire.codec import Codec
+
+from klyng_mp.communicator.current import set_current
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import LaunchError, RankDiedError
+from klyng_mp.launch.channel import reserve_standard_fds
+from klyng_mp.launch.launcher import ForkLauncher, Place
+from klyng_mp.launch.link import RankLink
+from klyng_mp.launch.loop import Loop
+from klyng_mp.launch.output import Output, Sink
+from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load
+from klyng_mp.launch.rank import summarize
+from klyng_mp.launch.spec import RankSpec
+from klyng_mp.launch.supervisor import GRACE_SECONDS, Cause, Occupant, Owner, Supervisor
+from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.machine import hostname, usable_cpus
+
+__all__ = ["TIMEOUT_EXIT_CODE", "run_program"]
+
+TIMEOUT_EXIT_CODE = 124  # as timeout(1) has it
+_RUN = 1
+_INTERRUPT_GRACE_SECONDS = 1.0
+_FATAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_program(options: ProgramOptions) -> int:
+    """Run the program on ``options.size`` ranks; return the command's exit code.
+
+    Raises:
+        LaunchError, SyntaxError: the program cannot be run at all; nothing was started.
+    """
+    reserve_standard_fds()
+    program = load(options)
+    command = _Command(program, options)
+    return command.execute()
+
+
+class _Command(Owner):
+    """The shell command while its ranks run."""
+
+    def __init__(self, program: Program, options: ProgramOptions) -> None:
+        self._options = options
+        self._loop = Loop()
+        self._reports: dict[int, tuple[Any, ...]] = {}
+        self._seed = options.seed
+        self._program = program
+        self._spec = RankSpec(options.size, hostname())
+        self._spec.log_level = None
+        self._spec.main_by_reference = True
+        self._spec.seed = options.seed
+        self._spec.limit_blas(usable_cpus())
+        self._sinks = [Sink(self._loop, os.dup(fd)) for fd in (1, 2)]
+        label = (lambda rank: f"[{rank}@{self._spec.host}] ") if options.label else None
+        output = Output(self._loop, *self._sinks, label=label, prompt_rank=0 if os.isatty(0) else None)
+        launcher = ForkLauncher(lambda place: _program_main(place, program))
+        self._supervisor = Supervisor(self._loop, launcher, self._spec, output, self, stdin=os.dup(0), serve=False)
+        self._wakeup, self._wakeup_end = socket.socketpair()
+
+    def execute(self) -> int:
+        """Run to the end; return the exit code."""
+        flush_streams()
+        self._catch_signals()
+        self._supervisor.start()
+        if self._options.timeout is not None:
+            self._loop.call_later(self._options.timeout, self._time_out)
+        self._loop.run()
+        self._report_unreceived()
+        for sink in self._sinks:
+            sink.close()
+        return self._exit_code(self._supervisor.cause)
+
+    # Signals
+
+    def _catch_signals(self) -> None:
+        for end in (self._wakeup, self._wakeup_end):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
+        self._loop.register(self._wakeup.fileno(), select.EPOLLIN, lambda _events: self._signalled())
+        for signum in (*_FATAL_SIGNALS, signal.SIGTSTP, signal.SIGCONT):
+            if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup and "&" leave it
+                signal.signal(signum, lambda _signum, _frame: None)
+
+    def _signalled(self) -> None:
+        for signum in self._wakeup.recv(4096):
+            if signum in _FATAL_SIGNALS:
+                self._interrupt(signal.Signals(signum))
+            elif signum == signal.SIGTSTP:
+                self._each(signal.SIGSTOP)
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif signum == signal.SIGCONT:
+                self._each(signal.SIGCONT)
+
+    def _each(self, signum: int) -> None:
+        for occupant in self._supervisor.occupants.values():
+            if occupant.alive:
+                self._supervisor.signal_group(occupant, signum)
+
+    def _interrupt(self, signum: signal.Signals) -> None:
+        again = self._supervisor.cause is not None
+        cause = Cause("interrupted", None, f"was ended by {signum.name}", exitcode=-signum)
+        grace = 0.0 if again else _INTERRUPT_GRACE_SECONDS
+        self._supervisor.end_run(cause, grace=grace, signum=signum)
+
+    def _time_out(self) -> None:
+        seconds = self._options.timeout
+        self._supervisor.end_run(Cause("timeout", None, f"did not end within {seconds:g} s"), grace=GRACE_SECONDS)
+
+    # The supervisor's owner
+
+    def reported(self, occupant: Occupant, report: tuple[Any, ...]) -> None:
+        self._reports[occupant.rank] = report
+
+    def unlaunchable(self, reason: str) -> None:
+        self._supervisor.cause = Cause("unlaunchable", None, f"ranks could not be started: {reason}")
+
+    def all_gone(self) -> None:
+        self._loop.stop()
+
+    # The end
+
+    def _report_unreceived(self) -> None:
+        if self._supervisor.cause is not None or len(self._reports) < self._spec.size:
+            return
+        surplus = dict.fromkeys(range(self._spec.size), 0)
+        for rank, (sent, taken, _waiting) in self._reports.items():
+            surplus[rank] -= taken
+            for dest, count in sent.items():
+                surplus[dest] += count
+        for rank, count in surplus.items():
+            if count > 0:
+                waiting = self._reports[rank][2]
+                first = f", first: source {waiting[0][0]}, tag {waiting[0][1]!r}" if waiting else ""
+                _say(f"rank {rank} ended with {count} unreceived message{'s' if count > 1 else ''}{first}")
+
+    def _exit_code(self, cause: Cause | None) -> int:
+        if cause is None:
+            return 0
+        if cause.kind == "failed":
+            _say(f"rank {cause.rank} on {self._spec.host} failed:\n{cause.text.rstrip()}")
+            return 1
+        if cause.kind == "exited":
+            return cause.exitcode
+        if cause.kind == "timeout":
+            _say(f"the program {cause.detail} and was ended")
+            return TIMEOUT_EXIT_CODE
+        if cause.kind == "interrupted":
+            _say(f"the program {cause.detail}")
+            return 128 - cause.exitcode
+        if cause.kind == "unlaunchable" or cause.rank is None:
+            raise LaunchError(cause.detail)
+        _say(str(RankDiedError(cause.rank, self._spec.host, cause.exitcode)))
+        return cause.exitcode if cause.exitcode > 0 else 128 - cause.exitcode if cause.exitcode < 0 else 1
+
+
+def _say(sentence: str) -> None:
+    print(f"klyng-mp: {sentence}", file=sys.stderr)
+
+
+def _program_main(place: Place, program: Program) -> NoReturn:
+    """Be a rank that runs the program once."""
+    become_rank(place)
+    if place.spec.seed is not None:
+        seed_random_numbers(place.spec.seed, _RUN, place.rank)
+    link = RankLink(place, Codec(main_by_reference=True))
+    link.begin(_RUN)
+    code = _execute(program, link)
+    end_process(code, lambda: _say_goodbye(link))
+
+
+def _execute(program: Program, link: RankLink) -> int:
+    try:
+        program.execute()
+    except SystemExit as error:
+        return _exit_code_of(error)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the supervisor tells the user
+        text = format_user_traceback(error)
+        flush_streams()
+        link.tell("failed", _RUN, summarize(error), text)
+        return 1
+    return 0
+
+
+def _exit_code_of(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _say_goodbye(link: RankLink) -> None:
+    link.endpoint.resume()
+    link.endpoint.flush(Deadline(None))
+    link.tell("goodbye", (*link.balance(), link.unreceived()))
+    set_current(None)

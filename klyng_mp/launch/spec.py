@@ -1,0 +1,88 @@
+"""What a rank is to be: everything that its process needs, fixed when its World is made.
+
+Layer: launch; data only, so that any launcher, here or on another machine, can bring it to life.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+from typing import Any
+
+__all__ = ["BLAS_VARIABLES", "RankSpec"]
+
+BLAS_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+_LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_STACK,
+)
+
+
+class RankSpec:
+    """The surroundings of the ranks of one World, as they were in the driver at ``World()``.
+
+    Attributes:
+        size: number of ranks.
+        host: name of the machine, for labels and errors.
+        cwd, path, argv, umask: the driver's directory, ``sys.path``, ``sys.argv`` and file mode mask.
+        environment: the whole environment of a rank.
+        affinity: CPUs a rank may use.
+        inherited_fds: descriptors of the driver's that its forked ranks keep, since its objects own them.
+        limits: (resource, soft, hard) triples.
+        blas_threads: threads that BLAS and OpenMP may use in one rank; None leaves them alone.
+        seed: base of every rank's random numbers, or None for numbers that cannot be foretold.
+        main_by_reference: whether things of ``__main__`` are found in a rank by their name.
+        preparation: what ``multiprocessing.spawn.prepare`` needs, where ranks import the main module.
+        log_level: level of the root logger from which records are sent to the driver; None for none.
+    """
+
+    __slots__ = (
+        "affinity", "argv", "blas_threads", "cwd", "environment", "host", "inherited_fds", "limits", "log_level",
+        "main_by_reference", "path", "preparation", "seed", "size", "umask",
+    )  # fmt: skip
+
+    def __init__(self, size: int, host: str) -> None:
+        self.size = size
+        self.host = host
+        self.cwd = os.getcwd()
+        self.path = list(sys.path)
+        self.argv = list(sys.argv)
+        self.umask = _current_umask()
+        self.environment = dict(os.environ)
+        self.affinity = os.sched_getaffinity(0)
+        self.limits = [(kind, *resource.getrlimit(kind)) for kind in _LIMITS]
+        self.blas_threads: int | None = None
+        self.seed: int | None = None
+        self.main_by_reference = False
+        self.inherited_fds: set[int] = set()
+        self.preparation: dict[str, Any] | None = None
+        self.log_level: int | None = logging.getLogger().getEffectiveLevel()
+
+    def limit_blas(self, cpus: int) -> None:
+        """Share ``cpus`` among the ranks' BLAS threads; what the user has set stays."""
+        if any(name in self.environment for name in BLAS_VARIABLES):
+            return
+        self.blas_threads = max(1, cpus // self.size)
+        self.environment.update((name, str(self.blas_threads)) for name in BLAS_VARIABLES)
+
+
+def _current_umask() -> int:
+    # os.umask can only be read by setting it, which other threads would see.
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022

@@ -1,0 +1,353 @@
+"""Brings the ranks of one job to life, watches them, and sees to it that they end together.
+
+Layer: launch. Runs in a process of its own that has one thread and never computes: the zygote, or
+the shell command. It introduces ranks to each other when they first want to talk, but no message
+of theirs passes through it.
+
+How a run ends early: the first rank that failed or died is the *cause*; the others are told
+(``abort``), what blocks them raises PeerLostError, and they have a grace time for their ``finally``
+clauses. Each answers ``ended`` once it is out of the run; who has not by then is killed. When
+everyone has ended or is dead the run is *settled*: in a World the dead are replaced, and the driver
+is told the cause. Whatever else goes wrong meanwhile is a consequence and is not reported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import describe_exitcode
+from klyng_mp.launch.channel import Channel
+from klyng_mp.launch.launcher import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klyng_mp.launch.launcher import Launcher
+    from klyng_mp.launch.loop import Loop, Timer
+    from klyng_mp.launch.output import Output
+    from klyng_mp.launch.spec import RankSpec
+
+__all__ = ["GRACE_SECONDS", "Cause", "Occupant", "Owner", "Supervisor"]
+
+GRACE_SECONDS = 0.5  # for the ``finally`` clauses of ranks whose run has failed
+_VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well within that, if it ends
+
+
+class Cause:
+    """Why a run ends early.
+
+    Attributes:
+        kind: "failed" (a rank raised), "died" (its process ended), "stillborn" (before it could begin, so
+            that another would not either), "exited" (it called sys.exit), or the owner's own wish
+            ("cancelled", "interrupted", "timeout").
+        rank: whose fault it was, or None.
+        detail: the exception's summary, or a phrase.
+        text: its traceback, or the last lines of its stderr.
+        exitcode: of a rank that died or exited.
+    """
+
+    __slots__ = ("detail", "exitcode", "kind", "rank", "text")
+
+    def __init__(self, kind: str, rank: int | None, detail: str, text: str = "", exitcode: int = 0) -> None:
+        self.kind = kind
+        self.rank = rank
+        self.detail = detail
+        self.text = text
+        self.exitcode = exitcode
+
+    def phrase(self) -> str:
+        """Return what the other ranks are told, to follow "rank N"."""
+        return f"failed ({self.detail})" if self.kind == "failed" else self.detail
+
+
+class Occupant:
+    """The process that fills a place, as its supervisor sees it."""
+
+    __slots__ = (
+        "channel", "ended_run", "exitcode", "incarnation", "leash", "orderly", "pid", "pidfd", "rank", "ready",
+    )  # fmt: skip
+
+    def __init__(self, rank: int, incarnation: int, channel: Channel, leash: int) -> None:
+        self.rank = rank
+        self.incarnation = incarnation
+        self.channel = channel
+        self.leash = leash
+        self.pid = -1
+        self.pidfd = -1
+        self.ended_run = 0
+        self.ready = False  # it has reached its own main
+        self.orderly = False  # it has said goodbye
+        self.exitcode: int | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its end has not been seen yet."""
+        return self.exitcode is None
+
+
+class Owner:
+    """Whom a supervisor answers to; the shell command or a driver's job overrides what it needs."""
+
+    def born(self, occupants: list[Occupant], sockets: list[socket.socket]) -> None:
+        """Ranks came to life; ``sockets`` lead to them where the job has a driver."""
+
+    def settled(self, run: int, cause: Cause) -> None:
+        """A run that was ended early is over, and the dead have been replaced."""
+
+    def reported(self, occupant: Occupant, report: tuple[Any, ...]) -> None:
+        """A rank's program has come to its end; ``report`` balances its messages."""
+
+    def unlaunchable(self, reason: str) -> None:
+        """Ranks could not be started at all; those that were are being killed."""
+
+    def all_gone(self) -> None:
+        """No process of the job is left."""
+
+
+class Supervisor:
+    """The ranks of one job. One thread, driven by ``loop``."""
+
+    def __init__(
+        self, loop: Loop, launcher: Launcher, spec: RankSpec, output: Output, owner: Owner, *, stdin: int, serve: bool
+    ) -> None:
+        self._loop = loop
+        self._launcher = launcher
+        self._spec = spec
+        self._output = output
+        self._owner = owner
+        self._stdin = stdin
+        self._serve = serve  # ranks serve a driver, run after run, and are replaced when they die
+        self._closing = False
+        self._timer: Timer | None = None
+        self._introduced: set[tuple[int, int, int, int]] = set()
+        self.occupants: dict[int, Occupant] = {}
+        self.cause: Cause | None = None
+        self.run = 1
+
+    # Life
+
+    def start(self, ranks: Iterable[int] | None = None) -> None:
+        """Bring ranks to life (by default all), each as the next occupant of its place."""
+        born, sockets = [], []
+        for rank in range(self._spec.size) if ranks is None else ranks:
+            former = self.occupants.get(rank)
+            try:
+                occupant, sock = self._launch(rank, former.incarnation + 1 if former else 1)
+            except OSError as error:  # no more processes, descriptors or memory
+                self._owner.unlaunchable(f"rank {rank}: {error}")
+                self.kill()
+                break
+            self.occupants[rank] = occupant
+            born.append(occupant)
+            sockets.extend(sock)
+        self._owner.born(born, sockets)
+        for sock in sockets:
+            sock.close()
+
+    def _launch(self, rank: int, incarnation: int) -> tuple[Occupant, list[socket.socket]]:
+        channel, channel_socket = Channel.pair()
+        leash, leash_end = os.pipe()
+        out, out_end = os.pipe()
+        err, err_end = os.pipe()
+        place = Place(self._spec, rank, incarnation)
+        place.incarnations = {who.rank: who.incarnation for who in self.occupants.values() if who.incarnation > 1}
+        place.channel = channel_socket.fileno()
+        place.leash = leash
+        place.streams = (self._stdin if rank == 0 else os.open(os.devnull, os.O_RDONLY), out_end, err_end)
+        driver = socket.socketpair() if self._serve else ()
+        if driver:
+            place.driver = driver[1].fileno()
+        occupant = Occupant(rank, incarnation, channel, leash_end)
+        occupant.pid = self._launcher.launch(place)
+        occupant.pidfd = os.pidfd_open(occupant.pid)
+        channel_socket.close()
+        for fd in (leash, out_end, err_end, *((place.streams[0],) if rank else ())):
+            os.close(fd)
+        if driver:
+            driver[1].close()
+        self._output.attach(rank, out, err)
+        self._loop.register(occupant.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant))
+        self._loop.register(channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
+        return occupant, list(driver[:1])
+
+    def _reap(self, occupant: Occupant) -> None:
+        self._hear(occupant)  # its last words came before its end
+        self._kill_group(occupant)  # while the zombie still guards the group's number
+        _, status = os.waitpid(occupant.pid, 0)
+        occupant.exitcode = os.waitstatus_to_exitcode(status)
+        stderr = self._output.detach(occupant.rank)
+        for fd in (occupant.pidfd, occupant.channel.fileno()):
+            self._loop.unregister(fd)
+        occupant.channel.close()
+        os.close(occupant.pidfd)
+        os.close(occupant.leash)
+        self._after_end(occupant, occupant.exitcode, stderr)
+
+    def _kill_group(self, occupant: Occupant) -> None:
+        if occupant.orderly:
+            return  # what it left running in the background, it left on purpose
+        # It may have died before it had a group, or was the last of it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(occupant.pid, signal.SIGKILL)
+
+    def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
+        what = describe_exitcode(exitcode)
+        if not self._closing:
+            for other in self._living():
+                other.channel.send("gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
+                self._watch_writing(other)
+            if not occupant.orderly or exitcode:
+                kind = "exited" if occupant.orderly else "died" if occupant.ready else "stillborn"
+                self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
+        self._settle()
+        if not any(self._living()):
+            self._owner.all_gone()
+
+    def _living(self) -> list[Occupant]:
+        return [occupant for occupant in self.occupants.values() if occupant.alive]
+
+    # Talking
+
+    def _channel_ready(self, occupant: Occupant, events: int) -> None:
+        if events & select.EPOLLOUT:
+            occupant.channel.flush()
+            if not occupant.channel.blocked:
+                self._loop.modify(occupant.channel.fileno(), select.EPOLLIN)
+        if events & (select.EPOLLIN | select.EPOLLHUP) and not self._hear(occupant):
+            self._loop.unregister(occupant.channel.fileno())  # its end will be seen on the pidfd
+
+    def _hear(self, occupant: Occupant) -> bool:
+        try:
+            while (received := occupant.channel.receive()) is not None:
+                self._obey(occupant, received[0])
+        except EOFError:
+            return False
+        return True
+
+    def _obey(self, occupant: Occupant, record: tuple[Any, ...]) -> None:
+        kind, *rest = record
+        if kind == "connect":
+            self._introduce(occupant, rest[0])
+        elif kind == "lost":
+            self._explain_loss(occupant, rest[0])
+        elif kind == "failed":
+            run, summary, traceback = rest
+            if run == self.run:
+                self.end_run(Cause("failed", occupant.rank, summary, traceback))
+        elif kind == "ended":
+            occupant.ended_run = rest[0]
+            self._settle()
+        elif kind == "ready":
+            occupant.ready = True
+        elif kind == "goodbye":
+            occupant.orderly = True
+            occupant.ended_run = self.run
+            self._owner.reported(occupant, rest[0])
+
+    def _watch_writing(self, occupant: Occupant) -> None:
+        if occupant.channel.blocked and self._loop.watches(occupant.channel.fileno()):
+            self._loop.modify(occupant.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _introduce(self, occupant: Occupant, rank: int) -> None:
+        """Give two ranks a connection; whoever asked second is answered by the first one's."""
+        other = self.occupants[rank]
+        if not other.alive:
+            what = describe_exitcode(other.exitcode or 0)
+            occupant.channel.send("gone", rank, other.incarnation, what, other.orderly)
+            self._watch_writing(occupant)
+            return
+        one, two = sorted((occupant, other), key=lambda who: who.rank)
+        pair = (one.rank, one.incarnation, two.rank, two.incarnation)
+        if pair in self._introduced:
+            return
+        self._introduced.add(pair)
+        for who, peer, sock in zip((one, two), (two, one), socket.socketpair(), strict=True):
+            who.channel.send("connected", peer.rank, peer.incarnation, fds=[sock.fileno()])
+            self._watch_writing(who)
+            sock.close()
+
+    def _explain_loss(self, occupant: Occupant, rank: int) -> None:
+        """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
+        other = self.occupants[rank]
+        incarnation = other.incarnation
+
+        def explain() -> None:
+            if other.alive and occupant.alive:
+                what = "closed its connections although it still runs"
+                occupant.channel.send("gone", rank, incarnation, what, False)
+                self._watch_writing(occupant)
+
+        if other.alive:  # else it has been told already, or will be right away
+            self._loop.call_later(_VERDICT_SECONDS, explain)
+
+    # Ending
+
+    def end_run(self, cause: Cause, *, grace: float = GRACE_SECONDS, signum: int | None = None) -> None:
+        """End the current run early, unless it is ending already: then only ``grace`` may shorten."""
+        if self.cause is None:
+            self.cause = cause
+            for occupant in self._living():
+                if signum is not None:
+                    self.signal_group(occupant, signum)
+                occupant.channel.send("abort", self.run, cause.rank, cause.phrase())
+                self._watch_writing(occupant)
+        elif grace >= GRACE_SECONDS:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(grace, self._kill_unfinished)
+        self._settle()
+
+    def _kill_unfinished(self) -> None:
+        for occupant in self._living():
+            if not self._out_of_run(occupant):
+                self.signal_group(occupant, signal.SIGKILL)
+
+    @staticmethod
+    def signal_group(occupant: Occupant, signum: int) -> None:
+        """Send a signal to a rank and what it started."""
+        try:
+            os.killpg(occupant.pid, signum)
+        except (ProcessLookupError, PermissionError):
+            os.kill(occupant.pid, signum)  # it has no group of its own yet; not reaped, so the number is its
+
+    def _settle(self) -> None:
+        if self.cause is None or not all(map(self._out_of_run, self._living())):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        cause, run = self.cause, self.run
+        if self._serve and not self._closing and cause.kind != "stillborn":
+            self.cause = None
+            self.run += 1
+            self._replace_dead()
+        self._owner.settled(run, cause)
+
+    def _out_of_run(self, occupant: Occupant) -> bool:
+        """Whether a living rank serves on, rather than still being in the run (or the program)."""
+        return self._serve and occupant.ended_run >= self.run
+
+    def _replace_dead(self) -> None:
+        dead = [occupant.rank for occupant in self.occupants.values() if not occupant.alive]
+        self._introduced = {pair for pair in self._introduced if pair[0] not in dead and pair[2] not in dead}
+        self.start(dead)
+        for rank in dead:
+            for other in self._living():
+                if other.rank not in dead:
+                    other.channel.send("present", rank, self.occupants[rank].incarnation)
+                    self._watch_writing(other)
+
+    def close(self) -> None:
+        """Expect the ranks to end by themselves from now on."""
+        self._closing = True
+
+    def kill(self) -> None:
+        """End every rank at once."""
+        self._closing = True
+        for occupant in self._living():
+            self.signal_group(occupant, signal.SIGKILL)

@@ -1,0 +1,202 @@
+"""Turns a freshly made process into a rank's: descriptors, session, environment, streams, random numbers.
+
+Layer: launch. Called once, first thing, in the process itself; a failure ends it with a sentence on stderr.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import io
+import logging
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.launch.launcher import Place
+    from klyng_mp.launch.spec import RankSpec
+
+__all__ = [
+    "adopt",
+    "become_rank",
+    "close_all_but",
+    "end_process",
+    "flush_streams",
+    "forget_parent",
+    "seed_random_numbers",
+]
+
+_F_SETSIG = 10  # Linux's number, the same on every architecture that Python runs on; not in module fcntl
+
+
+def become_rank(place: Place) -> None:
+    """Make this process the one that fills ``place``."""
+    os.setsid()
+    for target, fd in enumerate(place.streams):
+        os.dup2(fd, target)
+    own = {0, 1, 2, place.channel, place.leash, *(() if place.driver is None else (place.driver,))}
+    close_all_but(own | place.spec.inherited_fds)
+    _put_on_leash(place.leash)
+    _reset_signals()
+    _open_streams()
+    adopt(place.spec)
+    _limit(place.spec)
+    _name(place)
+    if place.spec.seed is None:
+        _forget_inherited_seeds()
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Close every descriptor that is not in ``keep``."""
+    low = 0
+    for fd in sorted(keep):
+        if low < fd:  # CPython takes the empty range (0, 0) for all there are
+            os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
+def _put_on_leash(leash: int) -> None:
+    """Let the kernel kill this process and what it starts when the leash's other end is closed.
+
+    A pipe's end raises SIGIO for whoever asked for it; which signal and whom it hits can be chosen.
+    Unlike PR_SET_PDEATHSIG this does not follow a thread, and unlike reading the pipe it also ends a
+    rank that computes.
+    """
+    fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(leash, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC)
+    os.set_blocking(leash, False)
+    try:
+        gone = os.read(leash, 1) == b""
+    except BlockingIOError:
+        return
+    if gone:  # it ended before anybody was told to look
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGCONT, signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until it has something to interrupt
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _open_streams() -> None:
+    """Give the standard streams a fresh start over the descriptors, line-buffered."""
+    for name, fd, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        stream = getattr(sys, f"__{name}__")
+        if not isinstance(stream, io.TextIOWrapper) or stream.closed or stream.fileno() != fd:
+            stream = open(fd, mode, closefd=False)  # noqa: SIM115 - it lives as long as the process
+            setattr(sys, f"__{name}__", stream)
+        if mode == "w":
+            stream.reconfigure(line_buffering=True)
+        setattr(sys, name, stream)
+
+
+_adopted: RankSpec | None = None
+
+
+def adopt(spec: RankSpec) -> None:
+    """Make the surroundings of ``spec`` this process's own, unless they are already.
+
+    A process that forks ranks does it once for all of them, since memory that a child changes is copied.
+
+    Raises:
+        OSError: the directory is gone, or may not be entered.
+    """
+    global _adopted  # noqa: PLW0603 - the surroundings are the process's, too
+    if _adopted is spec:
+        return
+    if spec.environment != os.environ:
+        os.environ.clear()
+        os.environ.update(spec.environment)
+    os.chdir(spec.cwd)
+    sys.path[:] = spec.path
+    sys.argv[:] = spec.argv
+    os.umask(spec.umask)
+    os.sched_setaffinity(0, spec.affinity)
+    _adopted = spec
+
+
+def _limit(spec: RankSpec) -> None:
+    for kind, soft, hard in spec.limits:
+        if resource.getrlimit(kind) != (soft, hard):
+            resource.setrlimit(kind, (soft, hard))
+    if spec.blas_threads is not None and "numpy" in sys.modules:
+        from threadpoolctl import threadpool_limits  # noqa: PLC0415 - only libraries that are loaded already need it
+
+        threadpool_limits(limits=spec.blas_threads)
+
+
+def _name(place: Place) -> None:
+    """Show the rank in ``ps``, in multiprocessing and in log records."""
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(f"klyng {place.rank}/{place.spec.size}")
+    multiprocessing.current_process().name = f"rank {place.rank}"
+    make = logging.getLogRecordFactory()
+
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.rank = place.rank
+        return record
+
+    logging.setLogRecordFactory(make_record)
+
+
+def forget_parent() -> None:
+    """In a fork of the driver: leave its exit functions and finalizers to it."""
+    atexit._clear()  # noqa: SLF001 - nothing public takes all of them back
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # noqa: SLF001 - nor these
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]  # noqa: SLF001
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()  # noqa: SLF001 - as multiprocessing does in its own forks
+        util._run_after_forkers()  # noqa: SLF001
+        atexit.register(util._exit_function)  # noqa: SLF001
+    atexit.register(logging.shutdown)
+
+
+def seed_random_numbers(seed: int, run: int, rank: int) -> None:
+    """Make ``random`` and ``numpy.random`` give this rank its own, reproducible numbers in this run."""
+    own = f"{seed}/{run}/{rank}"
+    random.seed(own)
+    try:
+        import numpy as np  # noqa: PLC0415 - whoever asked for reproducible numbers pays for the import
+    except ImportError:
+        return
+    np.random.seed(random.Random(own).getrandbits(32))  # noqa: S311 - programs use the old interface
+
+
+def _forget_inherited_seeds() -> None:
+    # Module random does so by itself after a fork.
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed()
+
+
+def end_process(code: int, last_words: Callable[[], None]) -> NoReturn:
+    """End as Python ends: wait for threads, run the exit functions, flush; then say the last words and leave."""
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - what the interpreter itself calls first
+    atexit._run_exitfuncs()  # noqa: SLF001 - and second
+    flush_streams()
+    last_words()
+    os._exit(code)
+
+
+def flush_streams() -> None:
+    """Hand what was printed to the kernel; a reader that is gone is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue

@@ -1,0 +1,249 @@
+"""The zygote: a clean process with one thread that ranks are forked from, and that supervises them.
+
+Layer: launch. It has imported klyng_mp and what ``preload=`` names, and inherits nothing else of the
+driver; it serves all Worlds of one driver that want the same preload. When the driver's end of the
+channel closes, whatever the reason, it kills what is left and ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from klyng_mp.launch.channel import FDS_PER_RECORD, Channel
+from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpawnLauncher
+from klyng_mp.launch.loop import Loop
+from klyng_mp.launch.output import Output, Sink
+from klyng_mp.launch.rank import rank_main
+from klyng_mp.launch.spec import BLAS_VARIABLES, RankSpec
+from klyng_mp.launch.supervisor import Cause, Occupant, Owner, Supervisor
+from klyng_mp.launch.surroundings import forget_parent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LAUNCHERS", "serve_forked_job", "zygote_main"]
+
+LAUNCHERS: dict[str, Callable[[], Launcher]] = {
+    "zygote": lambda: ForkLauncher(rank_main),
+    "fork": lambda: ForkLauncher(rank_main),  # here the zygote is itself a fork of the driver
+    "forkserver": lambda: ForkLauncher(rank_main),
+    "spawn": SpawnLauncher,
+}
+
+
+def zygote_main(channel_fd: int) -> NoReturn:
+    """Be the zygote of the driver at the other end of the channel, in a fresh interpreter."""
+    os.set_inheritable(channel_fd, False)
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
+    _Zygote(Channel(socket.socket(fileno=channel_fd))).serve()
+    os._exit(0)
+
+
+def serve_forked_job(
+    channel_fd: int, spec: RankSpec, targets: tuple[int, int | None, int | None], *, label: bool
+) -> None:
+    """Supervise one job in a process that was forked from its driver for this."""
+    forget_parent()
+    signal.set_wakeup_fd(-1)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    loop = Loop()
+    _allow_many_files()
+    channel = Channel(socket.socket(fileno=channel_fd))
+    job = _Job(loop, channel, spec, targets, label=label, on_end=loop.stop)
+    job.start(LAUNCHERS["fork"]())
+    loop.run()
+
+
+def _allow_many_files() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class _Zygote:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._loop = Loop()
+        self._jobs: set[_Job] = set()
+        self._driver_gone = False
+        _allow_many_files()
+        self._loop.register(channel.fileno(), select.EPOLLIN, lambda _events: self._hear())
+
+    def serve(self) -> None:
+        gc.collect()
+        gc.freeze()  # what is here already is not touched, and so not copied, by collections in ranks
+        self._loop.run()
+
+    def _hear(self) -> None:
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._obey(*received)
+        except EOFError:
+            self._loop.unregister(self._channel.fileno())
+            self._driver_gone = True
+            for job in list(self._jobs):
+                job.abandon()
+            self._stop_if_done()
+
+    def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
+        kind, *rest = record
+        if kind == "preload":
+            names, path = rest
+            sys.path[:] = path
+            self._channel.send("preloaded", _preload(names))
+        elif kind == "job":
+            method, spec, label, has_stdout, has_stderr = rest
+            channel_fd, stdin, *outputs = fds
+            stdout = outputs.pop(0) if has_stdout else None
+            stderr = outputs.pop(0) if has_stderr else None
+            channel, targets = Channel(socket.socket(fileno=channel_fd)), (stdin, stdout, stderr)
+            job = _Job(self._loop, channel, spec, targets, label=label, on_end=lambda: self._forget(job))
+            self._jobs.add(job)
+            job.start(LAUNCHERS[method]())
+
+    def _forget(self, job: _Job) -> None:
+        self._jobs.discard(job)
+        self._stop_if_done()
+
+    def _stop_if_done(self) -> None:
+        if self._driver_gone and not self._jobs:
+            self._loop.stop()
+
+
+def _preload(names: list[str]) -> str | None:
+    """Import modules; return what is wrong with them, or None."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException:  # noqa: BLE001 - the driver is told whatever it is
+            return f"preload={name!r} cannot be imported:\n{traceback.format_exc()}"
+        threads = len(os.listdir("/proc/self/task"))
+        if threads > 1:
+            known = ", ".join(repr(thread.name) for thread in threading.enumerate()[1:]) or "not Python's own"
+            return (
+                f"preload={name!r} leaves {threads - 1} thread(s) behind ({known}); a process with threads cannot be "
+                "forked safely: import it in the function that runs"
+            )
+    gc.collect()
+    gc.freeze()
+    return None
+
+
+class _Job(Owner):
+    """One World's ranks, and the channel to its driver."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        channel: Channel,
+        spec: RankSpec,
+        targets: tuple[int, int | None, int | None],
+        *,
+        label: bool,
+        on_end: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._spec = spec
+        self._stdin, stdout, stderr = targets
+        self._sinks = [
+            Sink(loop, fd if fd is not None else self._forwarder(name))
+            for name, fd in (("stdout", stdout), ("stderr", stderr))
+        ]
+        label_of = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
+        self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
+        self._supervisor: Supervisor | None = None
+        self.on_end = on_end
+        loop.register(channel.fileno(), select.EPOLLIN, self._ready)
+
+    def _forwarder(self, name: str) -> Callable[[bytes], None]:
+        return lambda data: self._tell("output", name, data)
+
+    def start(self, launcher: Launcher) -> None:
+        """Bring the ranks to life."""
+        sys.stdout.flush()
+        self._supervisor = Supervisor(
+            self._loop, launcher, self._spec, self._output, self, stdin=self._stdin, serve=True
+        )
+        self._supervisor.start()
+
+    def abandon(self) -> None:
+        """Kill the ranks; nobody wants to hear of them."""
+        if self._supervisor is not None:
+            self._supervisor.kill()
+
+    def born(self, occupants: list[Occupant], sockets: list[socket.socket]) -> None:
+        for low in range(0, len(occupants), FDS_PER_RECORD):
+            who = [(occupant.rank, occupant.incarnation) for occupant in occupants[low : low + FDS_PER_RECORD]]
+            self._tell("born", who, fds=[sock.fileno() for sock in sockets[low : low + FDS_PER_RECORD]])
+
+    def settled(self, run: int, cause: Cause) -> None:
+        self._output.drain_all()
+        self._tell("settled", run, cause)
+        if cause.kind == "stillborn":
+            self.abandon()
+
+    def unlaunchable(self, reason: str) -> None:
+        self._tell("unlaunchable", reason)
+
+    def all_gone(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+        if self._stdin >= 0:
+            os.close(self._stdin)
+        self._tell("closed")
+        self._loop.unregister(self._channel.fileno())
+        self._channel.close()
+        self.on_end()
+
+    def _tell(self, *record: Any, fds: list[int] | None = None) -> None:
+        self._channel.send(*record, fds=fds or [])
+        if self._channel.blocked and self._loop.watches(self._channel.fileno()):
+            self._loop.modify(self._channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._channel.flush()
+            if not self._channel.blocked:
+                self._loop.modify(self._channel.fileno(), select.EPOLLIN)
+        try:
+            while (received := self._channel.receive()) is not None:
+                self._obey(received[0])
+        except EOFError:
+            self._loop.unregister(self._channel.fileno())
+            self.abandon()
+
+    def _obey(self, record: tuple[Any, ...]) -> None:
+        supervisor = self._supervisor
+        if supervisor is None:
+            return
+        kind, *rest = record
+        if kind == "end":
+            run, wish, phrase, grace, signum = rest
+            if run == supervisor.run:
+                supervisor.end_run(Cause(wish, None, phrase), grace=grace, signum=signum)
+        elif kind == "fence":
+            self._output.drain_all()
+            supervisor.run = rest[0] + 1
+            self._tell("fenced", rest[0])
+        elif kind == "close":
+            supervisor.close()
+        elif kind == "kill":
+            self.abandon()

@@ -1,0 +1,16 @@
+"""Transports: how messages move between two ranks.
+
+Layer: transports. `TRANSPORTS` names every transport there is; a new one is one file and one row.
+"""
+
+from __future__ import annotations
+
+from klyng_mp.transports.memory import MemoryTransport
+from klyng_mp.transports.stream import StreamTransport
+
+__all__ = ["TRANSPORTS"]
+
+TRANSPORTS: dict[str, type[MemoryTransport | StreamTransport]] = {
+    "memory": MemoryTransport,
+    "stream": StreamTransport,
+}

@@ -1,0 +1,354 @@
+"""Messages over connected stream sockets: unix sockets on one host, TCP between hosts.
+
+Layer: transports; drives sockets, but neither makes nor secures them: it is given them connected.
+
+Invariants: one connection carries all that goes to a peer, so its order is kept; a frame that has begun
+is finished or its connection ends; what arrived before the end of a connection is delivered before
+the end is told; ``EPOLLOUT`` is watched only while something is queued.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from select import EPOLLIN, EPOLLOUT
+from typing import TYPE_CHECKING
+
+from klyng_mp.errors import PeerLostError, RemoteProtocolError
+from klyng_mp.transports.contract import SENT, Ticket, TransportStatistics
+from klyng_mp.wire.frames import FrameReader, Message, pack_frame
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from klyng_mp.transports.contract import Poller, Sink
+
+__all__ = ["StreamTransport"]
+
+_IOV_MAX = 1024  # Linux's; sendmsg refuses more
+_READS_PER_EVENT = 16  # then the others get their turn; level-triggered epoll comes back to it
+_WITHOUT_END = 1 << 62
+
+
+class _Parcel(Ticket):
+    """A message that is queued, whole or in part."""
+
+    __slots__ = ("link", "parts")
+
+    def __init__(self, link: _Link, parts: list[bytes | memoryview]) -> None:
+        super().__init__()
+        self.link = link
+        self.parts = parts
+
+    def withdraw(self) -> bool:
+        if self.started or self.error is not None:
+            return False
+        self.link.outbox.remove(self)
+        self.link.pending -= sum(map(len, self.parts))
+        self.parts = []
+        return True
+
+    def keep(self) -> None:
+        self.parts = [part if type(part) is bytes else bytes(part) for part in self.parts]
+
+    def advance(self, count: int) -> int:
+        """Note that up to ``count`` bytes have left; return how many of them were not of this parcel."""
+        self.started = True
+        parts = self.parts
+        for index, part in enumerate(parts):
+            size = len(part)
+            if count < size:
+                parts[index] = memoryview(part)[count:]
+                del parts[:index]
+                return 0
+            count -= size
+        parts.clear()
+        self.done = True
+        return count
+
+
+class _Connection:
+    """One socket and the reader of what comes from it."""
+
+    __slots__ = ("fd", "link", "open", "reader", "recv_into", "sock")
+
+    def __init__(self, link: _Link, sock: socket.socket) -> None:
+        self.link = link
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.reader = FrameReader()
+        self.recv_into = sock.recv_into
+        self.open = True
+
+
+class _Link:
+    """All that leads to one peer. Two sides that connect at once have two sockets: each sends on its first."""
+
+    __slots__ = ("connections", "out", "outbox", "peer", "pending", "send", "sendmsg", "watching")
+
+    def __init__(self, peer: int) -> None:
+        self.peer = peer
+        self.connections: list[_Connection] = []
+        self.out: _Connection | None = None
+        self.send: Callable[[bytes | memoryview], int]
+        self.sendmsg: Callable[[list[bytes | memoryview]], int]
+        self.outbox: deque[_Parcel] = deque()
+        self.pending = 0
+        self.watching = False
+
+    def use(self, connection: _Connection) -> None:
+        """Send over this connection from now on."""
+        self.out = connection
+        self.send = connection.sock.send
+        self.sendmsg = connection.sock.sendmsg
+
+
+class StreamTransport:
+    """A transport over sockets that somebody else connects.
+
+    Args:
+        sink: gets messages and losses.
+        poller: watches the sockets.
+        connect: is asked once to connect to a peer that something is sent to; it calls `adopt`, at once or later.
+    """
+
+    def __init__(self, sink: Sink, poller: Poller, *, connect: Callable[[int], None]) -> None:
+        self._sink = sink
+        self._poller = poller
+        self._connect = connect
+        self._links: dict[int, _Link] = {}
+        self._messages_sent = self._messages_received = 0
+        self._bytes_sent = self._bytes_received = 0
+
+    def adopt(self, peer: int, sock: socket.socket) -> None:
+        """Use a connected stream socket for ``peer`` and own it from now on; flushes what is queued.
+
+        A second socket for the same peer is read too: the other side may have connected at the same time.
+        """
+        sock.setblocking(False)
+        link = self._links.get(peer)
+        if link is None:
+            link = self._links[peer] = _Link(peer)
+        connection = _Connection(link, sock)
+        link.connections.append(connection)
+        self._poller.register(connection.fd, EPOLLIN, partial(self._react, connection))
+        if link.out is None:
+            link.use(connection)
+            self._flush(link)
+
+    def send(self, peer: int, message: Message, *, copy: bool) -> Ticket:
+        """See `Transport.send`."""
+        frame = pack_frame(message)
+        link = self._links.get(peer)
+        self._messages_sent += 1
+        if link is None:
+            return self._introduce(peer, frame, copy)
+        sent = 0
+        if len(frame) == 1 and link.out is not None and not link.outbox:
+            part = frame[0]
+            try:
+                sent = link.send(part)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                return self._refused(link, error)
+            self._bytes_sent += sent
+            if sent == len(part):
+                return SENT
+        parcel = self._queue(link, frame)
+        if sent:
+            link.pending -= sent
+            parcel.advance(sent)
+        if link.out is not None and link.outbox[0] is parcel:
+            self._flush(link)
+        if copy and not parcel.done:
+            parcel.keep()
+        return parcel
+
+    def drain(self, peer: int) -> None:
+        """See `Transport.drain`."""
+        link = self._links.get(peer)
+        if link is not None:
+            for connection in list(link.connections):
+                self._read(connection, _WITHOUT_END)
+
+    def pending(self, peer: int | None = None) -> int:
+        """See `Transport.pending`."""
+        if peer is None:
+            return sum(link.pending for link in self._links.values())
+        link = self._links.get(peer)
+        return 0 if link is None else link.pending
+
+    def disconnect(self, peer: int) -> None:
+        """See `Transport.disconnect`."""
+        link = self._links.pop(peer, None)
+        if link is not None:
+            self._drop(link, "was disconnected from")
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        for peer in list(self._links):
+            self.disconnect(peer)
+
+    def abandon(self) -> None:
+        """See `Transport.abandon`."""
+        for link in self._links.values():
+            for connection in link.connections:
+                connection.sock.close()
+        self._links.clear()
+
+    def statistics(self) -> TransportStatistics:
+        """See `Transport.statistics`."""
+        connections = sum(len(link.connections) for link in self._links.values())
+        return TransportStatistics(
+            self._messages_sent, self._messages_received, self._bytes_sent, self._bytes_received, connections
+        )
+
+    # -- out
+
+    def _introduce(self, peer: int, frame: list[bytes | memoryview], copy: bool) -> Ticket:
+        link = self._links[peer] = _Link(peer)
+        parcel = self._queue(link, frame)
+        try:
+            self._connect(peer)
+        except OSError as error:
+            self._end(link, f"could not be reached: {error.strerror or error}")
+        if copy and not parcel.done:
+            parcel.keep()
+        return parcel
+
+    def _queue(self, link: _Link, frame: list[bytes | memoryview]) -> _Parcel:
+        parcel = _Parcel(link, frame)
+        link.outbox.append(parcel)
+        link.pending += sum(map(len, frame))
+        return parcel
+
+    def _flush(self, link: _Link) -> None:
+        """Hand what is queued to the kernel until that is all, or the kernel has enough."""
+        outbox = link.outbox
+        while outbox:
+            views, size = self._gather(outbox)
+            try:
+                count = link.send(views[0]) if len(views) == 1 else link.sendmsg(views)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                self._refused(link, error)
+                return
+            self._bytes_sent += count
+            link.pending -= count
+            rest = count
+            while rest:
+                rest = outbox[0].advance(rest)
+                if outbox[0].done:
+                    outbox.popleft()
+            if count < size:
+                break
+        self._watch(link, bool(outbox))
+
+    @staticmethod
+    def _gather(outbox: deque[_Parcel]) -> tuple[list[bytes | memoryview], int]:
+        views = outbox[0].parts
+        if len(outbox) > 1:
+            views = []
+            for parcel in outbox:
+                views.extend(parcel.parts)
+                if len(views) >= _IOV_MAX:
+                    break
+        views = views[:_IOV_MAX]
+        return views, sum(map(len, views))
+
+    def _watch(self, link: _Link, writing: bool) -> None:
+        if writing != link.watching and link.out is not None:
+            link.watching = writing
+            self._poller.modify(link.out.fd, EPOLLIN | EPOLLOUT if writing else EPOLLIN)
+
+    def _refused(self, link: _Link, error: OSError) -> Ticket:
+        """The peer takes no more: read what it said last, then tell its end."""
+        self.drain(link.peer)
+        self._end(link, _describe(error))
+        ticket = Ticket()
+        ticket.error = PeerLostError(link.peer, _describe(error))
+        return ticket
+
+    # -- in
+
+    def _react(self, connection: _Connection, events: int) -> None:
+        if events != EPOLLOUT:
+            self._read(connection, _READS_PER_EVENT)
+        if events & EPOLLOUT and connection.link.watching:
+            self._flush(connection.link)
+
+    def _read(self, connection: _Connection, rounds: int) -> None:
+        reader = connection.reader
+        while rounds and connection.open:
+            rounds -= 1
+            buffer = reader.buffer()
+            room = len(buffer)
+            try:
+                count = connection.recv_into(buffer)
+                messages = reader.received(count)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._closed(connection, _describe(error))
+                return
+            except RemoteProtocolError as error:
+                self._closed(connection, f"broke the protocol: {error}" if count else f"was cut off: {error}")
+                return
+            self._bytes_received += count
+            if messages:
+                self._deliver(connection, messages)
+            if not count:
+                self._closed(connection, "closed its connection")
+            if count < room:
+                return
+
+    def _deliver(self, connection: _Connection, messages: list[Message]) -> None:
+        peer = connection.link.peer
+        for message in messages:
+            if message.source != peer:
+                self._closed(connection, f"broke the protocol: it sent in the name of {message.source}")
+                return
+            self._messages_received += 1
+            self._sink.deliver(peer, message)
+
+    def _closed(self, connection: _Connection, reason: str) -> None:
+        """One socket has ended: what its twin still holds comes first, then the peer is lost."""
+        link = connection.link
+        self._release(connection)
+        for other in list(link.connections):
+            self._read(other, _WITHOUT_END)
+        self._end(link, reason)
+
+    def _end(self, link: _Link, reason: str) -> None:
+        if self._links.get(link.peer) is link:
+            del self._links[link.peer]
+            self._drop(link, reason)
+            self._sink.lost(link.peer, reason)
+
+    def _drop(self, link: _Link, reason: str) -> None:
+        for connection in list(link.connections):
+            self._release(connection)
+        for parcel in link.outbox:
+            parcel.error = PeerLostError(link.peer, reason)
+            parcel.parts = []
+        link.outbox.clear()
+        link.pending = 0
+
+    def _release(self, connection: _Connection) -> None:
+        connection.open = False
+        link = connection.link
+        link.connections.remove(connection)
+        if link.out is connection:
+            link.out = None
+            link.watching = False
+        self._poller.unregister(connection.fd)
+        connection.sock.close()
+
+
+def _describe(error: OSError) -> str:
+    if isinstance(error, ConnectionError):
+        return "closed its connection"
+    return f"was cut off: {error.strerror or error}"

@@ -1,0 +1,222 @@
+"""Objects as bytes and back: what a rank sends becomes a code, a head, and large buffers beside it.
+
+Layer: wire; imports errors, packing and explain.
+
+Invariants: encoding happens in the caller's thread and raises there. None, bool, int, float, str, bytes and
+bytearray of exactly these types never meet pickle. An ordinary object costs one call of the C pickler; only what that
+refuses, or writes as a reference into ``__main__``, is packed by value (packing.py), and dill is imported only for
+what even that refuses. Decoding is ``pickle.loads`` whatever the encoder had to do.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import CodecError
+from klyng_mp.wire.byvalue import REFUSALS
+from klyng_mp.wire.explain import describe, find_culprit, type_name
+from klyng_mp.wire.namespace import REGISTRY, install_main
+from klyng_mp.wire.packing import APART_BYTES, Known, Packing, keep_large, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import ModuleType
+
+__all__ = ["Codec", "Encoded", "describe", "install_main"]
+
+# Codes of messages: one byte on the wire.
+_NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
+
+Encoded = tuple[int, bytes, list[memoryview]]
+"""A message's code, its head, and its out-of-band buffers: views of the sender's own memory."""
+
+# "__main__" and multiprocessing's "__mp_main__" both end so.
+_MAIN_TAIL = b"main__"
+
+_FLOAT_FORMAT = struct.Struct("<d")
+_EMPTY: tuple[Any, ...] = ()
+
+
+def _encode_bytes(obj: bytes) -> Encoded:
+    return (_BYTES, obj, []) if len(obj) < APART_BYTES else (_BYTES_APART, b"", [memoryview(obj)])
+
+
+def _encode_bytearray(obj: bytearray) -> Encoded:
+    return (_BYTEARRAY, bytes(obj), []) if len(obj) < APART_BYTES else (_BYTEARRAY_APART, b"", [memoryview(obj)])
+
+
+_ENCODERS: dict[type, Callable[[Any], Encoded]] = {
+    type(None): lambda _: (_NONE, b"", []),
+    bool: lambda obj: (_BOOL, b"\1" if obj else b"\0", []),
+    int: lambda obj: (_INT, obj.to_bytes(obj.bit_length() // 8 + 1, "little", signed=True), []),
+    float: lambda obj: (_FLOAT, _FLOAT_FORMAT.pack(obj), []),
+    str: lambda obj: (_STR, obj.encode("utf-8", "surrogatepass"), []),
+    bytes: _encode_bytes,
+    bytearray: _encode_bytearray,
+}
+
+_DECODERS: dict[int, Callable[[bytes, Sequence[Any]], Any]] = {
+    _NONE: lambda _head, _buffers: None,
+    _BOOL: lambda head, _buffers: head != b"\0",
+    _INT: lambda head, _buffers: int.from_bytes(head, "little", signed=True),
+    _FLOAT: lambda head, _buffers: _FLOAT_FORMAT.unpack(head)[0],
+    _STR: lambda head, _buffers: str(head, "utf-8", "surrogatepass"),
+    _BYTES: lambda head, _buffers: bytes(head),
+    _BYTES_APART: lambda _head, buffers: bytes(buffers[0]),
+    _BYTEARRAY: lambda head, _buffers: bytearray(head),
+    _BYTEARRAY_APART: lambda _head, buffers: buffers[0] if type(buffers[0]) is bytearray else bytearray(buffers[0]),
+    _PICKLE: lambda head, buffers: pickle.loads(head, buffers=buffers),  # noqa: S301 - from a rank of this World
+    _PACKED: lambda head, buffers: unpack(head, buffers, run=False)[0],
+}
+
+
+class Codec:
+    """Encodes and decodes the messages of one World.
+
+    Args:
+        main_by_reference: the receivers run the same program as ``__main__`` (fork, spawn, the shell command), so
+            its importable classes and functions travel as references; else by value.
+
+    Threads: all may encode and decode; a run's own messages come one after another.
+    """
+
+    __slots__ = ("_known", "_main_by_reference", "_sent")
+
+    def __init__(self, *, main_by_reference: bool) -> None:
+        self._main_by_reference = main_by_reference
+        self._known = Known()
+        self._sent: dict[int, Any] = {}
+
+    @property
+    def main_module(self) -> ModuleType | None:
+        """The module that stands for the driver's ``__main__`` in the latest run that was decoded, for ``install_main``."""
+        return self._known.main
+
+    def encode(self, obj: object, *, names: Sequence[str] = ()) -> Encoded:
+        """Return ``obj`` as code, head and buffers.
+
+        Args:
+            obj: anything.
+            names: for the error's path, if ``obj`` is a tuple that was put together for the journey: what the user
+                calls its elements. One name for any other object names that.
+
+        Returns:
+            Buffers of 4 KiB and more are views of the object's own memory: they change with it until they are sent.
+
+        Raises:
+            CodecError: it cannot travel; says which part of it, and has pickle's own error as its cause.
+        """
+        encoder = _ENCODERS.get(type(obj))
+        if encoder is not None:
+            return encoder(obj)
+        buffers: list[memoryview] = []
+        try:
+            head = pickle.dumps(obj, 5, buffer_callback=keep_large(buffers))
+        except REFUSALS:
+            return self._pack(obj, names, self._known)
+        except Exception as error:
+            raise self._error(obj, names, error) from error
+        if not self._main_by_reference and _MAIN_TAIL in head:
+            return self._pack(obj, names, self._known)
+        return _PICKLE, head, buffers
+
+    def encode_run(self, obj: object, *, names: Sequence[str] = ()) -> Encoded:
+        """Return ``obj`` (a function and its arguments) for all ranks of a run.
+
+        As ``encode``, but whatever the receivers know already: every definition comes with it, and every global that
+        is referred to, with the value that it has now. What was sent is kept alive until the next run is encoded, so
+        that it can come home.
+        """
+        function = obj[0] if type(obj) is tuple and obj else obj
+        if self._main_by_reference or type(function) is not FunctionType or not _is_main(function):
+            encoded = self.encode(obj, names=names)
+            if encoded[0] != _PACKED:
+                self._sent = {}
+                return encoded
+        return self._pack(obj, names, None)
+
+    def decode(self, code: int, head: bytes, buffers: Sequence[Any] = _EMPTY) -> Any:
+        """Return the object of a message.
+
+        Args:
+            code: as ``encode`` returned it.
+            head: likewise.
+            buffers: the receiver's copies. The object may use their memory from now on (a bytearray becomes the
+                object itself), so they must be its own.
+
+        Raises:
+            CodecError: it cannot be rebuilt here; the cause says what went wrong.
+        """
+        decoder = _DECODERS.get(code)
+        try:
+            if decoder is not None:
+                return decoder(head, buffers)
+            if code == _RUN:
+                return unpack(head, buffers, run=True)[0]
+        except Exception as error:
+            raise _decode_error(error) from error
+        raise CodecError(f"a message of the unknown kind {code} has arrived: both sides must run the same klyng_mp")
+
+    def decode_run(self, code: int, head: bytes, buffers: Sequence[Any] = _EMPTY) -> Any:
+        """Return the object of a run's message, and remember what came with it as known to every rank of the run."""
+        if code != _RUN:
+            self._known = Known()
+            return self.decode(code, head, buffers)
+        try:
+            obj, self._known = unpack(head, buffers, run=True)
+        except Exception as error:
+            raise _decode_error(error) from error
+        return obj
+
+    def _pack(self, obj: object, names: Sequence[str], known: Known | None) -> Encoded:
+        packing = Packing(main_by_reference=self._main_by_reference, known=known)
+        try:
+            front, body, buffers = packing.pack(obj, run=known is None)
+        except Exception as error:
+            raise self._error(obj, names, error) from error
+        if known is None:
+            self._sent = packing.items
+            return _RUN, front + body, buffers
+        return (_PACKED, front + body, buffers) if front else (_PICKLE, body, buffers)
+
+    def _error(self, obj: object, names: Sequence[str], error: Exception) -> CodecError:
+        if isinstance(error, RecursionError):
+            return CodecError(f"{describe(obj)} is nested too deeply to be pickled: {error}; send it in flatter parts")
+        if isinstance(obj, tuple) and len(names) == len(obj):
+            roots: list[tuple[str, object]] = list(zip(names, obj, strict=True))
+        else:
+            roots = [(names[0], obj)] if names else []
+        culprit = find_culprit(obj, roots, self._attempt)
+        reason = f"{type(error).__name__}: {error}"
+        return CodecError(
+            f"{culprit.path} cannot travel to another process: it is {_article(type_name(culprit.obj))} ({reason}); "
+            "leave it out, for instance with __getstate__, or make it where it is used",
+            path=culprit.path,
+        )
+
+    def _attempt(self, part: object) -> None:
+        try:
+            pickle.dumps(part, 5, buffer_callback=lambda _: None)
+        except REFUSALS:
+            pass
+        else:
+            if self._main_by_reference:
+                return
+        Packing(main_by_reference=self._main_by_reference, known=self._known).pack(part)
+
+
+def _is_main(function: FunctionType) -> bool:
+    return REGISTRY.namespace_id(function.__globals__) is not None
+
+
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
+
+
+def _decode_error(error: Exception) -> CodecError:
+    if isinstance(error, ModuleNotFoundError):
+        return CodecError(f"a message cannot be rebuilt here: it needs the module {error.name!r}, which this process cannot import")
+    return CodecError(f"a message cannot be rebuilt here: {type(error).__name__}: {error}")

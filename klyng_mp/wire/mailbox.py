@@ -1,0 +1,241 @@
+"""The mailbox: where messages wait for receives, and receives for messages.
+
+Layer: wire; no sockets, no clocks, no locks.
+
+Invariants: a message matches on (context, source, tag), in the order of arrival; receives match in the
+order they were posted; a stored message matches no posted receive, and the other way round; exact
+matches cost the same however many others wait.
+
+Threads: not safe by itself. Its owner has one lock around every call.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from klyng_mp.wire.frames import Message, is_collective, run_of
+
+__all__ = ["ANY_SOURCE", "ANY_TAG", "Mailbox", "Receive"]
+
+ANY_SOURCE = -1  # mpi4py's value
+ANY_TAG = -1  # mpi4py's value
+
+_Key = tuple[int, int | str]
+
+
+class Receive:
+    """A posted receive: what it accepts, and the message once it has got one.
+
+    Attributes:
+        context: exactly this one.
+        source: a sender's number, or `ANY_SOURCE`.
+        tag: a tag, or `ANY_TAG`.
+        message: what it matched, or None.
+        withdrawn: it was taken back, so it never will match.
+        order: when it was posted, counted by its mailbox.
+    """
+
+    __slots__ = ("context", "message", "order", "source", "tag", "withdrawn")
+
+    def __init__(self, context: int, source: int, tag: int | str) -> None:
+        self.context = context
+        self.source = source
+        self.tag = tag
+        self.message: Message | None = None
+        self.withdrawn = False
+        self.order = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether it has its message."""
+        return self.message is not None
+
+
+class _Box:
+    """What waits in one context."""
+
+    __slots__ = ("posted", "stored", "taken")
+
+    def __init__(self) -> None:
+        self.stored: dict[_Key, deque[Message]] = {}
+        self.posted: dict[_Key, deque[Receive]] = {}
+        self.taken = 0
+
+
+class Mailbox:
+    """Messages that nobody has received yet, and receives that no message has come for.
+
+    Attributes:
+        dropped: how many messages came too late, for a run that had ended.
+    """
+
+    __slots__ = ("_boxes", "_lowest", "_order", "dropped")
+
+    def __init__(self) -> None:
+        self._boxes: dict[int, _Box] = {}
+        self._order = 0  # of arrivals and postings, counted together
+        self._lowest = 0
+        self.dropped = 0
+
+    def __len__(self) -> int:
+        return sum(len(bucket) for box in self._boxes.values() for bucket in box.stored.values())
+
+    def deliver(self, message: Message) -> None:
+        """Give the message to the first posted receive that accepts it, else keep it."""
+        box = self._boxes.get(message.context)
+        if box is None:
+            if 0 < message.context < self._lowest:
+                self.dropped += 1
+                return
+            box = self._boxes[message.context] = _Box()
+        key = (message.source, message.tag)
+        if box.posted:
+            receive = _pop_posted(box.posted, key)
+            if receive is not None:
+                box.taken += 1
+                receive.message = message
+                return
+        self._order += 1
+        message.arrival = self._order
+        bucket = box.stored.get(key)
+        if bucket is None:
+            box.stored[key] = deque((message,))
+        else:
+            bucket.append(message)
+
+    def take(self, context: int, source: int, tag: int | str) -> Message | None:
+        """Remove and return the first waiting message that matches, or return None."""
+        box = self._boxes.get(context)
+        if box is None or not box.stored:
+            return None
+        key = _first_key(box.stored, source, tag)
+        if key is None:
+            return None
+        bucket = box.stored[key]
+        message = bucket.popleft()
+        if not bucket:
+            del box.stored[key]
+        box.taken += 1
+        return message
+
+    def peek(self, context: int, source: int, tag: int | str) -> Message | None:
+        """Return the first waiting message that matches and leave it there, or return None."""
+        box = self._boxes.get(context)
+        key = _first_key(box.stored, source, tag) if box is not None else None
+        return box.stored[key][0] if box is not None and key is not None else None
+
+    def restore(self, message: Message) -> None:
+        """Put back a message that was taken and not used: it is again the first of its sender and tag."""
+        box = self._boxes.setdefault(message.context, _Box())
+        bucket = box.stored.setdefault((message.source, message.tag), deque())
+        bucket.appendleft(message)
+        box.taken -= 1
+
+    def post(self, receive: Receive) -> None:
+        """Match the receive with a waiting message, else with the first that comes and no earlier receive accepts.
+
+        A receive in a context that was dropped is withdrawn at once.
+        """
+        receive.message = self.take(receive.context, receive.source, receive.tag)
+        if receive.message is None:
+            self.enqueue(receive)
+
+    def enqueue(self, receive: Receive) -> None:
+        """Post a receive that no waiting message matches, as its caller has just seen."""
+        box = self._boxes.get(receive.context)
+        if box is None:
+            if 0 < receive.context < self._lowest:
+                receive.withdrawn = True
+                return
+            box = self._boxes[receive.context] = _Box()
+        self._order += 1
+        receive.order = self._order
+        key = (receive.source, receive.tag)
+        bucket = box.posted.get(key)
+        if bucket is None:
+            box.posted[key] = deque((receive,))
+        else:
+            bucket.append(receive)
+
+    def withdraw(self, receive: Receive) -> bool:
+        """Take a posted receive back; return False if it was matched or withdrawn already."""
+        if receive.message is not None or receive.withdrawn:
+            return False
+        receive.withdrawn = True
+        posted = self._boxes[receive.context].posted
+        key = (receive.source, receive.tag)
+        bucket = posted[key]
+        bucket.remove(receive)
+        if not bucket:
+            del posted[key]
+        return True
+
+    def drop_below(self, context: int) -> list[Message]:
+        """Forget everything in contexts from 1 up to (not including) ``context``, for good.
+
+        Posted receives are withdrawn; messages that come later are dropped and counted.
+
+        Returns:
+            The messages that were forgotten, in the order of arrival.
+        """
+        self._lowest = max(self._lowest, context)
+        forgotten = self.waiting(1, context)
+        for old in [number for number in self._boxes if 0 < number < context]:
+            for bucket in self._boxes.pop(old).posted.values():
+                for receive in bucket:
+                    receive.withdrawn = True
+        return forgotten
+
+    def waiting(self, low: int, high: int) -> list[Message]:
+        """Return the messages with low <= context < high that wait, in the order of arrival; they stay."""
+        found = [
+            message
+            for context, box in self._boxes.items()
+            if low <= context < high
+            for bucket in box.stored.values()
+            for message in bucket
+        ]
+        found.sort(key=_by_arrival)
+        return found
+
+    def taken(self, run: int) -> int:
+        """Return how many messages of a run's point-to-point contexts have been received."""
+        return sum(
+            box.taken for context, box in self._boxes.items() if run_of(context) == run and not is_collective(context)
+        )
+
+
+def _by_arrival(message: Message) -> int:
+    return message.arrival
+
+
+def _first_key(stored: dict[_Key, deque[Message]], source: int, tag: int | str) -> _Key | None:
+    """Return the key of the message that matches first."""
+    if source != ANY_SOURCE and tag != ANY_TAG:
+        key = (source, tag)
+        return key if key in stored else None
+    first: _Key | None = None
+    earliest = 0
+    for key, bucket in stored.items():
+        if source in (key[0], ANY_SOURCE) and tag in (key[1], ANY_TAG):
+            arrival = bucket[0].arrival
+            if first is None or arrival < earliest:
+                first, earliest = key, arrival
+    return first
+
+
+def _pop_posted(posted: dict[_Key, deque[Receive]], key: _Key) -> Receive | None:
+    """Remove and return the receive that accepts a message with this key and was posted first."""
+    bucket = posted.get(key)
+    if bucket is None or len(posted) > 1:  # else it is the one blocking receive of one thread, mostly
+        source, tag = key
+        for other in ((ANY_SOURCE, tag), (source, ANY_TAG), (ANY_SOURCE, ANY_TAG)):
+            candidate = posted.get(other)
+            if candidate is not None and (bucket is None or candidate[0].order < bucket[0].order):
+                bucket, key = candidate, other
+        if bucket is None:
+            return None
+    receive = bucket.popleft()
+    if not bucket:
+        del posted[key]
+    return receive

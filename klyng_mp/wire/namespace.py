@@ -1,0 +1,361 @@
+"""The things of ``__main__`` that have an identity beyond one process, and the namespaces that they live in.
+
+Layer: wire; leaf, imports nothing of klyng_mp.
+
+Invariants: a token names one class, function or sentinel for ever: the random number of the process that owns it,
+then a serial number. A process builds the object of a token at most once; its owner never builds it at all, so what
+comes home is the original. A namespace (some process's ``__main__``) has a token too, and one module per process
+that stands for it. A definition is compared as a whole, byte by byte: it has arrived anyway, comparing is faster than
+hashing, and two definitions can never be mistaken for each other.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+import pickle
+import sys
+import threading
+import weakref
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["MAIN_NAMES", "REGISTRY", "Definition", "Item", "Registry", "install_main", "lookup", "resolve"]
+
+# Spawned children of multiprocessing know their parent's program by the second name.
+MAIN_NAMES = frozenset({"__main__", "__mp_main__"})
+
+_SERIAL_BITS = 32
+
+# How far an item has come: known by its definition; being made; made, but empty; as its owner has it.
+_DECLARED, _MAKING, _MADE, _READY = range(4)
+
+_Reference: TypeAlias = "weakref.ReferenceType[Any]"
+
+
+class Definition(NamedTuple):
+    """How an item is rebuilt elsewhere; travels as a plain tuple of these fields."""
+
+    token: int
+    name: str
+    where: int
+    """The namespace in which ``name`` is bound to the item, or 0."""
+    local: bool
+    """Made inside a function, so that nothing may keep it alive but its users."""
+    volatile: bool
+    """Shares objects with the namespace's data, so it is filled again whenever those have been assigned."""
+    skeleton: bytes
+    """A pickled ``(function, arguments)`` that makes it, still empty."""
+    state: bytes
+    """A pickled ``(function, state)`` that fills it; ``b""`` for nothing to fill."""
+
+
+class Item:
+    """One class, function or sentinel that has a token in this process."""
+
+    __slots__ = ("definition", "name", "stage", "target", "token")
+
+    def __init__(self, token: int, name: str, target: object, definition: Definition | None) -> None:
+        self.token = token
+        self.name = name
+        self.target = target
+        self.definition = definition  # None: this process is its owner
+        self.stage = _READY if definition is None else _DECLARED
+
+    def get(self) -> Any:
+        """Return the object, or None if it does not exist (any more)."""
+        target = self.target
+        return target() if type(target) is weakref.ReferenceType else target
+
+
+class Registry:
+    """The items and namespaces of this process.
+
+    Threads: all may use it; what changes it holds the lock, and looking up does not need to.
+    """
+
+    def __init__(self) -> None:
+        self._begin()
+        self._filling = False
+        self._by_token: dict[int, Item] = {}
+        self._by_id: dict[int, Item] = {}
+        self._namespaces: dict[int, ModuleType] = {}
+        self._namespace_ids: dict[int, int] = {}
+        self._homes: set[int] = set()
+
+    def _locked(self) -> threading.RLock:  # type: ignore[valid-type]  # typeshed has RLock as a function
+        # A forked child keeps what it has inherited, but what it makes from now on is its own, and so is the lock.
+        if self._pid != os.getpid():
+            self._begin()
+        return self._lock
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._owner = int.from_bytes(os.urandom(8), "little") | 1
+        self._serial = 0
+        self._lock = threading.RLock()
+
+    @property
+    def owner(self) -> int:
+        """The random number of this process."""
+        with self._locked():  # type: ignore[attr-defined]
+            return self._owner
+
+    def _new_token(self) -> int:
+        self._serial += 1
+        return self._owner << _SERIAL_BITS | self._serial
+
+    # Items
+
+    def find(self, obj: object) -> Item | None:
+        """Return the item of ``obj``, if it has one."""
+        item = self._by_id.get(id(obj))
+        return item if item is not None and item.get() is obj else None
+
+    def register(self, obj: object, name: str, *, local: bool) -> Item:
+        """Return the item of ``obj``, which this process owns unless it was received."""
+        with self._locked():  # type: ignore[attr-defined]
+            item = self.find(obj)
+            if item is None:
+                item = Item(self._new_token(), name, None, None)
+                self._enter(item, obj, local=local)
+            return item
+
+    def _enter(self, item: Item, obj: object, *, local: bool) -> None:
+        token, key = item.token, id(obj)
+
+        def forget(_: _Reference) -> None:
+            # Takes no lock: the collector may run this anywhere.
+            for table, index in ((self._by_token, token), (self._by_id, key)):
+                if table.get(index) is item:
+                    del table[index]
+
+        item.target = obj
+        if local:
+            try:
+                item.target = weakref.ref(obj, forget)
+            except TypeError:
+                item.target = obj  # has no room for a weak reference
+        self._by_token[token] = item
+        self._by_id[key] = item
+
+    def resolve(self, token: int, name: str) -> Any:
+        """Return the object of ``token``; ``name`` is only for the error's sentence.
+
+        Raises:
+            LookupError: it is not known here, or does not exist any more.
+        """
+        item = self._by_token.get(token)
+        if item is None:
+            raise LookupError(f"{name!r} of another process's __main__ is not known here, or does not exist any more")
+        if item.stage != _READY:
+            self._advance(item)
+        obj = item.get()
+        if obj is None:
+            raise LookupError(f"{name!r} does not exist any more in the process that it came from")
+        return obj
+
+    def _advance(self, item: Item) -> None:
+        with self._locked():  # type: ignore[attr-defined]
+            if item.stage == _DECLARED:
+                self._make(item)
+            elif item.stage == _MAKING:
+                raise LookupError(f"{item.name!r} is needed to make {item.name!r} itself")
+            if item.stage == _MADE and self._filling:
+                self._fill(item)
+
+    # Definitions
+
+    def build(
+        self, definitions: Iterable[tuple[Any, ...]], *, sender: int, run: bool
+    ) -> tuple[dict[int, Any], list[Item]]:
+        """Build what is not here yet; change what has become different, if its owner says so or a run begins.
+
+        Every empty object is made before any is filled: classes that know each other can be, and a base's
+        ``__init_subclass__`` cannot run again for subclasses whose making is long over.
+
+        Returns:
+            The objects by token (local ones live no longer than this, unless they are used), and those items that
+            ``refill`` wants when the data are assigned.
+        """
+        with self._locked():  # type: ignore[attr-defined]
+            changed: list[Item] = []
+            volatile: list[Item] = []
+            try:
+                for fields in definitions:
+                    new = Definition._make(fields)
+                    item = self._declare(new, changed, update=run or new.token >> _SERIAL_BITS == sender)
+                    if new.volatile and (run or item in changed):
+                        volatile.append(item)
+                for item in changed:
+                    if item.stage == _DECLARED:
+                        self._make(item)
+                self._filling = True
+                for item in changed:
+                    if item.stage == _MADE:
+                        self._fill(item)
+            except BaseException:
+                self._take_back(changed)
+                raise
+            finally:
+                self._filling = False
+            return {fields[0]: self._by_token[fields[0]].get() for fields in definitions}, volatile
+
+    def _declare(self, new: Definition, changed: list[Item], *, update: bool) -> Item:
+        item = self._by_token.get(new.token)
+        obj = item.get() if item is not None else None
+        if item is None or obj is None:
+            item = self._by_token[new.token] = Item(new.token, new.name, None, new)
+            changed.append(item)
+        elif update and item.definition is not None and item.definition != new:
+            if item.definition.skeleton != new.skeleton:
+                _remake(obj, new.skeleton)
+            item.definition = new
+            item.stage = _MADE
+            item.target = obj
+            changed.append(item)
+            self.bind(new.where, {new.name: obj}, replace=True)
+        return item
+
+    def _make(self, item: Item) -> None:
+        definition = item.definition
+        assert definition is not None  # noqa: S101 - an item of our own is READY from the start
+        item.stage = _MAKING
+        function, arguments = pickle.loads(definition.skeleton)  # noqa: S301 - from a rank of this World
+        obj = function(*arguments)
+        self._enter(item, obj, local=definition.local)
+        item.stage = _MADE
+        if definition.local:
+            # Nobody uses it yet: it must not go before its users have come.
+            item.target = obj
+        self.bind(definition.where, {definition.name: obj}, replace=True)
+
+    def _fill(self, item: Item) -> None:
+        definition = item.definition
+        assert definition is not None  # noqa: S101 - as above
+        item.stage = _READY  # before it is: what it refers to may refer to it
+        obj = item.get()
+        if definition.state:
+            function, state = _SharingUnpickler(io.BytesIO(definition.state)).load()
+            function(obj, state)
+        if definition.local and type(item.target) is not weakref.ReferenceType:
+            self._enter(item, obj, local=True)
+
+    def refill(self, items: Iterable[Item]) -> None:
+        """Fill items again whose state shares objects with data that have just been assigned."""
+        with self._locked():  # type: ignore[attr-defined]
+            for item in items:
+                if item.definition is not None:
+                    self._fill(item)
+
+    def _take_back(self, items: Iterable[Item]) -> None:
+        # What could not be built is forgotten, so that the next message tries again.
+        for item in items:
+            self._by_token.pop(item.token, None)
+            self._by_id.pop(id(item.get()), None)
+
+    # Namespaces
+
+    def namespace_id(self, variables: Mapping[str, Any]) -> int | None:
+        """Return the token of the namespace with these variables, or None if it is none."""
+        number = self._namespace_ids.get(id(variables))
+        if number is None:
+            for name in MAIN_NAMES:
+                module = sys.modules.get(name)
+                if module is not None and vars(module) is variables:
+                    return self._adopt(module)
+        return number
+
+    def _adopt(self, module: ModuleType) -> int:
+        with self._locked():  # type: ignore[attr-defined]
+            number = self._namespace_ids.get(id(vars(module)))
+            if number is None:
+                number = self._new_token()
+                self._homes.add(number)
+                self._namespaces[number] = module
+                self._namespace_ids[id(vars(module))] = number
+            return number
+
+    def main_id(self) -> int:
+        """Return the token of what is ``__main__`` in this process now."""
+        return self.namespace_id(vars(sys.modules["__main__"])) or 0
+
+    def namespace(self, number: int) -> ModuleType:
+        """Return the module that stands for a namespace; it is made empty when it is first asked for."""
+        module = self._namespaces.get(number)
+        if module is None:
+            with self._locked():  # type: ignore[attr-defined]
+                module = self._namespaces.get(number)
+                if module is None:
+                    module = ModuleType("__main__")
+                    vars(module)["__builtins__"] = builtins
+                    self._namespace_ids[id(vars(module))] = number
+                    self._namespaces[number] = module
+        return module
+
+    def namespaces(self) -> list[tuple[int, ModuleType]]:
+        """Return every namespace that this process knows, its own included."""
+        self.main_id()
+        return list(self._namespaces.items())
+
+    def bind(self, number: int, values: Mapping[str, Any], *, replace: bool) -> None:
+        """Assign globals of a namespace; those of this process's own ``__main__`` are never replaced."""
+        if not number:
+            return
+        variables = vars(self.namespace(number))
+        if replace and number not in self._homes:
+            variables.update(values)
+        else:
+            for name, value in values.items():
+                variables.setdefault(name, value)
+
+    def unbind(self, number: int, names: Iterable[str]) -> None:
+        """Remove globals that their owner does not have any more."""
+        if number not in self._homes:
+            variables = vars(self.namespace(number))
+            for name in names:
+                variables.pop(name, None)
+
+
+REGISTRY = Registry()
+
+
+def resolve(token: int, name: str) -> Any:
+    """Return the object of ``token``: what a reference in a pickle calls."""
+    return REGISTRY.resolve(token, name)
+
+
+class _SharingUnpickler(pickle.Unpickler):
+    """Reads a state in which ``(namespace, name)`` stands for the object that a global is bound to."""
+
+    def persistent_load(self, pid: tuple[int, str]) -> Any:
+        # Before the data are assigned there is nothing to be found; the item is filled again afterwards.
+        return vars(REGISTRY.namespace(pid[0])).get(pid[1])
+
+
+def _remake(obj: Any, skeleton: bytes) -> None:
+    function, arguments = pickle.loads(skeleton)  # noqa: S301 - from a rank of this World
+    if type(obj) is FunctionType:
+        obj.__code__ = function(*arguments).__code__
+
+
+def lookup(variables: Mapping[str, Any], dotted: str) -> Any:
+    """Return what a qualified name leads to, or None."""
+    first, *rest = dotted.split(".")
+    found = variables.get(first)
+    for name in rest:
+        if found is None:
+            return None
+        found = getattr(found, name, None)
+    return found
+
+
+def install_main(module: ModuleType) -> ModuleType | None:
+    """Make ``module`` this process's ``__main__``, so that plain pickle finds its classes; return the former one."""
+    former = sys.modules.get("__main__")
+    sys.modules["__main__"] = module
+    return former

@@ -1,0 +1,272 @@
+"""One object made ready to travel by value: its pickle, the definitions and the globals that it needs.
+
+Layer: wire; imports namespace, references and byvalue.
+
+Invariants: the head is three parts behind each other: a prelude (constants and definitions), the data (globals that
+are neither constants nor items, all in one pickle, so that two names for one list stay so), and the object. The
+receiver takes them in that order, so that whatever code of the user unpickling runs finds its globals.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import pickle
+import struct
+import sys
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.wire.byvalue import REFUSALS, make_pickler, skeleton_of, state_of
+from klyng_mp.wire.namespace import REGISTRY, Definition, Item
+from klyng_mp.wire.rebuild import import_module, make_globals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["Known", "Packing", "keep_large", "unpack"]
+
+# Below this a buffer is cheaper inside the pickle than as a part of its own in the message.
+APART_BYTES = 4096
+
+_LENGTHS = struct.Struct("<QQ")
+
+_CONSTANT_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, type(Ellipsis)})
+
+# Objects of these types never have to stay the same object, or have their own way of doing so.
+_NEVER_SHARED = _CONSTANT_TYPES | {tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType}
+
+
+class Known:
+    """What every rank of a run has received with it."""
+
+    __slots__ = ("items", "main", "names")
+
+    def __init__(self) -> None:
+        self.items: dict[int, Any] = {}
+        self.names: set[tuple[int, str]] = set()
+        self.main: ModuleType | None = None
+
+
+class _Foreign:
+    """The globals of functions whose module cannot be imported; one object stands for one dict."""
+
+    __slots__ = ("variables",)
+
+    def __init__(self, variables: dict[str, Any]) -> None:
+        self.variables = variables
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_globals, (str(self.variables.get("__name__", "?")),)
+
+
+def keep_large(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    """Return a ``buffer_callback`` that puts large buffers into the list and leaves small ones in the pickle."""
+
+    def callback(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:
+            view = memoryview(memoryview(buffer).tobytes())  # it has holes
+        else:
+            if view.nbytes < APART_BYTES:
+                return True
+        buffers.append(view)
+        return False
+
+    return callback
+
+
+def _or_dill(dump: Callable[..., bytes]) -> bytes:
+    try:
+        return dump(dill=False)
+    except REFUSALS as refusal:
+        try:
+            return dump(dill=True)
+        except Exception:  # noqa: BLE001 - whatever dill says, the C pickler said it better
+            raise refusal from None
+
+
+class Packing:
+    """The by-value encoding of one object; used once.
+
+    Args:
+        main_by_reference: the receiver's ``__main__`` is the same program.
+        known: what the receivers are known to have; None: nothing.
+    """
+
+    def __init__(self, *, main_by_reference: bool, known: Known | None = None) -> None:
+        self.main_by_reference = main_by_reference
+        self.plain: set[type] = set()
+        self.items: dict[int, Any] = {}
+        self.referred: dict[tuple[int, str], str] = {}
+        self._known = known or Known()
+        self._pending: list[tuple[Item, Any]] = []
+        self._new_names: list[tuple[int, str]] = []
+        self._words: set[str] = set()
+        self._foreign: dict[int, _Foreign] = {}
+        self._shared_objects: dict[int, tuple[int, str]] | None = None
+        self._definitions: list[tuple[Any, ...]] = []
+        self._constants: dict[int, tuple[dict[str, Any], dict[str, tuple[str, list[str]]], list[str]]] = {}
+        self._data: dict[int, dict[str, Any]] = {}
+
+    # What the picklers tell
+
+    def use(self, item: Item, obj: Any) -> None:
+        """Note that a pickle refers to an item."""
+        if item.token not in self.items:
+            self.items[item.token] = obj
+            if item.token not in self._known.items:
+                self._pending.append((item, obj))
+
+    def refer(self, number: int, names: Iterable[str], by: str, words: Iterable[str] = ()) -> None:
+        """Note that something refers to globals of a namespace."""
+        for name in names:
+            place = (number, name)
+            if place not in self.referred:
+                self.referred[place] = by
+                if place not in self._known.names:
+                    self._new_names.append(place)
+        self._words.update(words)
+
+    def foreign(self, variables: dict[str, Any]) -> _Foreign:
+        """Return the object that stands for globals that have no module and no namespace."""
+        found = self._foreign.get(id(variables))
+        if found is None:
+            found = self._foreign[id(variables)] = _Foreign(variables)
+        return found
+
+    @property
+    def shared_objects(self) -> dict[int, tuple[int, str]]:
+        """The mutable objects that globals are bound to, by their ids."""
+        if self._shared_objects is None:
+            self._shared_objects = {
+                id(value): (number, name)
+                for number, module in REGISTRY.namespaces()
+                for name, value in list(vars(module).items())
+                if type(value) not in _NEVER_SHARED and not isinstance(value, type) and not name.startswith("__")
+            }
+        return self._shared_objects
+
+    # The parts of the head
+
+    def pack(self, obj: Any, *, run: bool = False) -> tuple[bytes, bytes, list[memoryview]]:
+        """Return the prelude and data as one part (``b""`` if neither is needed), the pickle, and the buffers."""
+        body_buffers: list[memoryview] = []
+        body = self.dump(obj, body_buffers)
+        data, data_buffers = self._settle()
+        if not (run or self._definitions or self._constants or data):
+            return b"", body, body_buffers
+        main = REGISTRY.main_id() if run else 0
+        constants = [(number, *parts) for number, parts in self._constants.items()]
+        prelude = pickle.dumps((main, REGISTRY.owner, constants, self._definitions), 5)
+        return _LENGTHS.pack(len(prelude), len(data)) + prelude + data, body, data_buffers + body_buffers
+
+    def dump(self, obj: Any, buffers: list[memoryview]) -> bytes:
+        """Return a pickle of ``obj``; its large buffers are put into the list."""
+
+        def dump(*, dill: bool) -> bytes:
+            buffers.clear()
+            file = io.BytesIO()
+            make_pickler(self, file, keep_large(buffers), dill=dill).dump(obj)
+            return file.getvalue()
+
+        return _or_dill(dump)
+
+    def _define(self, item: Item, obj: Any) -> None:
+        shared = False
+
+        def skeleton(*, dill: bool) -> bytes:
+            file = io.BytesIO()
+            pickler = make_pickler(self, file, None, dill=dill, inside=obj)
+            pickler.dump(skeleton_of(pickler, obj))
+            return file.getvalue()
+
+        def state(*, dill: bool) -> bytes:
+            nonlocal shared
+            file = io.BytesIO()
+            pickler = make_pickler(self, file, None, dill=dill, inside=obj, sharing=True)
+            content = state_of(pickler, obj)
+            if content is not None:
+                pickler.dump(content)
+                shared = pickler.shared
+            return file.getvalue()
+
+        parts = _or_dill(skeleton), _or_dill(state)
+        received = item.definition
+        if received is not None:
+            where, local = received.where, received.local
+        else:
+            where, local = self._where(item.name, obj), "<locals>" in item.name
+        self._definitions.append(tuple(Definition(item.token, item.name, where, local, shared, *parts)))
+
+    def _settle(self) -> tuple[bytes, list[memoryview]]:
+        """Define items and look up globals until nothing new turns up; return the data's pickle."""
+        data = b""
+        buffers: list[memoryview] = []
+        while self._pending or self._new_names:
+            while self._pending:
+                self._define(*self._pending.pop())
+            if self._take_names():
+                data = self.dump(self._data, buffers)
+        return data, buffers
+
+    def _where(self, name: str, obj: Any) -> int:
+        variables = obj.__globals__ if type(obj) is FunctionType else vars(sys.modules["__main__"])
+        return (REGISTRY.namespace_id(variables) or 0) if variables.get(name) is obj else 0
+
+    def _take_names(self) -> bool:
+        """Sort the globals that were referred to into constants and data; tell whether there are new data."""
+        grown = False
+        names, self._new_names = self._new_names, []
+        for number, name in names:
+            variables = vars(REGISTRY.namespace(number))
+            if number not in self._constants:
+                self._constants[number] = ({}, {}, [])
+            constants, modules, absent = self._constants[number]
+            if name not in variables:
+                if not hasattr(builtins, name):
+                    absent.append(name)
+                continue
+            value = variables[name]
+            if type(value) in _CONSTANT_TYPES:
+                constants[name] = value
+            elif type(value) is ModuleType and sys.modules.get(value.__name__) is value and value.__name__ != "__main__":
+                modules[name] = (value.__name__, self._submodules(value.__name__))
+            else:
+                self._data.setdefault(number, {})[name] = value
+                grown = True
+        return grown
+
+    def _submodules(self, package: str) -> list[str]:
+        found = [name for word in self._words if (name := f"{package}.{word}") in sys.modules]
+        return [deeper for name in found for deeper in (name, *self._submodules(name))]
+
+
+def unpack(head: bytes, buffers: Iterable[Any], *, run: bool) -> tuple[Any, Known]:
+    """Return the object of a head that has a prelude, and what has come with it.
+
+    With ``run`` the globals are assigned anew; without it those that are here stay as they are.
+    """
+    view = memoryview(head)
+    prelude_end = _LENGTHS.size + (lengths := _LENGTHS.unpack_from(view))[0]
+    data_end = prelude_end + lengths[1]
+    supply = iter(buffers)
+    known = Known()
+    main, sender, constants, definitions = pickle.loads(view[_LENGTHS.size : prelude_end])  # noqa: S301
+    for number, values, modules, absent in constants:
+        values.update((name, import_module(module, parts)) for name, (module, parts) in modules.items())
+        REGISTRY.bind(number, values, replace=run)
+        if run:
+            REGISTRY.unbind(number, absent)
+        known.names.update((number, name) for name in (*values, *absent))
+    known.items, volatile = REGISTRY.build(definitions, sender=sender, run=run)
+    if data_end > prelude_end:
+        for number, values in pickle.loads(view[prelude_end:data_end], buffers=supply).items():  # noqa: S301
+            REGISTRY.bind(number, values, replace=run)
+            known.names.update((number, name) for name in values)
+    REGISTRY.refill(volatile)
+    if main and run:
+        known.main = REGISTRY.namespace(main)
+    obj = pickle.loads(view[data_end:], buffers=supply)  # noqa: S301
+    return obj, known

@@ -1,0 +1,284 @@
+"""n numbered places and the processes that fill them, as one object.
+
+Layer: above launch, which brings the ranks to life; opens no sockets.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import ClosedError, LaunchError, WorldBusyError
+from klyng_mp.launch.appmodules import AppModules
+from klyng_mp.launch.job import LocalJob, flush_standard_streams
+from klyng_mp.launch.spec import RankSpec
+from klyng_mp.machine import hostname, usable_cpus
+from klyng_mp.run import Run
+from klyng_mp.wire.codec import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["World"]
+
+METHODS = ("zygote", "fork", "spawn", "forkserver")
+_FOREVER = Deadline(None)
+
+
+class World:
+    """n ranks that wait, warm, for functions to run.
+
+    The ranks are processes of this machine. They start once, clean of everything the driver has done
+    (unless ``method`` says otherwise), and stay until the World is closed; a ``with`` statement closes it.
+
+    Args:
+        n: number of ranks; by default the CPUs that this process may use.
+        method: how ranks are made. None or "zygote": forked from a clean process. "fork": from a copy of
+            this process as it is now, with its globals. "spawn", "forkserver": as in multiprocessing, where
+            the ranks import the main module, which therefore needs its ``if __name__ == "__main__"`` guard.
+        env: variables to set in the ranks' environment, beside those of this process.
+        preload: names of modules to import once, before ranks are forked (method "zygote" or "forkserver").
+        seed: makes the numbers of ``random`` and ``numpy.random`` reproducible: each rank gets its own in each run.
+        label: begin each line of the ranks' output with ``[rank@host]``.
+
+    Raises:
+        ValueError, TypeError: an argument is not what it should be; nothing was started.
+        LaunchError: ranks could not be brought to life; nothing is left.
+
+    Threads: one thread at a time; a second run while one goes on is a WorldBusyError.
+    """
+
+    def __init__(
+        self,
+        n: int | None = None,
+        *,
+        method: str | None = None,
+        env: Mapping[str, str] | None = None,
+        preload: Sequence[str] = (),
+        seed: int | None = None,
+        label: bool = False,
+    ) -> None:
+        self._method = _check_method(method, preload)
+        self._preload = (preload,) if isinstance(preload, str) else tuple(preload)
+        self._label = label
+        self._spec = _make_spec(_check_size(n), self._method, env, seed)
+        self._codec = Codec(main_by_reference=self._spec.main_by_reference)
+        self._modules = AppModules()
+        self._lock = threading.Lock()
+        self._run_number = 0
+        self._run: Run | None = None
+        self._closed = False
+        self._job: LocalJob | None = None
+        self._start_ranks()
+
+    @property
+    def size(self) -> int:
+        """The number of ranks."""
+        return self._spec.size
+
+    # Running
+
+    def run(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
+        """Call ``func(*args, **kwargs)`` in every rank and return what it returned, by rank.
+
+        The function and its arguments are packed now: what it refers to in ``__main__`` goes along with the
+        values it has now. In each rank ``klyng_mp.comm()`` is the communicator of this run.
+
+        Returns:
+            A list of ``size`` results; index = rank.
+
+        Raises:
+            WorldBusyError: another run goes on.
+            CodecError: the function, an argument or a result cannot travel; the message names the culprit.
+            RankFailedError: a rank raised; its exception is the cause.
+            RankDiedError: a rank's process ended.
+            KeyboardInterrupt: Ctrl-C; the ranks were interrupted too.
+
+        After any of these the World can run the next function: ranks that did not return have been replaced.
+        """
+        return self.start(func, *args, **kwargs).result()
+
+    def start(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Run:
+        """Begin ``run`` and return at once; ``Run.result`` waits for the results.
+
+        Raises:
+            WorldBusyError, CodecError: as in ``run``; nothing was started.
+        """
+        if not callable(func):
+            raise TypeError(f"World.run needs a function and then its arguments, not {type(func).__name__!r}")
+        with self._lock:
+            job = self._ready_job()
+            encoded = self._codec.encode_run((func, args, kwargs))
+            flush_standard_streams()
+            self._run_number += 1
+            self._run = run = Run(job, self._codec, self._run_number)
+            job.submit(run.number, encoded)
+        return run
+
+    def _ready_job(self) -> LocalJob:
+        if self._closed:
+            raise ClosedError("this World is closed; make a new one")
+        if self._run is not None and not self._run.done():
+            raise WorldBusyError(
+                f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
+            )
+        if changed := self._modules.changed():
+            _say(f"{', '.join(changed)} changed on disk: the ranks are restarted")
+            self.restart()
+        if self._job is not None:
+            self._job.endpoint.progress()
+            self._bury_idle_dead(self._job)
+        if self._job is None or self._job.lost is not None:
+            self._discard_job()
+            self._start_ranks()
+        assert self._job is not None  # noqa: S101 - _start_ranks makes one or raises
+        return self._job
+
+    def _bury_idle_dead(self, job: LocalJob) -> None:
+        """Go on after ranks that died between two runs: they have been replaced already."""
+        cause = job.settled.pop(self._run_number + 1, None)
+        if cause is not None:
+            self._run_number += 1
+            if cause.kind == "stillborn":
+                job.lost = f"rank {cause.rank} could not start: it {cause.detail}\n{cause.text}".rstrip()
+                raise LaunchError(job.lost)
+            _say(f"rank {cause.rank} {cause.detail} while it had nothing to do; it has been replaced")
+
+    # Life
+
+    def _start_ranks(self) -> None:
+        self._run_number = 0
+        self._job = job = LocalJob(self._spec, self._method, self._preload, label=self._label)
+        self._finalizer = weakref.finalize(self, LocalJob.dispose, job)
+        self._finalizer.atexit = False  # the job's own exit function comes late enough for users' ones
+
+    def _discard_job(self) -> None:
+        if self._job is not None:
+            self._finalizer()
+            self._job = None
+
+    def restart(self) -> None:
+        """End the ranks at once and start new ones, clean of what earlier runs left in them.
+
+        Raises:
+            WorldBusyError: a run goes on.
+        """
+        if self._run is not None and not self._run.done():
+            raise WorldBusyError(f"run {self._run.number} of this World goes on: cancel() it before a restart")
+        if self._closed:
+            raise ClosedError("this World is closed; make a new one")
+        self._kill_ranks()
+        self._modules = AppModules()
+        self._start_ranks()
+
+    def close(self) -> None:
+        """Let the ranks end as Python programs end once they have nothing to do; no more runs. Does not wait."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                if self._job is not None and self._job.lost is None:
+                    self._job.close()
+
+    def terminate(self) -> None:
+        """End the ranks at once, whatever they do, and wait until they have ended."""
+        self._closed = True
+        if self._run is not None:
+            self._run.abandon("its World was terminated")
+        self._kill_ranks()
+
+    def _kill_ranks(self) -> None:
+        job = self._job
+        if job is not None:
+            job.kill()
+            job.wait(lambda: job.closed, _FOREVER, "World.terminate()")
+            self._discard_job()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until the ranks of a closed World have ended.
+
+        Raises:
+            ValueError: the World was not closed.
+            DeadlineError: they had not ended in time; they still may.
+        """
+        if not self._closed:
+            raise ValueError("World.join() waits for a World that is closed: call close() or terminate() first")
+        job = self._job
+        if job is not None:
+            job.wait(lambda: job.closed, Deadline(timeout), "World.join()")
+            self._discard_job()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.terminate()
+            return
+        try:
+            if self._run is not None:
+                self._run.result()
+        except BaseException:
+            self.terminate()
+            raise
+        self.close()
+        try:
+            self.join()
+        except BaseException:
+            self.terminate()
+            raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "running" if self._run and not self._run.done() else "idle"
+        return f"<World of {self.size} ranks, {state}>"
+
+
+def _check_size(n: int | None) -> int:
+    if n is None:
+        return usable_cpus()
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"World(n) needs the number of ranks, not {n!r}")
+    if n < 1:
+        raise ValueError(f"World(n) needs at least 1 rank, not {n}; leave n out for one rank a usable CPU")
+    return n
+
+
+def _check_method(method: str | None, preload: Sequence[str]) -> str:
+    if method is None:
+        return "zygote"
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if preload and method in {"fork", "spawn"}:
+        raise ValueError(f"preload= has no meaning with method={method!r}: nothing clean is there to import into")
+    return method
+
+
+def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int | None) -> RankSpec:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise TypeError(f"seed must be an int or None, not {seed!r}")
+    spec = RankSpec(size, hostname())
+    for name, value in (env or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str) or "=" in name or not name:
+            raise ValueError(f"env needs names and values that are str, not {name!r}: {value!r}")
+        spec.environment[name] = value
+    spec.limit_blas(usable_cpus())
+    spec.seed = seed
+    if method == "fork":
+        spec.main_by_reference = True
+    elif method in {"spawn", "forkserver"}:
+        from multiprocessing.spawn import get_preparation_data  # noqa: PLC0415 - only for ranks that import the main module
+
+        spec.preparation = get_preparation_data("rank")
+        spec.preparation["authkey"] = bytes(spec.preparation["authkey"])  # its own type refuses to be pickled
+        spec.main_by_reference = any(key.startswith("init_main") for key in spec.preparation)
+    return spec
+
+
+def _say(sentence: str) -> None:
+    print(f"klyng_mp: {sentence}", file=sys.stderr)

@@ -1,0 +1,213 @@
+"""What every test has: a check that it left nothing behind, times that scale, and a Python to start."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
+import multiprocessing.util
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FACTOR = float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
+COOKIE = "KLYNG_MP_TEST_COOKIE"
+GRACE_SECONDS = 2.0  # what a killed driver's ranks may take to notice
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "may_leave(*kinds, why): the test may leave 'fds', 'threads', 'processes' or 'files' behind"
+    )
+
+
+@pytest.fixture(scope="session")
+def time_limit():
+    """Give a bound in seconds, longer where KLYNG_MP_TEST_TIMEOUT_FACTOR says that the machine is slow."""
+    return lambda seconds: seconds * FACTOR
+
+
+@pytest.fixture
+def run_python(tmp_path, time_limit):
+    """Run ``python`` with the given words in a folder of its own; return what it wrote and its exit code."""
+
+    def run(*words, cwd=None, env=None, stdin=None, timeout=30.0):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        return subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=cwd or tmp_path,
+            env=environment,
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=time_limit(timeout),
+            check=False,
+        )
+
+    return run
+
+
+# -- nothing is left behind ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _shared_folders(tmp_path_factory):
+    # Both are made when they are first asked for, and kept: not in the folder of some test, then.
+    tmp_path_factory.getbasetemp()
+    multiprocessing.util.get_temp_dir()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request, _shared_folders):
+    """Fail a test that leaves descriptors, threads, processes, or names in /dev/shm or its TMPDIR."""
+    marker = request.node.get_closest_marker("may_leave")
+    allowed = set(marker.args) if marker else set()
+    folder = Path(tempfile.mkdtemp(prefix="kmp-"))  # short: a unix socket's path has 107 bytes
+    cookie = uuid.uuid4().hex
+    fds, threads, names = open_fds(), set(threading.enumerate()), shared_names()
+    children = set(children_of(os.getpid()))
+    with pytest.MonkeyPatch.context() as patch:  # its own: the test's is to be undone before the check
+        patch.setenv("TMPDIR", str(folder))
+        patch.setenv(COOKIE, cookie)
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+    gc.collect()
+    left = {
+        "processes": processes_left(children, cookie),
+        "threads": threads_left(threads),
+        "fds": fds_left(fds),
+        "files": files_left(names, folder),
+    }
+    shutil.rmtree(folder, ignore_errors=True)
+    found = [f"{kind}: {what}" for kind, what in left.items() if what and kind not in allowed]
+    if found:
+        pytest.fail("the test left behind " + "; ".join(found), pytrace=False)
+
+
+def settle(look, seconds=GRACE_SECONDS):
+    """Return what ``look`` finds, once it is nothing or the time is over."""
+    end = time.monotonic() + seconds * FACTOR
+    pause = threading.Event()
+    while (found := look()) and time.monotonic() < end:
+        pause.wait(0.02)  # others' names and threads have nothing to wait on
+    return found
+
+
+def open_fds():
+    fds = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            fds[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the one that listed them
+            continue
+    return fds
+
+
+def fds_left(before):
+    kept = {
+        multiprocessing.resource_tracker._resource_tracker._fd,
+        multiprocessing.forkserver._forkserver._forkserver_alive_fd,
+    }
+    return [f"{fd} -> {what}" for fd, what in open_fds().items() if before.get(fd) != what and fd not in kept]
+
+
+def threads_left(before):
+    return settle(lambda: [thread.name for thread in threading.enumerate() if thread not in before])
+
+
+def shared_names():
+    try:
+        return {name for name in os.listdir("/dev/shm") if not name.startswith("mpich")}  # MPICH leaves them itself
+    except OSError:
+        return set()
+
+
+def files_left(before, folder):
+    shared = settle(
+        lambda: [name for name in sorted(shared_names() - before) if not held_by_others(f"/dev/shm/{name}")]
+    )
+    return [f"/dev/shm/{name}" for name in shared] + sorted(str(path) for path in folder.rglob("*"))
+
+
+def held_by_others(path):
+    """Tell whether another process uses the name: tests that run beside this one have names of their own."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if path in (entry / "maps").read_text() or any(
+                    os.readlink(fd) == path for fd in (entry / "fd").iterdir()
+                ):
+                    return True
+            except OSError:  # it ended, or is another user's
+                continue
+    return False
+
+
+def children_of(pid):
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(word) for word in task.read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def carriers_of(cookie):
+    """Return the processes that were started with the cookie in their environment, wherever their parent is."""
+    needle = f"{COOKIE}={cookie}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if needle in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:  # it ended, or is another user's
+                continue
+    return found
+
+
+def processes_left(before, cookie):
+    tracker = multiprocessing.resource_tracker._resource_tracker._pid
+    kept = {*before, tracker, multiprocessing.forkserver._forkserver._forkserver_pid}
+    end = time.monotonic() + GRACE_SECONDS * FACTOR
+    left = []
+    for pid in {*children_of(os.getpid()), *carriers_of(cookie)} - kept:
+        what = describe(pid)
+        if what is not None and not ends_before(pid, end):
+            left.append(what)
+            os.kill(pid, signal.SIGKILL)
+    return left
+
+
+def describe(pid):
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return f"{pid} (parent {state[1]}, state {state[0]}): {words.strip()[:200] or 'a zombie'}"
+
+
+def ends_before(pid, end):
+    """Wait for a process that is not ours to reap; a zombie child of ours counts as left behind."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return True
+    try:
+        ready, _, _ = select.select([handle], [], [], max(0.0, end - time.monotonic()))
+    finally:
+        os.close(handle)
+    return bool(ready) and pid not in children_of(os.getpid())

@@ -1,0 +1,344 @@
+"""What ranks do in the tests; light to import, since every rank that is asked for something of it does so."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import klyng_mp as mp
+
+counter = 0
+
+
+# -- harmless ----------------------------------------------------------------------------------------
+
+
+def rank():
+    return mp.rank()
+
+
+def whoami():
+    return mp.rank(), mp.size(), os.getpid()
+
+
+def pid():
+    return os.getpid()
+
+
+def arguments(*args, **kwargs):
+    return args, kwargs
+
+
+def count():
+    global counter
+    counter += 1
+    return counter
+
+
+def returns(value):
+    return value
+
+
+def by_rank(values):
+    return values[mp.rank()]
+
+
+def get(name):
+    """Return a module's attribute, or what it returns: ``os.getcwd``, ``sys.path``."""
+    module, _, attribute = name.rpartition(".")
+    value = getattr(sys.modules.get(module) or __import__(module), attribute)
+    return value() if callable(value) else value
+
+
+def random_numbers():
+    import numpy as np
+
+    return random.random(), float(np.random.random())
+
+
+def ring(value):
+    comm = mp.comm()
+    comm.send(value, (comm.rank + 1) % comm.size, tag="ring")
+    return comm.recv((comm.rank - 1) % comm.size, "ring")
+
+
+def all_to_all():
+    comm = mp.comm()
+    for dest in range(comm.size):
+        comm.send((comm.rank, dest), dest)
+    received = sorted(comm.recv(source) for source in range(comm.size))
+    return received == [(source, comm.rank) for source in range(comm.size)], len(os.listdir("/proc/self/fd"))
+
+
+def swap(size_bytes, rounds=1):
+    """Two ranks send each other something big at once and only then receive."""
+    comm = mp.comm()
+    other = 1 - comm.rank
+    for _ in range(rounds):
+        comm.send(bytes([comm.rank]) * size_bytes, other)
+    got = [comm.recv(other) for _ in range(rounds)]
+    return all(len(data) == size_bytes and data[0] == data[-1] == other for data in got)
+
+
+class Adder:
+    """An object whose method, or which itself, can be run."""
+
+    def __init__(self, base):
+        self.base = base
+
+    def add(self, number):
+        return self.base + number + mp.rank()
+
+    __call__ = add
+
+
+# -- waiting -----------------------------------------------------------------------------------------
+
+
+def block():
+    mp.recv()
+
+
+def pass_gate(folder):
+    """Wait until the test opens this rank's gate (a named pipe)."""
+    with open(Path(folder) / f"gate{mp.rank()}") as gate:
+        gate.read()
+    return mp.rank()
+
+
+def never_return(folder=None):
+    if folder is not None:
+        (Path(folder) / f"up{mp.rank()}").touch()
+    while True:
+        pass
+
+
+def block_or_compute(folder):
+    """Rank 0 waits for a message, the others compute; each says when it is there by its gate."""
+    with open(Path(folder) / f"gate{mp.rank()}", "w") as gate:
+        gate.write(str(os.getpid()))
+    if mp.rank() == 0:
+        mp.recv()
+    never_return()
+
+
+def ask_for_messages(seconds):
+    """Return what is there to be received, though nothing was sent in this run."""
+    try:
+        return mp.recv(timeout=seconds)
+    except mp.DeadlineError:
+        return "nothing"
+
+
+# -- ending badly --------------------------------------------------------------------------------------
+
+
+class OddError(Exception):
+    """An exception with data, which pickles as usual."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+
+class StubbornError(Exception):
+    """It pickles, but cannot be unpickled: its constructor wants more than its args."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+class HoldingError(Exception):
+    """It cannot be pickled: it holds something that cannot travel."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.stream = (number for number in range(3))
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+ERRORS = {
+    "ordinary": lambda: ValueError("an ordinary failure"),
+    "data": lambda: OddError(13),
+    "stubborn": lambda: StubbornError("salt", "pepper"),
+    "holding": lambda: HoldingError("held"),
+    "mute": MuteError,
+    "exit": lambda: SystemExit(3),
+    "interrupt": lambda: KeyboardInterrupt("own"),
+    "base": lambda: BaseException("base"),
+    "stop": lambda: StopIteration(4),
+}
+
+
+def raise_in(who, kind="ordinary"):
+    """One rank raises, the others wait for it."""
+    if mp.rank() == who:
+        raise ERRORS[kind]()
+    return mp.recv(source=who)
+
+
+def fail_then(who, others):
+    if mp.rank() == who:
+        raise ValueError("the first cause")
+    WAITS[others](who)
+
+
+def send_much(dest):
+    for _ in range(20):
+        mp.send(bytes(10_000_000), dest)
+
+
+def wait_in_chain(who):
+    """Wait for the neighbour, who waits for its own: only the last of them waits for ``who``."""
+    mp.recv(source=(mp.rank() + 1) % mp.size())
+
+
+def turn_into_other_error(who):
+    try:
+        mp.recv(source=who)
+    except mp.PeerLostError as error:
+        raise KeyError("a consequence") from error
+
+
+def give_in(who):
+    try:
+        mp.recv(source=who)
+    except mp.PeerLostError:
+        return "went on"
+
+
+WAITS = {
+    "recv from it": lambda who: mp.recv(source=who),
+    "recv from anyone": lambda who: mp.recv(),
+    "barrier": lambda who: mp.comm().barrier(),
+    "bcast": lambda who: mp.comm().bcast(None, root=who),
+    "irecv": lambda who: mp.comm().irecv(who).wait(),
+    "probe": lambda who: mp.comm().probe(who),
+    "chain": wait_in_chain,
+    "send much": send_much,
+    "raise a consequence": turn_into_other_error,
+    "give in": give_in,
+    "return": lambda who: None,
+    "sleep": lambda who: time.sleep(60),
+    "compute": lambda who: never_return(),
+}
+
+
+def die(how):
+    sys.stdout.flush()
+    if how == "os._exit(3)":
+        os._exit(3)
+    elif how == "os._exit(0)":
+        os._exit(0)
+    elif how == "SIGSEGV":
+        ctypes.string_at(0)
+    else:
+        os.kill(os.getpid(), signal.Signals[how])
+
+
+def die_in(who, how, others="recv from it", words=""):
+    if mp.rank() == who:
+        if words:
+            print(words, file=sys.stderr)
+        die(how)
+    WAITS[others](who)
+
+
+def kill_neighbour():
+    """Rank 0 kills rank 1, which computes, and waits for it, as all others do."""
+    if mp.rank() == 1:
+        mp.send(os.getpid(), 0)
+        never_return()
+    if mp.rank() == 0:
+        os.kill(mp.recv(source=1), signal.SIGKILL)
+    mp.recv(source=1)
+
+
+def work(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def leave_notes(folder, seconds):
+    """Rank 0 fails; the others say on the way out what they saw, after some work."""
+    if mp.rank() == 0:
+        raise ValueError("the first cause")
+    try:
+        mp.recv(source=0)
+    except mp.PeerLostError as error:
+        seen = f"{error.rank} {error.reason}"
+        raise
+    finally:
+        work(seconds)
+        (Path(folder) / f"note{mp.rank()}").write_text(seen)
+
+
+class Unbuildable:
+    """It pickles, but cannot be unpickled."""
+
+    def __reduce__(self):
+        return refuse, ("no such thing here",)
+
+
+def refuse(why):
+    raise LookupError(why)
+
+
+class Box:
+    def __init__(self, **contents):
+        self.__dict__.update(contents)
+
+
+def make_result(kind, who=1):
+    if mp.rank() != who:
+        return "fine"
+    return Unbuildable() if kind == "unbuildable" else Box(config=Box(stream=(number for number in range(3))))
+
+
+# -- messages ------------------------------------------------------------------------------------------
+
+
+def leave_unreceived(dest, tags):
+    comm = mp.comm()
+    if comm.rank == 0:
+        for tag in tags:
+            comm.send("nobody takes this", dest, tag)
+    comm.barrier()
+
+
+def send_and_fail(number):
+    """Everybody sends to everybody, then rank 0 fails: messages are still on their way."""
+    comm = mp.comm()
+    for dest in range(comm.size):
+        comm.send(("late", number), dest)
+    if comm.rank == 0:
+        raise ValueError(number)
+    mp.recv(tag="never")
+
+
+# -- Worlds in ranks -------------------------------------------------------------------------------------
+
+
+def nest(size, depth=1):
+    with mp.World(size) as inner:
+        found = inner.run(rank) if depth == 1 else inner.run(nest, size, depth - 1)
+    return mp.rank(), found, ring(mp.rank())
+
+
+def nest_and_wait(folder):
+    """Start a World in this rank, write down who lives in it, and wait for ever."""
+    inner = mp.World(2)
+    pids = inner.run(pid)
+    with open(Path(folder) / f"gate{mp.rank()}", "w") as gate:
+        gate.write(" ".join(map(str, pids)))
+    mp.recv()

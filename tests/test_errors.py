@@ -1,0 +1,164 @@
+"""errors: every error keeps its data and sentence through pickling, and keeps the promises of the tree."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import pickle
+import signal
+
+import pytest
+
+from klyng_mp import errors
+
+# One row an error: how it is made, its sentence, its data.
+TABLE = [
+    (errors.KlyngError("went wrong"), "went wrong", {}),
+    (errors.LocalProtocolError("tag -1 is negative"), "tag -1 is negative", {}),
+    (errors.RemoteProtocolError("no frame begins like that"), "no frame begins like that", {}),
+    (errors.CodecError("a lock cannot travel", path="job._lock"), "a lock cannot travel", {"path": "job._lock"}),
+    (errors.CodecError("a lock cannot travel"), "a lock cannot travel", {"path": ""}),
+    (errors.TransportError("stuck"), "stuck", {}),
+    (errors.ClosedError("the World is closed: make a new one"), "the World is closed: make a new one", {}),
+    (
+        errors.PeerLostError(2, "was killed by SIGKILL", doing="recv(source=2)"),
+        "rank 2 was killed by SIGKILL; this rank was in recv(source=2)",
+        {"rank": 2, "reason": "was killed by SIGKILL"},
+    ),
+    (errors.PeerLostError(None, "has ended"), "every other rank has ended", {"rank": None, "reason": "has ended"}),
+    (errors.ForkedError("not in a forked child"), "not in a forked child", {}),
+    (
+        errors.MessageTooLargeError(70000, 65536, "tag"),
+        "a tag of 70000 bytes is over the limit of 65536: send it in parts",
+        {"size_bytes": 70000, "limit_bytes": 65536},
+    ),
+    (errors.DeadlineError("recv", 2.5), "recv did not finish within 2.5 s", {"seconds": 2.5}),
+    (
+        errors.DeadlineError("send", 1, left="nothing was sent"),
+        "send did not finish within 1 s; nothing was sent",
+        {"seconds": 1},
+    ),
+    (errors.WorldError("no good end"), "no good end", {}),
+    (
+        errors.RankFailedError(3, "box", "ValueError: x", "Traceback…\nValueError: x\n"),
+        "rank 3 on box failed: ValueError: x\n\nTraceback…\nValueError: x",
+        {"rank": 3, "host": "box", "traceback": "Traceback…\nValueError: x\n"},
+    ),
+    (errors.RankFailedError(0, "box", "KeyError: 1"), "rank 0 on box failed: KeyError: 1", {"traceback": ""}),
+    (
+        errors.RankDiedError(1, "box", -signal.SIGKILL),
+        "rank 1 on box died: it was killed by SIGKILL (the kernel does that when memory runs out)",
+        {"rank": 1, "host": "box", "exitcode": -9, "stderr": ""},
+    ),
+    (
+        errors.RankDiedError(1, "box", 3, "bye\n"),
+        "rank 1 on box died: it exited with code 3; its last words:\nbye",
+        {"exitcode": 3, "stderr": "bye\n"},
+    ),
+    (errors.RunCancelledError("cancelled"), "cancelled", {}),
+    (errors.LaunchError("no more processes"), "no more processes", {}),
+    (errors.WorldBusyError("a run is going on"), "a run is going on", {}),
+    (errors.NoRankError("this process has no rank"), "this process has no rank", {}),
+]
+IDS = [f"{type(error).__name__}: {text[:30]}" for error, text, _ in TABLE]
+
+
+@pytest.mark.parametrize(("error", "text", "data"), TABLE, ids=IDS)
+def test_each_makes_its_own_sentence_and_holds_its_data(error, text, data):
+    assert str(error) == text
+    assert {name: getattr(error, name) for name in data} == data
+
+
+@pytest.mark.parametrize("way", [*range(pickle.HIGHEST_PROTOCOL + 1), "copy"])
+@pytest.mark.parametrize(("error", "text", "data"), TABLE, ids=IDS)
+def test_each_survives_pickling(error, text, data, way):
+    again = copy.copy(error) if way == "copy" else pickle.loads(pickle.dumps(error, way))
+    assert type(again) is type(error)
+    assert str(again) == text
+    assert again.args == error.args
+    assert vars(again) == vars(error)
+
+
+@pytest.mark.parametrize(("error", "text", "data"), TABLE, ids=IDS)
+def test_what_is_added_to_an_error_travels_too(error, text, data):
+    error = copy.copy(error)
+    error.add_note("seen in the second step")
+    error.more = [1, 2]
+    again = pickle.loads(pickle.dumps(error))
+    assert again.more == [1, 2]
+    assert again.__notes__ == ["seen in the second step"]
+
+
+def test_a_subclass_of_a_users_survives_pickling():
+    again = pickle.loads(pickle.dumps(Users(7, "extra")))
+    assert (type(again), str(again), again.extra) == (Users, "7 with extra", "extra")
+
+
+class Users(errors.WorldError):
+    def __init__(self, number, extra):
+        super().__init__(f"{number} with {extra}")
+        self.extra = extra
+
+
+def test_every_error_is_in_the_table():
+    made = {type(error) for error, _, _ in TABLE}
+    named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
+    assert named - made == {errors.ProtocolError, errors.UnreceivedMessagesWarning}
+
+
+@pytest.mark.parametrize(
+    ("error", "parents"),
+    [
+        ("CodecError", [pickle.PicklingError, pickle.UnpicklingError, errors.KlyngError]),
+        ("PeerLostError", [EOFError, BrokenPipeError, ConnectionError, OSError, errors.TransportError]),
+        ("DeadlineError", [TimeoutError, multiprocessing.TimeoutError, errors.KlyngError]),
+        ("LocalProtocolError", [errors.ProtocolError]),
+        ("RemoteProtocolError", [errors.ProtocolError]),
+        ("ClosedError", [errors.TransportError]),
+        ("ForkedError", [errors.TransportError]),
+        ("MessageTooLargeError", [errors.TransportError]),
+        ("RankFailedError", [errors.WorldError]),
+        ("RankDiedError", [errors.WorldError]),
+        ("RunCancelledError", [errors.WorldError]),
+        ("LaunchError", [errors.WorldError]),
+        ("WorldBusyError", [errors.WorldError]),
+        ("NoRankError", [errors.WorldError]),
+        ("UnreceivedMessagesWarning", [RuntimeWarning]),
+    ],
+)
+def test_existing_except_clauses_catch(error, parents):
+    assert [parent for parent in parents if not issubclass(getattr(errors, error), parent)] == []
+
+
+def test_every_error_is_a_klyng_error():
+    for name in errors.__all__:
+        if name != "UnreceivedMessagesWarning":
+            assert issubclass(getattr(errors, name), errors.KlyngError), name
+
+
+def test_the_abstract_one_cannot_be_raised():
+    with pytest.raises(TypeError, match="abstract"):
+        errors.ProtocolError("which side?")
+
+
+def test_every_error_is_explained_and_drawn_in_the_tree():
+    for name in errors.__all__:
+        docstring = getattr(errors, name).__doc__
+        assert docstring, name
+        assert docstring.split("\n\n")[0].rstrip().endswith((".", ".\n")), name
+        if name != "UnreceivedMessagesWarning":
+            assert name in errors.__doc__, name
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "phrase"),
+    [
+        (0, "exited with code 0"),
+        (3, "exited with code 3"),
+        (-signal.SIGSEGV, "was killed by SIGSEGV"),
+        (-signal.SIGKILL, "was killed by SIGKILL (the kernel does that when memory runs out)"),
+        (-250, "was killed by signal 250"),
+    ],
+)
+def test_an_exit_code_in_words(exitcode, phrase):
+    assert errors.describe_exitcode(exitcode) == phrase

@@ -1,0 +1,362 @@
+"""The house: who may import whom, how long things may be, and that every room has its tests.
+
+A rule may be broken only by what stands in the tables below, each with its reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "klyng_mp"
+TESTS = ROOT / "tests"
+
+# From the lowest; one imports only from its own room and those before it.
+ROOMS = (
+    "errors",
+    "deadline",
+    "machine",
+    "wire",
+    "transports",
+    "communicator",
+    "launch",
+    "run",
+    "world",
+    "cli",
+    "__main__",
+)
+
+# What a room must not import: bytes are parsed where there is no socket, moved where there is no pickle.
+FORBIDDEN = {
+    "wire": {"socket", "select", "selectors", "ssl", "time", "subprocess", "asyncio", "signal"},
+    "transports": {"pickle", "dill", "marshal", "subprocess"},
+}
+
+# Too slow to import, or not wanted in every rank: only inside the function that needs them.
+HEAVY = {
+    "IPython", "asyncio", "concurrent", "ctypes", "dataclasses", "difflib", "dill", "email", "http",
+    "importlib.metadata", "inspect", "json", "numpy", "pathlib", "runpy", "ssl", "subprocess", "tempfile",
+    "threadpoolctl",
+}  # fmt: skip
+
+MAX_FILE_LINES = 500
+MAX_BODY_LINES = 50
+MAX_PARAMETERS = 6
+MAX_CLASS_LINES = 250
+MAX_PUBLIC_METHODS = 15
+MAX_SETUP_LINES = 60
+
+LONGER_FILES: dict[str, str] = {}
+LONGER_BODIES: dict[str, str] = {}
+MORE_PARAMETERS = {
+    "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
+    "klyng_mp/wire/frames.py:Message.__init__": "the record itself",
+    "klyng_mp/communicator/communicator.py:Communicator.sendrecv": "MPI's own parameters",
+}
+LARGER_CLASSES: dict[str, str] = {}
+HEAVY_AT_THE_TOP = {
+    "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
+}
+LATE_IMPORTS = {
+    "klyng_mp/cli/main.py": "each command imports only what it needs: run must start fast",
+    "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
+}
+TESTS_OF_NO_MODULE = {
+    "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
+    "tests/examples/test_examples.py": "of examples/",
+    "tests/test_conftest.py": "of what every test has",
+    "tests/test_exports.py": "of the facade",
+    "tests/test_house.py": "of the tree",
+}
+MODULES_TESTED_ELSEWHERE = {
+    "klyng_mp/__main__.py": "tests/cli/test_main.py",
+}
+
+
+def sources(folder=PACKAGE):
+    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def shown(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module):
+    """Return the room of a dotted name; the facade has none above it."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def imports_of(node, *, inside=False, typing_only=False):
+    """Yield (module, whether inside a function, whether for the type checker only) of each import."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, inside, typing_only) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "imports are absolute"
+            for alias in child.names:
+                deeper = f"{child.module}.{alias.name}"
+                yield (deeper if is_module(deeper) else child.module), inside, typing_only
+        elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            yield from imports_of(child, inside=inside, typing_only=True)
+        else:
+            function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from imports_of(child, inside=inside or function, typing_only=typing_only)
+
+
+def is_module(name):
+    path = ROOT.joinpath(*name.split("."))
+    return name.startswith("klyng_mp") and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
+
+
+def functions_of(node, prefix=""):
+    """Yield (qualified name, function) of every function, methods and nested ones too."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{prefix}{child.name}", child
+            yield from functions_of(child, f"{prefix}{child.name}.")
+        elif isinstance(child, ast.ClassDef):
+            yield from functions_of(child, f"{prefix}{child.name}.")
+        else:
+            yield from functions_of(child, prefix)
+
+
+def body_lines(function):
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def parameters(function):
+    arguments = function.args
+    names = [one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def offenders(found, excused):
+    """Split what breaks a rule into what nobody excused, and excuses that nothing needs any more."""
+    unexcused = {key: value for key, value in found.items() if key not in excused}
+    needless = [key for key in excused if key not in found]
+    return unexcused, needless
+
+
+# -- rooms -----------------------------------------------------------------------------------------
+
+
+def test_every_module_is_in_a_room():
+    assert {room_of(dotted(path)) for path in sources()} - {"__init__"} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("path", sources(), ids=shown)
+def test_imports_go_down(path):
+    own = room_of(dotted(path))
+    if own == "__init__":
+        return  # the facade gathers from everywhere
+    upward = [
+        name
+        for name, _, _ in imports_of(tree_of(path))
+        if name.startswith("klyng_mp.") and ROOMS.index(room_of(name)) > ROOMS.index(own)
+    ]
+    assert upward == []
+    facade = [name for name, _, _ in imports_of(tree_of(path)) if name == "klyng_mp"]
+    assert facade == [] or own == "cli", "only the command may look at the facade"
+
+
+def test_no_cycles():
+    graph = {
+        dotted(path): {
+            name for name, _, typing_only in imports_of(tree_of(path)) if is_module(name) and not typing_only
+        }
+        for path in sources()
+    }
+    graph["klyng_mp"] = set()  # importing a module imports the facade before it, without needing it
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, f"cycle: {' -> '.join([*path[path.index(module) :], module])}"
+        if module not in done:
+            path.append(module)
+            for other in sorted(graph.get(module, ())):
+                if other != module:
+                    visit(other)
+            path.pop()
+            done.add(module)
+
+    for module in sorted(graph):
+        visit(module)
+
+
+@pytest.mark.parametrize("path", sources(), ids=shown)
+def test_a_room_keeps_out_what_is_not_its_business(path):
+    forbidden = FORBIDDEN.get(room_of(dotted(path)), set())
+    assert [name for name, _, _ in imports_of(tree_of(path)) if name.split(".")[0] in forbidden] == []
+
+
+def test_imports_of_our_own_stand_at_the_top():
+    late = {
+        shown(path): sorted({name for name, inside, _ in imports_of(tree_of(path)) if inside and is_module(name)})
+        for path in sources()
+    }
+    unexcused, needless = offenders({key: value for key, value in late.items() if value}, LATE_IMPORTS)
+    assert unexcused == {}
+    assert needless == []
+
+
+# -- import time -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sources(), ids=shown)
+def test_nothing_heavy_is_imported_at_the_top(path):
+    if shown(path) in HEAVY_AT_THE_TOP:
+        return
+    heavy = [
+        name
+        for name, inside, typing_only in imports_of(tree_of(path))
+        if not inside and not typing_only and {name, name.split(".")[0]} & HEAVY
+    ]
+    assert heavy == []
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = f"import sys, klyng_mp.cli; print(sorted({HEAVY!r} & set(sys.modules)))"
+    words = [sys.executable, "-S", "-c", code]  # -S: a .pth file of some package may import what it likes
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_importing_the_package_does_nothing():
+    code = (
+        "import os, signal, sys, threading, klyng_mp\n"
+        "print(threading.active_count(), sorted(os.listdir('/proc/self/fd')) == sorted(os.listdir('/proc/self/fd')),\n"
+        "      signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, len(os.listdir('/proc/self/fd')) <= 4)"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1 True True True\n", "")
+
+
+# -- sizes -----------------------------------------------------------------------------------------
+
+
+def test_files_are_not_too_long():
+    found = {}
+    for path in [*sources(), *sources(TESTS), *sources(ROOT / "examples"), *sources(ROOT / "benchmarks")]:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MAX_FILE_LINES:
+            found[shown(path)] = lines
+    assert offenders(found, LONGER_FILES) == ({}, [])
+
+
+def test_setup_is_small():
+    assert len((ROOT / "setup.py").read_text(encoding="utf-8").splitlines()) <= MAX_SETUP_LINES
+
+
+def test_functions_are_not_too_long():
+    found = {
+        f"{shown(path)}:{name}": body_lines(function)
+        for path in sources()
+        for name, function in functions_of(tree_of(path))
+        if body_lines(function) > MAX_BODY_LINES
+    }
+    assert offenders(found, LONGER_BODIES) == ({}, [])
+
+
+def test_functions_do_not_take_too_much():
+    found = {
+        f"{shown(path)}:{name}": parameters(function)
+        for path in sources()
+        for name, function in functions_of(tree_of(path))
+        if len(parameters(function)) > MAX_PARAMETERS
+    }
+    assert offenders(found, MORE_PARAMETERS) == ({}, [])
+
+
+def test_classes_are_not_too_large():
+    found = {}
+    for path in sources():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ClassDef):
+                methods = [child.name for child in node.body if isinstance(child, ast.FunctionDef)]
+                public = [name for name in methods if not name.startswith("_")]
+                lines = node.end_lineno - node.lineno + 1
+                if lines > MAX_CLASS_LINES or len(public) > MAX_PUBLIC_METHODS:
+                    found[f"{shown(path)}:{node.name}"] = (lines, len(public))
+    assert offenders(found, LARGER_CLASSES) == ({}, [])
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sources(), ids=shown)
+def test_each_module_says_what_it_is_and_offers(path):
+    tree = tree_of(path)
+    docstring = ast.get_docstring(tree) or ""
+    first = docstring.split("\n\n")[0]
+    assert first.endswith("."), "one sentence of purpose, then a blank line"
+    assert "\nLayer:" in docstring, "then the layer"
+    names = [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if isinstance(target, ast.Name)
+    ]
+    assert names.count("__all__") == 1
+    assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+
+
+@pytest.mark.parametrize("path", sources(), ids=shown)
+def test_no_work_is_left_in_comments(path):
+    words = ("TODO", "FIXME", "XXX", "HACK")
+    assert [line for line in path.read_text(encoding="utf-8").splitlines() if any(word in line for word in words)] == []
+
+
+# -- tests mirror the map --------------------------------------------------------------------------
+
+
+def mirrored(path):
+    """Return where the tests of a module are."""
+    inside = path.relative_to(PACKAGE)
+    return TESTS / inside.parent / f"test_{inside.name}"
+
+
+def test_every_module_has_its_tests():
+    missing = {
+        shown(path): shown(mirrored(path))
+        for path in sources()
+        if path.name != "__init__.py" and not mirrored(path).is_file() and shown(path) not in MODULES_TESTED_ELSEWHERE
+    }
+    assert missing == {}
+    assert all((ROOT / path).is_file() for path in MODULES_TESTED_ELSEWHERE.values())
+
+
+def test_every_test_is_of_a_module():
+    expected = {mirrored(path) for path in sources()}
+    strangers = [
+        shown(path)
+        for path in sources(TESTS)
+        if path.name.startswith("test_") and path not in expected and shown(path) not in TESTS_OF_NO_MODULE
+    ]
+    assert strangers == []
+
+
+def test_no_test_sleeps():
+    sleepers = [
+        shown(path)
+        for path in sources(TESTS)
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and "sleep" in ast.unparse(node.func).rpartition(".")[2].split("_")
+    ]
+    assert sleepers == []
