@@ -13,6 +13,7 @@ Each figure is the median of alternating rounds in one driver that has made a Wo
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -72,8 +73,9 @@ def use_warm(world: World, function: Callable[[], None]) -> Callable[[], float]:
 
 def main() -> None:
     import callables
-    from common import Figure, alternate, figure_arguments, median, publish
+    from common import REPOSITORY, Figure, alternate, figure_arguments, median, publish
 
+    sys.path.insert(1, str(REPOSITORY))  # this checkout's klyng_mp, as in programs that the others start
     import klyng_mp
 
     parser = figure_arguments(__doc__, rounds=30)

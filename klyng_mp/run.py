@@ -55,6 +55,15 @@ class Run:
         self._results: list[Any] | None = None
         self._error: BaseException | None = None
 
+    def submit(self, encoded: tuple[int, bytes, list[Any]]) -> None:
+        """Send the function to every rank; all of them get it or, after an interruption, none keeps it."""
+        try:
+            self._job.submit(self.number, encoded)
+        except BaseException:
+            self._interrupt()
+            self._error = RunCancelledError("the run was interrupted before it had begun in all ranks")
+            raise
+
     def done(self) -> bool:
         """Tell whether the results, or the error, are there; never waits."""
         if not self._finished:

@@ -5,13 +5,14 @@ Layer: above launch, which brings the ranks to life; opens no sockets.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import ClosedError, LaunchError, WorldBusyError
+from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError
 from klyng_mp.launch.appmodules import AppModules
 from klyng_mp.launch.job import LocalJob, flush_standard_streams
 from klyng_mp.launch.spec import RankSpec
@@ -70,6 +71,7 @@ class World:
         self._codec = Codec(main_by_reference=self._spec.main_by_reference)
         self._modules = AppModules()
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._run_number = 0
         self._run: Run | None = None
         self._closed = False
@@ -113,16 +115,18 @@ class World:
             raise TypeError(f"World.run needs a function and then its arguments, not {type(func).__name__!r}")
         with self._lock:
             job = self._ready_job()
-            encoded = self._codec.encode_run((func, args, kwargs))
+            encoded = self._codec.encode_run((func, args, kwargs), names=("func", "args", "kwargs"))
             flush_standard_streams()
             self._run_number += 1
             self._run = run = Run(job, self._codec, self._run_number)
-            job.submit(run.number, encoded)
+            run.submit(encoded)
         return run
 
     def _ready_job(self) -> LocalJob:
         if self._closed:
             raise ClosedError("this World is closed; make a new one")
+        if os.getpid() != self._pid:
+            raise ForkedError("this World belongs to the process that made it; make one in this child, too")
         if self._run is not None and not self._run.done():
             raise WorldBusyError(
                 f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
@@ -195,7 +199,7 @@ class World:
         job = self._job
         if job is not None:
             job.kill()
-            job.wait(lambda: job.closed, _FOREVER, "World.terminate()")
+            job.wait_closed(_FOREVER, "World.terminate()")
             self._discard_job()
 
     def join(self, timeout: float | None = None) -> None:
@@ -209,7 +213,7 @@ class World:
             raise ValueError("World.join() waits for a World that is closed: call close() or terminate() first")
         job = self._job
         if job is not None:
-            job.wait(lambda: job.closed, Deadline(timeout), "World.join()")
+            job.wait_closed(Deadline(timeout), "World.join()")
             self._discard_job()
 
     def __enter__(self) -> Self:

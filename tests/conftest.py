@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
@@ -62,29 +63,32 @@ def run_python(tmp_path, time_limit):
 
 
 @pytest.fixture(scope="session")
-def _shared_folders(tmp_path_factory):
-    # Both are made when they are first asked for, and kept: not in the folder of some test, then.
+def _session(tmp_path_factory):
+    # Both folders are made when they are first asked for, and kept: not in the folder of some test, then.
     tmp_path_factory.getbasetemp()
     multiprocessing.util.get_temp_dir()
+    # All that is started from now on carries this, wherever its parent is: forked ranks have their zygote's.
+    cookie = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(COOKIE, cookie)
+        yield cookie
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(request, _shared_folders):
+def _nothing_left(request, _session):
     """Fail a test that leaves descriptors, threads, processes, or names in /dev/shm or its TMPDIR."""
     marker = request.node.get_closest_marker("may_leave")
     allowed = set(marker.args) if marker else set()
     folder = Path(tempfile.mkdtemp(prefix="kmp-"))  # short: a unix socket's path has 107 bytes
-    cookie = uuid.uuid4().hex
     fds, threads, names = open_fds(), set(threading.enumerate()), shared_names()
-    children = set(children_of(os.getpid()))
+    processes = descendants(_session)
     with pytest.MonkeyPatch.context() as patch:  # its own: the test's is to be undone before the check
         patch.setenv("TMPDIR", str(folder))
-        patch.setenv(COOKIE, cookie)
         patch.setattr(tempfile, "tempdir", None)
         yield
     gc.collect()
     left = {
-        "processes": processes_left(children, cookie),
+        "processes": processes_left(processes, _session),
         "threads": threads_left(threads),
         "fds": fds_left(fds),
         "files": files_left(names, folder),
@@ -118,8 +122,15 @@ def fds_left(before):
     kept = {
         multiprocessing.resource_tracker._resource_tracker._fd,
         multiprocessing.forkserver._forkserver._forkserver_alive_fd,
+        *(zygote.channel.fileno() for zygote in zygotes()),
     }
     return [f"{fd} -> {what}" for fd, what in open_fds().items() if before.get(fd) != what and fd not in kept]
+
+
+def zygotes():
+    """Return the zygotes of this process: they stay for its later Worlds, and end with it."""
+    job = sys.modules.get("klyng_mp.launch.job")
+    return list(job._zygotes.values()) if job else []
 
 
 def threads_left(before):
@@ -164,30 +175,35 @@ def children_of(pid):
     return found
 
 
-def carriers_of(cookie):
-    """Return the processes that were started with the cookie in their environment, wherever their parent is."""
+def descendants(cookie):
+    """Return our children, and the processes that carry the cookie in their environment."""
     needle = f"{COOKIE}={cookie}".encode()
-    found = []
+    found = set(children_of(os.getpid()))
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 if needle in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
+                    found.add(int(entry.name))
             except OSError:  # it ended, or is another user's
                 continue
     return found
 
 
 def processes_left(before, cookie):
-    tracker = multiprocessing.resource_tracker._resource_tracker._pid
-    kept = {*before, tracker, multiprocessing.forkserver._forkserver._forkserver_pid}
+    kept = {
+        *before,
+        multiprocessing.resource_tracker._resource_tracker._pid,
+        multiprocessing.forkserver._forkserver._forkserver_pid,
+        *(zygote.pid for zygote in zygotes()),
+    }
     end = time.monotonic() + GRACE_SECONDS * FACTOR
     left = []
-    for pid in {*children_of(os.getpid()), *carriers_of(cookie)} - kept:
+    for pid in descendants(cookie) - kept:
         what = describe(pid)
         if what is not None and not ends_before(pid, end):
             left.append(what)
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return left
 
 

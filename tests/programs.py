@@ -162,3 +162,21 @@ def wait_until(condition, seconds=10.0):
 
 def kill(pid, signum=signal.SIGKILL):
     os.kill(int(pid), signum)
+
+
+# -- gates: named pipes between a test and its ranks -------------------------------------------------
+
+
+def make_gates(folder, count):
+    for number in range(count):
+        os.mkfifo(Path(folder) / f"gate{number}")
+
+
+def open_gate(folder, number):
+    """Let the rank that waits at its gate go on; waits for it to be there."""
+    (Path(folder) / f"gate{number}").write_text("")
+
+
+def read_gate(folder, number):
+    """Wait for what a rank writes into its gate."""
+    return (Path(folder) / f"gate{number}").read_text()

@@ -150,10 +150,12 @@ class SendRequest(Request):
 
     @property
     def done(self) -> bool:
+        """See `Request.done`."""
         return self.cancelled or self._ticket.done
 
     @property
     def settled(self) -> bool:
+        """See `Request.settled`."""
         return self.done or self._endpoint.is_sent(self._ticket, self._peer)
 
     def _finish(self, deadline: Deadline) -> None:
@@ -187,10 +189,12 @@ class ReceiveRequest(Request):
 
     @property
     def done(self) -> bool:
+        """See `Request.done`."""
         return self.cancelled or self._receive.message is not None
 
     @property
     def settled(self) -> bool:
+        """See `Request.settled`."""
         return self.done or self._endpoint.is_received(self._receive, self._among)
 
     def _finish(self, deadline: Deadline) -> Any:
@@ -273,7 +277,8 @@ def testall(requests: Sequence[Request]) -> bool:
     Raises:
         PeerLostError: one of them never will be.
     """
-    return all([one.test() for one in requests])  # a list: each of them is to be tested
+    finished = [one.test() for one in requests]
+    return all(finished)
 
 
 testall.__test__ = False  # type: ignore[attr-defined]  # its name is MPI's, and no test's

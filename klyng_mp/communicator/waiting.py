@@ -115,12 +115,17 @@ class WaitingRoom:
         if self._calling:
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
         waiter = _Waiter(ready)
-        self._waiters.append(waiter)
+        waiters = self._waiters
+        waiters.append(waiter)
         try:
             while True:
                 left = deadline.left()
                 if self._polling is None or left == 0:
-                    self._poll(waiter, left)
+                    events = self._poll(waiter, left)
+                    if events:
+                        self._call(events)
+                        if len(waiters) > 1:
+                            self.notify()
                 else:
                     self._sleep(waiter, left)
                 if ready() or self.stopped:
@@ -128,11 +133,9 @@ class WaitingRoom:
                 if left == 0:
                     return False
         finally:
-            self._waiters.remove(waiter)
-            if self._waiters:
-                self._hand_over()
-            elif self._closed:
-                self._close_descriptors()
+            waiters.remove(waiter)
+            if waiters or self._closed:
+                self._leave()
 
     def progress(self) -> None:
         """Do what is due at the descriptors, without waiting; needs the lock."""
@@ -168,7 +171,7 @@ class WaitingRoom:
         self._closed = True
         self._close_descriptors()
 
-    def _poll(self, waiter: _Waiter, left: float | None) -> None:
+    def _poll(self, waiter: _Waiter, left: float | None) -> list[tuple[int, int]]:
         first = self._polling is None
         if first:
             self._polling = waiter
@@ -177,7 +180,7 @@ class WaitingRoom:
         lock = self.lock
         try:
             lock.release()
-            events = self.poller.wait(left, _MAX_EVENTS)
+            return self.poller.wait(left, _MAX_EVENTS)
         finally:
             try:
                 lock.acquire()
@@ -187,10 +190,6 @@ class WaitingRoom:
             if first:
                 self._polling = None
                 waiter.called = False
-        if events:
-            self._call(events)
-            if len(self._waiters) > 1:
-                self.notify()
 
     def _sleep(self, waiter: _Waiter, left: float | None) -> None:
         if waiter.alarm is None:
@@ -235,9 +234,11 @@ class WaitingRoom:
         elif waiter.alarm is not None:
             waiter.alarm.release()
 
-    def _hand_over(self) -> None:
-        """Let another thread poll, unless one does or is about to."""
-        if self._polling is None and not any(waiter.called for waiter in self._waiters):
+    def _leave(self) -> None:
+        """Let another thread poll, unless one does or is about to; the last one out closes."""
+        if not self._waiters:
+            self._close_descriptors()
+        elif self._polling is None and not any(waiter.called for waiter in self._waiters):
             self._wake(self._waiters[0])
 
     def _answer(self, _events: int) -> None:

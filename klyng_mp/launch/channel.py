@@ -4,7 +4,7 @@ Layer: launch; sockets, but no ranks' messages: those go directly between the ra
 
 A channel is a ``SOCK_SEQPACKET`` pair without a name. A record is a pickled tuple whose first item
 says what it is; a long one travels in a memfd. The two ends belong to the same user and the same
-job, so that unpickling them trusts nobody new. Nothing here waits, except ``send_now`` and ``receive_now``.
+job, so that unpickling them trusts nobody new. Nothing here waits, except the methods that say so.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ class Channel:
         """Send a record and wait until it is with the kernel; for a side whose peer always reads."""
         self.send(*record, fds=fds)
         while self._outbox:
-            select.select([], [self.socket], [])
+            poll = select.poll()
+            poll.register(self.socket, select.POLLOUT)
+            poll.poll()
             self.flush()
 
     def receive(self) -> tuple[tuple[Any, ...], list[int]] | None:
@@ -122,8 +124,14 @@ class Channel:
     def receive_now(self) -> tuple[tuple[Any, ...], list[int]]:
         """Wait for the next record and return it as ``receive`` does."""
         while (received := self.receive()) is None:
-            select.select([self.socket], [], [])
+            self.wait_readable()
         return received
+
+    def wait_readable(self) -> None:
+        """Wait until there is a record to receive, or the end."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLIN)
+        poll.poll()
 
     def close(self) -> None:
         """Close this end; what is still queued is forgotten."""

@@ -14,7 +14,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TextIO
 
 from klyng_mp.communicator.endpoint import Endpoint
-from klyng_mp.errors import LaunchError
+from klyng_mp.errors import ClosedError, LaunchError
 from klyng_mp.launch.channel import Channel, reserve_standard_fds
 from klyng_mp.launch.launcher import interpreter_command
 from klyng_mp.transports.stream import StreamTransport
@@ -143,13 +143,22 @@ class LocalJob:
         if not self.closed and self.lost is None:
             self._channel.send_now("kill")
 
+    def wait_closed(self, deadline: Deadline, doing: str) -> None:
+        """Wait until every process of the job has ended."""
+        try:
+            self.wait(lambda: self.closed, deadline, doing)
+        except ClosedError:  # the endpoint is of no use any more; the channel still is
+            while not self.closed and self.lost is None:
+                self._channel.wait_readable()
+                self._hear(0)
+
     def dispose(self) -> None:
         """Give the job up: what still runs of it is killed, and nothing more is heard of it."""
         _jobs.discard(self)
         self.endpoint.close()
         self._channel.close()
         if self._forked is not None:
-            os.waitpid(self._forked, 0)
+            _reap(self._forked)
             self._forked = None
 
     def forget(self) -> None:
@@ -237,15 +246,22 @@ class _ZygoteProcess:
 
     def alive(self) -> bool:
         """Tell whether it can take another job; a dead one is laid to rest."""
-        pid, _ = os.waitpid(self.pid, os.WNOHANG)
-        if pid:
+        if dead := _reap(self.pid, os.WNOHANG):
             self.channel.close()
-        return not pid
+        return not dead
 
     def stop(self) -> None:
         """Let it end, and what is left of its jobs with it."""
         self.channel.close()
-        os.waitpid(self.pid, 0)
+        _reap(self.pid)
+
+
+def _reap(pid: int, options: int = 0) -> bool:
+    """Lay a child to rest; return whether it has ended. The program may have waited for all its children itself."""
+    try:
+        return os.waitpid(pid, options)[0] == pid
+    except ChildProcessError:
+        return True
 
 
 _zygotes: dict[tuple[Any, ...], _ZygoteProcess] = {}

@@ -18,9 +18,8 @@ from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import DRIVER, make_context
 
 if TYPE_CHECKING:
-    from klyng_mp.wire.codec import Codec
-
     from klyng_mp.launch.launcher import Place
+    from klyng_mp.wire.codec import Codec
 
 __all__ = ["RankLink"]
 

@@ -21,6 +21,7 @@ __all__ = ["Output", "Sink"]
 STDOUT, STDERR = 1, 2
 _KEEP_BYTES = 1 << 20  # kept for a slow reader before the ranks are made to wait
 _READ_BYTES = 1 << 16
+_PIPE_READS = 17  # empty the largest pipe (1 MiB); more is being written meanwhile, and may never end
 _LINE_BYTES = 1 << 16  # a line is cut there, so that endless ones are forwarded too
 _TAIL_LINES = 20
 _SAFE_WRITE_BYTES = select.PIPE_BUF  # what a descriptor that polls writable takes without waiting
@@ -38,11 +39,17 @@ class Sink:
         self._open_line: object = None
         self.broken = False
         self.on_room: Callable[[], None] | None = None
+        self.on_empty: Callable[[], None] | None = None
 
     @property
     def full(self) -> bool:
         """Whether its reader is so far behind that the ranks should wait."""
         return self._queued_bytes > _KEEP_BYTES
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything has been written."""
+        return not self._queue
 
     def write(self, owner: object, data: bytes) -> None:
         """Write whole lines, or the beginning of one, of ``owner``."""
@@ -56,18 +63,18 @@ class Sink:
         self._queued_bytes += len(data)
         self.flush()
 
-    def flush(self, *, wait: bool = False) -> None:
-        """Write what is queued, as far as that goes without waiting (or until it is done)."""
+    def flush(self) -> None:
+        """Write what is queued, as far as that goes without waiting."""
         if self._fd is None:
             return
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         while self._queue and not self.broken:
-            if not poll.poll(None if wait else 0):
-                self._watch()
+            if not poll.poll(0):
+                self._watch(self._fd)
                 return
             self._write_some(self._fd)
-        self._unwatch()
+        self._loop.unregister(self._fd)
 
     def _write_some(self, fd: int) -> None:
         data = self._queue.popleft()
@@ -76,33 +83,35 @@ class Sink:
         except BlockingIOError:
             count = 0
         except OSError:  # its reader is gone
-            self.broken = True
-            self._queue.clear()
-            self._queued_bytes = 0
+            self.discard()
             return
         self._queued_bytes -= count
         if count < len(data):
             self._queue.appendleft(data[count:])
 
-    def _watch(self) -> None:
-        if self._fd is not None and not self._loop.watches(self._fd):
-            self._loop.register(self._fd, select.EPOLLOUT, lambda _events: self._resume())
-
-    def _unwatch(self) -> None:
-        if self._fd is not None:
-            self._loop.unregister(self._fd)
+    def _watch(self, fd: int) -> None:
+        if not self._loop.watches(fd):
+            self._loop.register(fd, select.EPOLLOUT, lambda _events: self._resume())
 
     def _resume(self) -> None:
         self.flush()
         if not self.full and self.on_room is not None:
             self.on_room()
+        if self.empty and self.on_empty is not None:
+            self.on_empty()
+
+    def discard(self) -> None:
+        """Write no more: nobody reads."""
+        self.broken = True
+        self._queue.clear()
+        self._queued_bytes = 0
 
     def close(self) -> None:
-        """Write what is left, waiting for the reader, and close the descriptor."""
-        self.flush(wait=True)
+        """Close the descriptor; what has not been written is lost."""
         if self._fd is not None:
-            self._unwatch()
+            self._loop.unregister(self._fd)
             os.close(self._fd)
+            self._fd = None
 
 
 class _Stream:
@@ -118,20 +127,20 @@ class _Stream:
         self.paused = False
         self.tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
 
-    def read(self) -> bool:
-        """Forward the lines of one read; return whether there may be more."""
+    def read(self) -> int | None:
+        """Forward the lines of one read; return how many bytes came, 0 at the end, None if none are there now."""
         try:
             data = os.read(self.fd, _READ_BYTES)
         except BlockingIOError:
-            return False
+            return None
         if not data:
-            return False
+            return 0
         whole, newline, self.rest = (self.rest + data).rpartition(b"\n")
         if newline:
             self._forward(whole + b"\n")
         if len(self.rest) > _LINE_BYTES:
             self.flush()
-        return True
+        return len(data)
 
     def flush(self) -> None:
         """Forward the beginning of a line too."""
@@ -179,8 +188,9 @@ class Output:
     def drain(self, rank: int) -> None:
         """Forward all that the rank has written until now, unfinished lines too."""
         for stream in self._streams.get(rank, ()):
-            while stream.read():
-                pass
+            for _ in range(_PIPE_READS):
+                if not stream.read():
+                    break
             stream.flush()
 
     def drain_all(self) -> None:
@@ -204,7 +214,7 @@ class Output:
         if stream.sink.full:
             stream.paused = True
             self._loop.unregister(stream.fd)
-        elif stream.sink.broken or not stream.read():
+        elif stream.sink.broken or stream.read() == 0:
             # Closing our end lets the rank's next write fail, as it would without us in between.
             self._loop.unregister(stream.fd)
             if stream.sink.broken:

@@ -13,8 +13,6 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from klyng_mp.wire.codec import Codec
-
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import CodecError
@@ -22,8 +20,10 @@ from klyng_mp.launch.link import RankLink
 from klyng_mp.launch.logs import DriverHandler
 from klyng_mp.launch.program import format_user_traceback
 from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message
 from klyng_mp.wire.mailbox import ANY_TAG
+from klyng_mp.wire.namespace import install_main
 
 if TYPE_CHECKING:
     from klyng_mp.launch.launcher import Place
@@ -107,6 +107,8 @@ class _Server:
         if place.spec.seed is not None:
             seed_random_numbers(place.spec.seed, run, place.rank)
         func, args, kwargs = self._codec.decode_run(message.code, message.head, message.buffers)
+        if self._codec.main_module is not None:
+            install_main(self._codec.main_module)
         try:
             value = func(*args, **kwargs)
         except SystemExit as error:
@@ -114,10 +116,10 @@ class _Server:
                 raise
             value = None
         try:
-            return self._codec.encode(("ok", value, self._link.balance()))
+            return self._codec.encode(("ok", value, self._link.balance()), names=("", "result", ""))
         except CodecError as error:
-            what = f"the result of rank {place.rank} cannot travel to the driver: {error}"
-            raise CodecError(what, path=error.path) from error
+            what = f"in what rank {place.rank} returned, {error}"
+            raise CodecError(what, path=error.path) from None  # its cause is in its sentence
 
     def _pack_exception(self, error: BaseException) -> tuple[int, bytes, list[bytes]] | None:
         try:

@@ -12,8 +12,6 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-from klyng_mp.wire.codec import Codec
-
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import LaunchError, RankDiedError
@@ -28,6 +26,7 @@ from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.supervisor import GRACE_SECONDS, Cause, Occupant, Owner, Supervisor
 from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
 from klyng_mp.machine import hostname, usable_cpus
+from klyng_mp.wire.codec import Codec
 
 __all__ = ["TIMEOUT_EXIT_CODE", "run_program"]
 
@@ -68,6 +67,7 @@ class _Command(Owner):
         output = Output(self._loop, *self._sinks, label=label, prompt_rank=0 if os.isatty(0) else None)
         launcher = ForkLauncher(lambda place: _program_main(place, program))
         self._supervisor = Supervisor(self._loop, launcher, self._spec, output, self, stdin=os.dup(0), serve=False)
+        self._gone = False
         self._wakeup, self._wakeup_end = socket.socketpair()
 
     def execute(self) -> int:
@@ -79,8 +79,6 @@ class _Command(Owner):
             self._loop.call_later(self._options.timeout, self._time_out)
         self._loop.run()
         self._report_unreceived()
-        for sink in self._sinks:
-            sink.close()
         return self._exit_code(self._supervisor.cause)
 
     # Signals
@@ -110,6 +108,10 @@ class _Command(Owner):
                 self._supervisor.signal_group(occupant, signum)
 
     def _interrupt(self, signum: signal.Signals) -> None:
+        if self._gone:  # only a reader of the output is being waited for
+            for sink in self._sinks:
+                sink.discard()
+            self._loop.stop()
         again = self._supervisor.cause is not None
         cause = Cause("interrupted", None, f"was ended by {signum.name}", exitcode=-signum)
         grace = 0.0 if again else _INTERRUPT_GRACE_SECONDS
@@ -128,7 +130,14 @@ class _Command(Owner):
         self._supervisor.cause = Cause("unlaunchable", None, f"ranks could not be started: {reason}")
 
     def all_gone(self) -> None:
-        self._loop.stop()
+        self._gone = True
+        for sink in self._sinks:
+            sink.on_empty = self._stop_when_written
+        self._stop_when_written()
+
+    def _stop_when_written(self) -> None:
+        if self._gone and all(sink.empty for sink in self._sinks):
+            self._loop.stop()
 
     # The end
 

@@ -137,17 +137,17 @@ class Supervisor:
         for rank in range(self._spec.size) if ranks is None else ranks:
             former = self.occupants.get(rank)
             try:
-                occupant, sock = self._launch(rank, former.incarnation + 1 if former else 1)
+                occupant, to_driver = self._launch(rank, former.incarnation + 1 if former else 1)
             except OSError as error:  # no more processes, descriptors or memory
                 self._owner.unlaunchable(f"rank {rank}: {error}")
                 self.kill()
                 break
             self.occupants[rank] = occupant
             born.append(occupant)
-            sockets.extend(sock)
+            sockets.extend(to_driver)
         self._owner.born(born, sockets)
-        for sock in sockets:
-            sock.close()
+        for ours in sockets:
+            ours.close()
 
     def _launch(self, rank: int, incarnation: int) -> tuple[Occupant, list[socket.socket]]:
         channel, channel_socket = Channel.pair()
@@ -159,7 +159,7 @@ class Supervisor:
         place.channel = channel_socket.fileno()
         place.leash = leash
         place.streams = (self._stdin if rank == 0 else os.open(os.devnull, os.O_RDONLY), out_end, err_end)
-        driver = socket.socketpair() if self._serve else ()
+        driver = list(socket.socketpair()) if self._serve else []
         if driver:
             place.driver = driver[1].fileno()
         occupant = Occupant(rank, incarnation, channel, leash_end)
@@ -173,7 +173,7 @@ class Supervisor:
         self._output.attach(rank, out, err)
         self._loop.register(occupant.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant))
         self._loop.register(channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
-        return occupant, list(driver[:1])
+        return occupant, driver[:1]
 
     def _reap(self, occupant: Occupant) -> None:
         self._hear(occupant)  # its last words came before its end

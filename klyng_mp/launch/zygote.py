@@ -170,6 +170,7 @@ class _Job(Owner):
         label_of = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
         self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
         self._supervisor: Supervisor | None = None
+        self._gone = False
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
 
@@ -186,8 +187,11 @@ class _Job(Owner):
 
     def abandon(self) -> None:
         """Kill the ranks; nobody wants to hear of them."""
+        for sink in self._sinks:
+            sink.discard()
         if self._supervisor is not None:
             self._supervisor.kill()
+        self._end_when_written()
 
     def born(self, occupants: list[Occupant], sockets: list[socket.socket]) -> None:
         for low in range(0, len(occupants), FDS_PER_RECORD):
@@ -197,17 +201,25 @@ class _Job(Owner):
     def settled(self, run: int, cause: Cause) -> None:
         self._output.drain_all()
         self._tell("settled", run, cause)
-        if cause.kind == "stillborn":
-            self.abandon()
+        if cause.kind == "stillborn" and self._supervisor is not None:
+            self._supervisor.kill()
 
     def unlaunchable(self, reason: str) -> None:
         self._tell("unlaunchable", reason)
 
     def all_gone(self) -> None:
+        self._gone = True
+        for sink in self._sinks:
+            sink.on_empty = self._end_when_written
+        self._end_when_written()
+
+    def _end_when_written(self) -> None:
+        if not self._gone or not all(sink.empty for sink in self._sinks):
+            return
+        self._gone = False  # it ends once
         for sink in self._sinks:
             sink.close()
-        if self._stdin >= 0:
-            os.close(self._stdin)
+        os.close(self._stdin)
         self._tell("closed")
         self._loop.unregister(self._channel.fileno())
         self._channel.close()
@@ -237,8 +249,11 @@ class _Job(Owner):
         kind, *rest = record
         if kind == "end":
             run, wish, phrase, grace, signum = rest
+            cause = Cause(wish, None, phrase)
             if run == supervisor.run:
-                supervisor.end_run(Cause(wish, None, phrase), grace=grace, signum=signum)
+                supervisor.end_run(cause, grace=grace, signum=signum)
+            else:  # it came to its end while the wish was on its way
+                self._tell("settled", run, cause)
         elif kind == "fence":
             self._output.drain_all()
             supervisor.run = rest[0] + 1
@@ -246,4 +261,4 @@ class _Job(Owner):
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":
-            self.abandon()
+            supervisor.kill()

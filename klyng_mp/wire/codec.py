@@ -109,19 +109,7 @@ class Codec:
         Raises:
             CodecError: it cannot travel; says which part of it, and has pickle's own error as its cause.
         """
-        encoder = _ENCODERS.get(type(obj))
-        if encoder is not None:
-            return encoder(obj)
-        buffers: list[memoryview] = []
-        try:
-            head = pickle.dumps(obj, 5, buffer_callback=keep_large(buffers))
-        except REFUSALS:
-            return self._pack(obj, names, self._known)
-        except Exception as error:
-            raise self._error(obj, names, error) from error
-        if not self._main_by_reference and _MAIN_TAIL in head:
-            return self._pack(obj, names, self._known)
-        return _PICKLE, head, buffers
+        return self._encode_plainly(obj, names) or self._pack(obj, names, self._known)
 
     def encode_run(self, obj: object, *, names: Sequence[str] = ()) -> Encoded:
         """Return ``obj`` (a function and its arguments) for all ranks of a run.
@@ -132,8 +120,8 @@ class Codec:
         """
         function = obj[0] if type(obj) is tuple and obj else obj
         if self._main_by_reference or type(function) is not FunctionType or not _is_main(function):
-            encoded = self.encode(obj, names=names)
-            if encoded[0] != _PACKED:
+            encoded = self._encode_plainly(obj, names)
+            if encoded is not None:
                 self._sent = {}
                 return encoded
         return self._pack(obj, names, None)
@@ -170,6 +158,22 @@ class Codec:
         except Exception as error:
             raise _decode_error(error) from error
         return obj
+
+    def _encode_plainly(self, obj: object, names: Sequence[str]) -> Encoded | None:
+        """Encode by a typed head or the C pickler; None if that is not enough."""
+        encoder = _ENCODERS.get(type(obj))
+        if encoder is not None:
+            return encoder(obj)
+        buffers: list[memoryview] = []
+        try:
+            head = pickle.dumps(obj, 5, buffer_callback=keep_large(buffers))
+        except REFUSALS:
+            return None
+        except Exception as error:
+            raise self._error(obj, names, error) from error
+        if not self._main_by_reference and _MAIN_TAIL in head:
+            return None
+        return _PICKLE, head, buffers
 
     def _pack(self, obj: object, names: Sequence[str], known: Known | None) -> Encoded:
         packing = Packing(main_by_reference=self._main_by_reference, known=known)

@@ -14,6 +14,7 @@ import io
 import pickle
 import struct
 import sys
+from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -144,7 +145,7 @@ class Packing:
                 id(value): (number, name)
                 for number, module in REGISTRY.namespaces()
                 for name, value in list(vars(module).items())
-                if type(value) not in _NEVER_SHARED and not isinstance(value, type) and not name.startswith("__")
+                if type(value) not in _NEVER_SHARED and not isinstance(value, (type, Enum)) and not name.startswith("__")
             }
         return self._shared_objects
 

@@ -1,0 +1,4 @@
+"""How a rank comes to life, is watched, and ends.
+
+Layer: launch.
+"""
