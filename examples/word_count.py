@@ -48,7 +48,7 @@ def main() -> None:
     files = comm.bcast(files, root=0)
     counts = comm.gather(count_words(files[comm.rank :: comm.size]), root=0)
     if comm.rank == 0:
-        words = sum(counts, start=Counter())
+        words: Counter[str] = sum(counts, start=Counter())
         print(f"world of {comm.size}: {len(files)} files, {words.total()} words, {len(words)} different")
         for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0]))[:10]:
             print(f"{count:>7}  {word}")

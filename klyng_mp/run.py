@@ -22,14 +22,13 @@ from klyng_mp.errors import (
     UnreceivedMessagesWarning,
     WorldError,
 )
-from klyng_mp.launch.logs import handle_record
-from klyng_mp.launch.rank import LOG, UNRECEIVED
-from klyng_mp.launch.supervisor import GRACE_SECONDS
+from klyng_mp.launch.control import GRACE_SECONDS, LOG, UNRECEIVED
 
 if TYPE_CHECKING:
+    from klyng_mp.launch.control import Cause
     from klyng_mp.launch.job import LocalJob
-    from klyng_mp.launch.supervisor import Cause
     from klyng_mp.wire.codec import Codec
+    from klyng_mp.wire.frames import Message
 
 __all__ = ["Run"]
 
@@ -127,10 +126,15 @@ class Run:
             self._outcomes[message.source] = outcome
             self._good += outcome[0] == "ok"
         while (message := self._job.answer(LOG)) is not None:
-            handle_record(self._codec.decode(message.code, message.head, message.buffers))
+            self._log(message)
         return self._good == self._job.spec.size or self.number in self._job.settled
 
-    def _decode(self, rank: int, message: Any) -> tuple[Any, ...]:
+    def _log(self, message: Message) -> None:
+        from klyng_mp.launch.logs import handle_record  # noqa: PLC0415 - imports logging, which few programs need
+
+        handle_record(self._codec.decode(message.code, message.head, message.buffers))
+
+    def _decode(self, rank: int, message: Message) -> tuple[Any, ...]:
         try:
             outcome: tuple[Any, ...] = self._codec.decode(message.code, message.head, message.buffers)
         except CodecError as error:

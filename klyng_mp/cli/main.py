@@ -7,6 +7,7 @@ Starting fast is part of the job: nothing is imported here that ``run`` can do w
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,11 @@ def _doctor(words: Sequence[str]) -> int:
     if options.json:
         import json  # noqa: PLC0415 (run does without it)
 
-        print(json.dumps(report, indent=2))
+        text = json.dumps(report, indent=2)
     else:
-        print(render(report))
+        text = render(report)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # into head, say; and there is nobody to tell at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if report["problems"] else 0

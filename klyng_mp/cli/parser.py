@@ -32,8 +32,9 @@ __all__ = [
 COMMANDS = ("run", "doctor")
 USAGE_ERROR = 2  # what argparse and the shell use
 
-# Each text has at most 78 columns, and each block of an epilog becomes a section of the manual page:
-# setup.py makes the pages from these parsers.
+_COLUMNS = 78  # of the help, whatever the terminal: what is laid out by hand below has as many
+
+# Each block of an epilog becomes a section of the manual page: setup.py makes the pages from these parsers.
 _DESCRIPTION = """\
 Run Python programs as ranks: numbered processes that send each other messages.
 
@@ -129,13 +130,17 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 _TAKES_VALUE = {flag: "action" not in keywords for flags, keywords in _RUN_OPTIONS for flag in flags}
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        # Without a width, every argument that is added asks for the terminal's, by a slow import.
+        super().__init__(prog, width=_COLUMNS)
+
+
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and begin with the command's name."""
 
     def __init__(self, prog: str, **keywords: Any) -> None:
-        super().__init__(
-            prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **keywords
-        )
+        super().__init__(prog=prog, formatter_class=_Formatter, allow_abbrev=False, **keywords)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"klyng-mp: error: {message} (see {self.prog} --help)\n")

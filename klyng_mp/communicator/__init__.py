@@ -2,3 +2,7 @@
 
 Layer: communicator; stands on the transports' contract, knows no socket.
 """
+
+from __future__ import annotations
+
+__all__: list[str] = []

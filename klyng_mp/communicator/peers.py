@@ -60,8 +60,8 @@ class Peers:
 
     def welcome(self, peer: int, incarnation: int) -> None:
         """Note that the peer is there; sends that were meant for a former occupant fail."""
+        self._decide(peer, "lost its connection" if self.incarnations.get(peer) == incarnation else "was replaced")
         self.incarnations[peer] = incarnation
-        self._decide(peer, "was replaced")
         self.lost.pop(peer, None)
         self.departed.discard(peer)
 

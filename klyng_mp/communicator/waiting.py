@@ -57,6 +57,10 @@ class EpollPoller:
         if self.callbacks.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
+    def fileno(self) -> int:
+        """Return the epoll descriptor, which is itself readable when something is due."""
+        return self._epoll.fileno()
+
     def close(self) -> None:
         """Close the epoll descriptor; the registered ones belong to others."""
         self._epoll.close()

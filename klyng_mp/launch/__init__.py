@@ -2,3 +2,5 @@
 
 Layer: launch.
 """
+
+__all__: list[str] = []

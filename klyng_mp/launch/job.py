@@ -9,7 +9,6 @@ import atexit
 import os
 import socket
 import sys
-import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from klyng_mp.deadline import Deadline
+    from klyng_mp.launch.control import Cause
     from klyng_mp.launch.spec import RankSpec
-    from klyng_mp.launch.supervisor import Cause
 
 __all__ = ["LocalJob"]
 
@@ -105,7 +104,7 @@ class LocalJob:
             own = [None if number is None else os.dup(number) for number in (stdin, *outputs)]
             serve_forked_job(fd, self.spec, (own[0] or 0, own[1], own[2]), label=label)
         except BaseException:  # noqa: BLE001 - the last frame of this process: nobody else can tell of it
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(0)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import traceback
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from klyng_mp.launch.surroundings import adopt
@@ -73,7 +72,7 @@ class ForkLauncher:
             try:
                 self._body(place)
             except BaseException:  # noqa: BLE001 - the last frame of this process: nobody else can tell of it
-                traceback.print_exc()
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(70)  # the body ends its process itself; this is for when it could not
         return pid

@@ -84,7 +84,14 @@ class RankLink:
         return [(message.source, message.tag) for message in waiting]
 
     def _connect(self, peer: int) -> None:
-        self.tell("connect", peer)
+        """Make a connection and let the supervisor hand its other end to the peer.
+
+        What is sent now is with the kernel at once, so that it arrives however long this rank computes next.
+        """
+        ours, theirs = socket.socketpair()
+        self._transport.adopt(peer, ours)
+        with theirs:
+            self._channel.send_now("connect", peer, fds=[theirs.fileno()])
 
     def _lost(self, peer: int, reason: str) -> None:
         if peer == DRIVER:

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import logging
 import pickle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DriverHandler", "handle_record"]
+__all__ = ["DriverHandler", "handle_record", "mark_records"]
+
+
+def mark_records(rank: int) -> None:
+    """Give every log record of this process the attribute ``rank``."""
+    make = logging.getLogRecordFactory()
+
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.rank = rank
+        return record
+
+    logging.setLogRecordFactory(make_record)
 
 
 class DriverHandler(logging.Handler):

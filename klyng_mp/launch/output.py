@@ -53,6 +53,8 @@ class Sink:
 
     def write(self, owner: object, data: bytes) -> None:
         """Write whole lines, or the beginning of one, of ``owner``."""
+        if self.broken:
+            return
         if self._open_line is not None and self._open_line is not owner:
             data = b"\n" + data
         self._open_line = None if data.endswith(b"\n") else owner
@@ -101,10 +103,12 @@ class Sink:
             self.on_empty()
 
     def discard(self) -> None:
-        """Write no more: nobody reads."""
+        """Write no more: nobody reads. Ranks that wait for room are let go, and told by their next write."""
         self.broken = True
         self._queue.clear()
         self._queued_bytes = 0
+        if self.on_room is not None:
+            self.on_room()
 
     def close(self) -> None:
         """Close the descriptor; what has not been written is lost."""

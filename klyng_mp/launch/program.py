@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from traceback import StackSummary, TracebackException
     from types import CodeType, ModuleType, TracebackType
 
-__all__ = ["Program", "ProgramError", "ProgramOptions", "format_user_traceback", "load"]
+__all__ = ["Program", "ProgramError", "ProgramOptions", "format_user_traceback", "load", "summarize"]
 
 
 class ProgramError(LaunchError):
@@ -170,6 +170,17 @@ def format_user_traceback(error: BaseException) -> str:
 
 
 # -- scripts, folders and zip files ----------------------------------------------------------------
+
+
+def summarize(error: BaseException) -> str:
+    """Return one line that says what an exception is, whatever its ``__str__`` does."""
+    name = type(error).__qualname__
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - any class may be behind it
+        text = "(its text cannot be made)"
+    first = text.strip().partition("\n")[0]
+    return f"{name}: {first}" if first else name
 
 
 def _load_script(target: str) -> Program:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import CodecError
+from klyng_mp.launch.control import CLOSE, LOG, UNRECEIVED
 from klyng_mp.launch.link import RankLink
-from klyng_mp.launch.logs import DriverHandler
-from klyng_mp.launch.program import format_user_traceback
+from klyng_mp.launch.logs import DriverHandler, mark_records
+from klyng_mp.launch.program import format_user_traceback, summarize
 from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message
@@ -28,9 +29,8 @@ from klyng_mp.wire.namespace import install_main
 if TYPE_CHECKING:
     from klyng_mp.launch.launcher import Place
 
-__all__ = ["CLOSE", "LOG", "UNRECEIVED", "rank_main", "spawned", "summarize"]
+__all__ = ["rank_main", "spawned"]
 
-CLOSE, LOG, UNRECEIVED = "close", "log", "unreceived"
 _FOREVER = Deadline(None)
 
 
@@ -65,6 +65,7 @@ class _Server:
         self._codec = Codec(main_by_reference=place.spec.main_by_reference)
         self._link = RankLink(place, self._codec)
         if place.spec.log_level is not None:
+            mark_records(place.rank)
             root = logging.getLogger()
             root.setLevel(place.spec.log_level)
             root.addHandler(DriverHandler(self._send_log))
@@ -136,14 +137,3 @@ class _Server:
     def _send_log(self, data: bytes) -> None:
         message = Message(CONTROL, self._place.rank, LOG, 0, *self._codec.encode(data))
         self._link.endpoint.start_send(DRIVER, message)
-
-
-def summarize(error: BaseException) -> str:
-    """Return one line that says what an exception is, whatever its ``__str__`` does."""
-    name = type(error).__qualname__
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - any class may be behind it
-        text = "(its text cannot be made)"
-    first = text.strip().partition("\n")[0]
-    return f"{name}: {first}" if first else name

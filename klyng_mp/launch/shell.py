@@ -16,14 +16,14 @@ from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import LaunchError, RankDiedError
 from klyng_mp.launch.channel import reserve_standard_fds
+from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.launcher import ForkLauncher, Place
 from klyng_mp.launch.link import RankLink
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
-from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load
-from klyng_mp.launch.rank import summarize
+from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
 from klyng_mp.launch.spec import RankSpec
-from klyng_mp.launch.supervisor import GRACE_SECONDS, Cause, Occupant, Owner, Supervisor
+from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
 from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.wire.codec import Codec

@@ -5,7 +5,6 @@ Layer: launch; data only, so that any launcher, here or on another machine, can 
 
 from __future__ import annotations
 
-import logging
 import os
 import resource
 import sys
@@ -20,6 +19,7 @@ BLAS_VARIABLES = (
     "BLIS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+_WARNING = 30  # logging.WARNING
 _LIMITS = (
     resource.RLIMIT_AS,
     resource.RLIMIT_CORE,
@@ -69,7 +69,9 @@ class RankSpec:
         self.main_by_reference = False
         self.inherited_fds: set[int] = set()
         self.preparation: dict[str, Any] | None = None
-        self.log_level: int | None = logging.getLogger().getEffectiveLevel()
+        # A driver that has not imported logging has left it as it is by default.
+        logging = sys.modules.get("logging")
+        self.log_level: int | None = logging.getLogger().getEffectiveLevel() if logging is not None else _WARNING
 
     def limit_blas(self, cpus: int) -> None:
         """Share ``cpus`` among the ranks' BLAS threads; what the user has set stays."""

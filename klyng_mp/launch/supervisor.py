@@ -22,47 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.channel import Channel
+from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.launcher import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from klyng_mp.launch.launcher import Launcher
     from klyng_mp.launch.loop import Loop, Timer
     from klyng_mp.launch.output import Output
     from klyng_mp.launch.spec import RankSpec
 
-__all__ = ["GRACE_SECONDS", "Cause", "Occupant", "Owner", "Supervisor"]
+__all__ = ["Occupant", "Owner", "Supervisor"]
 
-GRACE_SECONDS = 0.5  # for the ``finally`` clauses of ranks whose run has failed
 _VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well within that, if it ends
-
-
-class Cause:
-    """Why a run ends early.
-
-    Attributes:
-        kind: "failed" (a rank raised), "died" (its process ended), "stillborn" (before it could begin, so
-            that another would not either), "exited" (it called sys.exit), or the owner's own wish
-            ("cancelled", "interrupted", "timeout").
-        rank: whose fault it was, or None.
-        detail: the exception's summary, or a phrase.
-        text: its traceback, or the last lines of its stderr.
-        exitcode: of a rank that died or exited.
-    """
-
-    __slots__ = ("detail", "exitcode", "kind", "rank", "text")
-
-    def __init__(self, kind: str, rank: int | None, detail: str, text: str = "", exitcode: int = 0) -> None:
-        self.kind = kind
-        self.rank = rank
-        self.detail = detail
-        self.text = text
-        self.exitcode = exitcode
-
-    def phrase(self) -> str:
-        """Return what the other ranks are told, to follow "rank N"."""
-        return f"failed ({self.detail})" if self.kind == "failed" else self.detail
 
 
 class Occupant:
@@ -124,7 +97,6 @@ class Supervisor:
         self._serve = serve  # ranks serve a driver, run after run, and are replaced when they die
         self._closing = False
         self._timer: Timer | None = None
-        self._introduced: set[tuple[int, int, int, int]] = set()
         self.occupants: dict[int, Occupant] = {}
         self.cause: Cause | None = None
         self.run = 1
@@ -199,8 +171,7 @@ class Supervisor:
         what = describe_exitcode(exitcode)
         if not self._closing:
             for other in self._living():
-                other.channel.send("gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
-                self._watch_writing(other)
+                self._tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
             if not occupant.orderly or exitcode:
                 kind = "exited" if occupant.orderly else "died" if occupant.ready else "stillborn"
                 self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
@@ -224,15 +195,15 @@ class Supervisor:
     def _hear(self, occupant: Occupant) -> bool:
         try:
             while (received := occupant.channel.receive()) is not None:
-                self._obey(occupant, received[0])
+                self._obey(occupant, *received)
         except EOFError:
             return False
         return True
 
-    def _obey(self, occupant: Occupant, record: tuple[Any, ...]) -> None:
+    def _obey(self, occupant: Occupant, record: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = record
         if kind == "connect":
-            self._introduce(occupant, rest[0])
+            self._introduce(occupant, rest[0], fds[0])
         elif kind == "lost":
             self._explain_loss(occupant, rest[0])
         elif kind == "failed":
@@ -249,27 +220,20 @@ class Supervisor:
             occupant.ended_run = self.run
             self._owner.reported(occupant, rest[0])
 
-    def _watch_writing(self, occupant: Occupant) -> None:
+    def _tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
+        occupant.channel.send(*record, fds=fds)
         if occupant.channel.blocked and self._loop.watches(occupant.channel.fileno()):
             self._loop.modify(occupant.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
 
-    def _introduce(self, occupant: Occupant, rank: int) -> None:
-        """Give two ranks a connection; whoever asked second is answered by the first one's."""
+    def _introduce(self, occupant: Occupant, rank: int, fd: int) -> None:
+        """Hand one end of a rank's new connection to the rank that it is for."""
         other = self.occupants[rank]
-        if not other.alive:
+        if other.alive:
+            self._tell(other, "connected", occupant.rank, occupant.incarnation, fds=[fd])
+        else:
             what = describe_exitcode(other.exitcode or 0)
-            occupant.channel.send("gone", rank, other.incarnation, what, other.orderly)
-            self._watch_writing(occupant)
-            return
-        one, two = sorted((occupant, other), key=lambda who: who.rank)
-        pair = (one.rank, one.incarnation, two.rank, two.incarnation)
-        if pair in self._introduced:
-            return
-        self._introduced.add(pair)
-        for who, peer, sock in zip((one, two), (two, one), socket.socketpair(), strict=True):
-            who.channel.send("connected", peer.rank, peer.incarnation, fds=[sock.fileno()])
-            self._watch_writing(who)
-            sock.close()
+            self._tell(occupant, "gone", rank, other.incarnation, what, other.orderly)
+        os.close(fd)
 
     def _explain_loss(self, occupant: Occupant, rank: int) -> None:
         """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
@@ -279,8 +243,7 @@ class Supervisor:
         def explain() -> None:
             if other.alive and occupant.alive:
                 what = "closed its connections although it still runs"
-                occupant.channel.send("gone", rank, incarnation, what, False)
-                self._watch_writing(occupant)
+                self._tell(occupant, "gone", rank, incarnation, what, False)
 
         if other.alive:  # else it has been told already, or will be right away
             self._loop.call_later(_VERDICT_SECONDS, explain)
@@ -294,8 +257,7 @@ class Supervisor:
             for occupant in self._living():
                 if signum is not None:
                     self.signal_group(occupant, signum)
-                occupant.channel.send("abort", self.run, cause.rank, cause.phrase())
-                self._watch_writing(occupant)
+                self._tell(occupant, "abort", self.run, cause.rank, cause.phrase())
         elif grace >= GRACE_SECONDS:
             return
         if self._timer is not None:
@@ -334,13 +296,11 @@ class Supervisor:
 
     def _replace_dead(self) -> None:
         dead = [occupant.rank for occupant in self.occupants.values() if not occupant.alive]
-        self._introduced = {pair for pair in self._introduced if pair[0] not in dead and pair[2] not in dead}
         self.start(dead)
         for rank in dead:
             for other in self._living():
                 if other.rank not in dead:
-                    other.channel.send("present", rank, self.occupants[rank].incarnation)
-                    self._watch_writing(other)
+                    self._tell(other, "present", rank, self.occupants[rank].incarnation)
 
     def close(self) -> None:
         """Expect the ranks to end by themselves from now on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import fcntl
 import io
-import logging
 import multiprocessing
 import os
 import random
@@ -17,7 +16,7 @@ import signal
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,18 +139,10 @@ def _limit(spec: RankSpec) -> None:
 
 
 def _name(place: Place) -> None:
-    """Show the rank in ``ps``, in multiprocessing and in log records."""
+    """Show the rank in ``ps``, in multiprocessing, and so in log records (as ``processName``)."""
     with open("/proc/self/comm", "w") as comm:
         comm.write(f"klyng {place.rank}/{place.spec.size}")
     multiprocessing.current_process().name = f"rank {place.rank}"
-    make = logging.getLogRecordFactory()
-
-    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
-        record.rank = place.rank
-        return record
-
-    logging.setLogRecordFactory(make_record)
 
 
 def forget_parent() -> None:
@@ -164,7 +155,8 @@ def forget_parent() -> None:
         util._finalizer_registry.clear()  # noqa: SLF001 - as multiprocessing does in its own forks
         util._run_after_forkers()  # noqa: SLF001
         atexit.register(util._exit_function)  # noqa: SLF001
-    atexit.register(logging.shutdown)
+    if "logging" in sys.modules:
+        atexit.register(sys.modules["logging"].shutdown)
 
 
 def seed_random_numbers(seed: int, run: int, rank: int) -> None:

@@ -20,12 +20,13 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.launch.channel import FDS_PER_RECORD, Channel
+from klyng_mp.launch.control import Cause
 from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpawnLauncher
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.rank import rank_main
 from klyng_mp.launch.spec import BLAS_VARIABLES, RankSpec
-from klyng_mp.launch.supervisor import Cause, Occupant, Owner, Supervisor
+from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
 from klyng_mp.launch.surroundings import forget_parent
 
 if TYPE_CHECKING:

@@ -60,12 +60,12 @@ class MemoryHub:
             inbox = self.inboxes[number] = _Inbox()
             return inbox
 
-    def close_inbox(self, number: int, inbox: _Inbox) -> None:
-        """Remove an inbox; nobody finds it any more."""
+    def close_inbox(self, number: int, inbox: _Inbox) -> list[int]:
+        """Remove an inbox, so that nobody finds it any more; return who else is here."""
         with self.lock:
             if self.inboxes.get(number) is inbox:
                 del self.inboxes[number]
-            os.close(inbox.doorbell)
+            return list(self.inboxes)
 
     def put(self, sender: int, receiver: int, message: Message | None, size_bytes: int) -> bool | None:
         """Leave a message (or None for the sender's end); False if there is no room yet, None if nobody is there."""
@@ -133,7 +133,8 @@ class MemoryTransport:
         self._number = number
         self._inbox: _Inbox | None = hub.open_inbox(number)
         self._outboxes: dict[int, deque[_Queued]] = {}
-        self._met: set[int] = set()
+        self._met: set[int] = set()  # with whom messages were exchanged
+        self._parted: set[int] = set()  # who was told, or has told, that it is over; a further message begins anew
         self._messages_sent = self._messages_received = 0
         self._bytes_sent = self._bytes_received = 0
         poller.register(self._inbox.doorbell, EPOLLIN, self._react)
@@ -147,7 +148,7 @@ class MemoryTransport:
         outbox = self._outboxes.setdefault(peer, deque())
         ticket = _Queued(message, outbox, size)
         outbox.append(ticket)
-        self._met.add(peer)
+        self._meet(peer)
         self._flush(peer)
         if ticket.done:
             return SENT
@@ -167,7 +168,8 @@ class MemoryTransport:
 
     def disconnect(self, peer: int) -> None:
         """See `Transport.disconnect`."""
-        if peer in self._met:
+        if peer not in self._parted:
+            self._parted.add(peer)
             self._met.discard(peer)
             self._drop(peer, "was disconnected from")
             self._hub.put(self._number, peer, _CLOSED, 0)
@@ -176,15 +178,17 @@ class MemoryTransport:
         """See `Transport.close`."""
         inbox, self._inbox = self._inbox, None
         if inbox is not None:
-            for peer in list(self._met):
+            for peer in self._hub.close_inbox(self._number, inbox):
                 self.disconnect(peer)
+            self._met.clear()
             self._poller.unregister(inbox.doorbell)
-            self._hub.close_inbox(self._number, inbox)
+            os.close(inbox.doorbell)
 
     def abandon(self) -> None:
         """See `Transport.abandon`."""
         inbox, self._inbox = self._inbox, None
         if inbox is not None:
+            self._hub.inboxes.pop(self._number, None)  # without the lock, which another thread may hold for ever
             os.close(inbox.doorbell)
 
     def statistics(self) -> TransportStatistics:
@@ -210,7 +214,7 @@ class MemoryTransport:
             if message is None:
                 self._end(peer, "closed its connection")
             else:
-                self._met.add(peer)
+                self._meet(peer)
                 self._messages_received += 1
                 self._bytes_received += message.nbytes
                 self._sink.deliver(peer, message)
@@ -221,6 +225,7 @@ class MemoryTransport:
             ticket = outbox[0]
             taken = self._hub.put(self._number, peer, _copy(ticket.message), ticket.size_bytes)
             if taken is None:
+                self._receive()  # what it said last
                 self._end(peer, "closed its connection")
                 return
             if not taken:
@@ -229,10 +234,16 @@ class MemoryTransport:
             outbox.popleft()
             ticket.done = ticket.started = True
 
+    def _meet(self, peer: int) -> None:
+        self._met.add(peer)
+        self._parted.discard(peer)
+
     def _end(self, peer: int, reason: str) -> None:
-        self._met.discard(peer)
-        self._drop(peer, reason)
-        self._sink.lost(peer, reason)
+        if peer not in self._parted:
+            self._parted.add(peer)
+            self._met.discard(peer)
+            self._drop(peer, reason)
+            self._sink.lost(peer, reason)
 
     def _drop(self, peer: int, reason: str) -> None:
         for ticket in self._outboxes.pop(peer, ()):

@@ -9,6 +9,7 @@ the end is told; ``EPOLLOUT`` is watched only while something is queued.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
@@ -19,7 +20,6 @@ from klyng_mp.transports.contract import SENT, Ticket, TransportStatistics
 from klyng_mp.wire.frames import FrameReader, Message, pack_frame
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from klyng_mp.transports.contract import Poller, Sink
@@ -127,6 +127,8 @@ class StreamTransport:
         A second socket for the same peer is read too: the other side may have connected at the same time.
         """
         sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = self._links.get(peer)
         if link is None:
             link = self._links[peer] = _Link(peer)

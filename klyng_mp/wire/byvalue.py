@@ -1,6 +1,6 @@
 """The sender's half of by-value pickling: picklers that take along what a receiver cannot import.
 
-Layer: wire; imports references, namespace and rebuild.
+Layer: wire; imports references, namespace, rebuild and definition.
 
 Invariants: only what plain pickle has refused, or what it would have written as a reference into ``__main__``, comes
 here. Classes, module-level functions and sentinels are written as tokens (namespace.py), so that each is built once
@@ -10,7 +10,6 @@ that some function on its way refers to. The receiver needs plain ``pickle.loads
 
 from __future__ import annotations
 
-import _abc
 import _thread
 import copyreg
 import functools
@@ -18,15 +17,24 @@ import io
 import pickle
 import sys
 import types
-import typing
 import weakref
-from abc import ABCMeta
 from enum import EnumMeta
 from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.wire import rebuild
-from klyng_mp.wire.namespace import MAIN_NAMES, REGISTRY, Item, lookup, resolve
+from klyng_mp.wire.definition import (
+    HEAP_TYPE,
+    LRU_CACHE,
+    TYPE_VARIABLES,
+    class_of_method,
+    function_state,
+    home_of,
+    lru_cache_arguments,
+    member_parts,
+    place_of_globals,
+)
+from klyng_mp.wire.namespace import MAIN_NAMES, NAMESPACES, REGISTRY, Item, lookup, resolve
 from klyng_mp.wire.references import study
 
 if TYPE_CHECKING:
@@ -34,17 +42,13 @@ if TYPE_CHECKING:
 
     from klyng_mp.wire.packing import Packing
 
-__all__ = ["REFUSALS", "class_of_method", "make_pickler", "skeleton_of", "state_of"]
+__all__ = ["REFUSALS", "ByValue", "make_pickler"]
 
 # How pickle says that it cannot; anything else comes from the objects' own methods, and no other tier would help.
 REFUSALS = (pickle.PicklingError, TypeError, AttributeError)
 
 # dill would make new ones, which protect nothing and write to nowhere.
 _REFUSED_BY_US: tuple[type, ...] = (_thread.LockType, _thread.RLock, io.IOBase)
-
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement (or as if by one)
-
-_TYPE_VARIABLES: tuple[Any, ...] = (typing.TypeVar, typing.ParamSpec, typing.TypeVarTuple, typing.NewType)
 
 # Sentinels of the standard library that are compared with ``is`` and that classes carry about.
 _CONSTANTS = {
@@ -93,12 +97,13 @@ class _Sharing(ByValue):
 
     def persistent_id(self, obj: Any) -> tuple[int, str] | None:
         """Return ``(namespace, name)`` of a global's mutable object."""
-        place = self.packing.shared_objects.get(id(obj))
-        if place is not None and obj is not self.inside:
-            self.shared = True
-            self.packing.refer(place[0], (place[1],), "a definition")
-            return place
-        return None
+        found = self.packing.shared_objects.get(id(obj))
+        if found is None or _has_name(obj):
+            return None
+        self.shared = True
+        number, name, _ = found
+        self.packing.refer(number, (name,))
+        return number, name
 
 
 class _FastSharingPickler(_Sharing, pickle.Pickler):
@@ -174,7 +179,7 @@ def _reduce_class(pickler: ByValue, cls: type) -> _Reduced:
     if item is None:
         if _importable(pickler, cls, cls.__qualname__):
             return NotImplemented
-        if not cls.__flags__ & _HEAP_TYPE:
+        if not cls.__flags__ & HEAP_TYPE:
             return _reduce_builtin_type(cls)
         item = REGISTRY.register(cls, cls.__qualname__, local="<locals>" in cls.__qualname__)
     return _reduce_item(pickler, item, cls)
@@ -197,57 +202,43 @@ def _constants_of(module: str) -> dict[int, str]:
 
 def _reduce_instance(pickler: ByValue, kind: type, obj: Any) -> _Reduced:
     if kind is pickler.inside and issubclass(type(kind), EnumMeta):
-        return _reduce_member(kind, obj)
+        # As it is, without the class's own __new__ and __init__.
+        arguments, state = member_parts(kind, obj)
+        return rebuild.make_member, arguments, state, None, None, rebuild.fill_object
     if kind.__module__ in _CONSTANTS:
         name = _constants_of(kind.__module__).get(id(obj))
         if name is not None:
             return rebuild.get_constant, (kind.__module__, name)
     if issubclass(kind, property):
         return _reduce_property(pickler, obj)
-    if kind in copyreg.dispatch_table or (
-        kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__  # type: ignore[comparison-overlap]
-    ):
+    if kind in copyreg.dispatch_table or _is_plain(kind):
         pickler.plain.add(kind)
         return NotImplemented
     reduced = obj.__reduce_ex__(5)
     return _reduce_named(pickler, obj, reduced) if isinstance(reduced, str) else reduced
 
 
+def _has_name(obj: Any) -> bool:
+    """Tell whether an object is pickled as a name: then it is the same object everywhere without our help."""
+    return not _is_plain(type(obj)) and isinstance(obj.__reduce_ex__(5), str)
+
+
+def _is_plain(kind: Any) -> bool:
+    plain: bool = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+    return plain
+
+
 def _reduce_named(pickler: ByValue, obj: Any, name: str) -> _Reduced:
     item = REGISTRY.find(obj)
     if item is None:
         module = getattr(obj, "__module__", None)
-        if _importable(pickler, obj, name) or (module not in MAIN_NAMES and not isinstance(obj, _TYPE_VARIABLES)):
+        if _importable(pickler, obj, name) or (module not in MAIN_NAMES and not isinstance(obj, TYPE_VARIABLES)):
             return name
         item = REGISTRY.register(obj, name, local="<locals>" in name)
     return _reduce_item(pickler, item, obj)
 
 
 # Functions
-
-
-def _place_of_globals(pickler: ByValue, function: FunctionType) -> int | str | Any:
-    """Return what stands for a function's globals: a namespace's token, a module's name, or a dict by value."""
-    variables = function.__globals__
-    number = REGISTRY.namespace_id(variables)
-    if number is not None:
-        return "__main__" if pickler.packing.main_by_reference else number
-    name = variables.get("__name__")
-    module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is not None and vars(module) is variables:
-        return name
-    return pickler.packing.foreign(variables)
-
-
-def class_of_method(function: FunctionType) -> type | None:
-    """Return the class in whose body a function was defined, if it can be found by the function's name."""
-    path, _, name = function.__qualname__.rpartition(".")
-    if not path or "<locals>" in path:
-        return None
-    cls = lookup(function.__globals__, path)
-    if not isinstance(cls, type) or cls.__qualname__ != path or getattr(cls, name, None) is not function:
-        return None
-    return cls
 
 
 def _reduce_function(pickler: ByValue, function: FunctionType) -> _Reduced:
@@ -257,43 +248,18 @@ def _reduce_function(pickler: ByValue, function: FunctionType) -> _Reduced:
     name = function.__qualname__
     if _importable(pickler, function, name):
         return NotImplemented
-    if REGISTRY.namespace_id(function.__globals__) is not None:
-        if function.__globals__.get(name) is function:
+    if function.__module__ in MAIN_NAMES:
+        if home_of(function).get(name) is function:
             return _reduce_item(pickler, REGISTRY.register(function, name, local=False), function)
         cls = class_of_method(function)
         if cls is not None and cls is not pickler.inside:
             return getattr, (cls, name.rpartition(".")[2])
-    place = _place_of_globals(pickler, function)
+    place = place_of_globals(pickler.packing, function)
     arguments: tuple[Any, ...] = (study(function.__code__).packed, place)
     if function.__closure__:
         arguments += (function.__closure__,)
-    state = _function_state(pickler.packing, function, place)
+    state = function_state(pickler.packing, function, place)
     return rebuild.make_function, arguments, state or None, None, None, rebuild.fill_function
-
-
-def _function_state(packing: Packing, function: FunctionType, place: int | str | Any) -> dict[str, Any]:
-    """Return what ``make_function`` has not given the function already; note the globals it refers to."""
-    code = function.__code__
-    facts = study(code)
-    state: dict[str, Any] = {}
-    for name in ("__defaults__", "__kwdefaults__", "__annotations__", "__dict__", "__type_params__"):
-        value = getattr(function, name, None)
-        if value:
-            state[name] = value
-    constants = code.co_consts
-    for name, value, given in (
-        ("__name__", function.__name__, code.co_name),
-        ("__qualname__", function.__qualname__, code.co_qualname),
-        ("__module__", function.__module__, function.__globals__.get("__name__")),
-        ("__doc__", function.__doc__, constants[0] if constants and isinstance(constants[0], str) else None),
-    ):
-        if value != given:
-            state[name] = value
-    if isinstance(place, int):
-        packing.refer(place, facts.globals, function.__qualname__, facts.names)
-    elif not isinstance(place, str):
-        state["globals"] = {name: function.__globals__[name] for name in facts.globals if name in function.__globals__}
-    return state
 
 
 def _reduce_cell(pickler: ByValue, cell: CellType) -> _Reduced:
@@ -323,13 +289,8 @@ def _reduce_lru_cache(pickler: ByValue, function: Any) -> _Reduced:
     if item is None and not _importable(pickler, function, name):
         variables = getattr(getattr(function, "__wrapped__", None), "__globals__", {})
         if lookup(variables, name) is not function:
-            return (rebuild.make_lru_cache, _lru_cache_arguments(function))
+            return (rebuild.make_lru_cache, lru_cache_arguments(function))
     return _reduce_named(pickler, function, name)
-
-
-def _lru_cache_arguments(function: Any) -> tuple[Any, ...]:
-    options = function.cache_parameters()
-    return function.__wrapped__, options["maxsize"], options["typed"]
 
 
 # Further things that pickle refuses
@@ -337,7 +298,7 @@ def _lru_cache_arguments(function: Any) -> tuple[Any, ...]:
 
 def _reduce_module(pickler: ByValue, module: ModuleType) -> _Reduced:
     name = module.__name__
-    number = REGISTRY.namespace_id(vars(module))
+    number = NAMESPACES.id_of(vars(module))
     if number is not None and not pickler.packing.main_by_reference:
         return rebuild.get_namespace, (number,)
     if sys.modules.get(name) is not module:
@@ -392,90 +353,5 @@ _REDUCERS: dict[type, Callable[[Any, Any], _Reduced]] = {
     types.MemberDescriptorType: _reduce_descriptor,
     weakref.WeakKeyDictionary: _reduce_weak_dict,
     weakref.WeakValueDictionary: _reduce_weak_dict,
-    type(functools.lru_cache(len)): _reduce_lru_cache,
+    LRU_CACHE: _reduce_lru_cache,
 }
-
-
-# Definitions
-
-
-def skeleton_of(pickler: ByValue, obj: Any) -> tuple[Any, tuple[Any, ...]]:
-    """Return the function and arguments that make an item, still empty."""
-    if isinstance(obj, type):
-        return rebuild.make_class, (type(obj), obj.__name__, obj.__bases__, _class_body(obj))
-    if type(obj) is FunctionType:
-        place = _place_of_globals(pickler, obj)
-        return rebuild.make_function, (study(obj.__code__).packed, place, len(obj.__closure__ or ()))
-    if isinstance(obj, _TYPE_VARIABLES):
-        return rebuild.make_type_variable, _type_variable_arguments(obj)
-    if hasattr(obj, "cache_parameters"):
-        return rebuild.make_lru_cache, _lru_cache_arguments(obj)
-    return copyreg.__newobj__, (type(obj),)  # type: ignore[attr-defined]
-
-
-def state_of(pickler: ByValue, obj: Any) -> tuple[Any, Any] | None:
-    """Return the function and state that fill an item, or None if it is complete."""
-    if isinstance(obj, type):
-        attributes = {name: value for name, value in vars(obj).items() if rebuild.is_own_attribute(obj, name, value)}
-        return rebuild.fill_class, (attributes, _registered(obj))
-    if type(obj) is FunctionType:
-        state = _function_state(pickler.packing, obj, _place_of_globals(pickler, obj))
-        if obj.__closure__:
-            state["cells"] = tuple(_content(cell) for cell in obj.__closure__)
-        return rebuild.fill_function, state
-    if isinstance(obj, _TYPE_VARIABLES) or hasattr(obj, "cache_parameters"):
-        return None
-    return rebuild.fill_object, object.__getstate__(obj)  # type: ignore[attr-defined]
-
-
-def _content(cell: CellType) -> tuple[Any, ...]:
-    try:
-        return (cell.cell_contents,)
-    except ValueError:
-        return ()
-
-
-def _class_body(cls: type) -> dict[str, Any]:
-    body: dict[str, Any] = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    attributes = vars(cls)
-    if "__slots__" in attributes:
-        slots = attributes["__slots__"]
-        # Anything iterable may have been given, and may be used up by now.
-        body["__slots__"] = slots if isinstance(slots, (str, tuple, list, dict)) else copyreg._slotnames(cls)  # type: ignore[attr-defined]  # noqa: SLF001
-    if "__orig_bases__" in attributes:
-        body["__orig_bases__"] = attributes["__orig_bases__"]  # Generic refuses to be a base without it
-    return body
-
-
-def _registered(cls: type) -> tuple[type, ...]:
-    if not isinstance(cls, ABCMeta):
-        return ()
-    references = _abc._get_dump(cls)[0]  # type: ignore[attr-defined]  # noqa: SLF001 - nothing public tells
-    return tuple(other for reference in references if (other := reference()) is not None)
-
-
-def _reduce_member(cls: type, member: Any) -> _Reduced:
-    """Return how to make an enum member as it is, without its class's ``__new__`` and ``__init__``."""
-    data = next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
-    if data is object:
-        arguments: tuple[Any, ...] = ()
-    elif hasattr(data, "__getnewargs__"):
-        arguments = data.__getnewargs__(member)
-    else:
-        arguments = data.__reduce__(member)[1]  # type: ignore[index]
-    state = object.__getstate__(member)  # type: ignore[attr-defined]
-    return rebuild.make_member, (cls, data, arguments), state, None, None, rebuild.fill_object
-
-
-def _type_variable_arguments(variable: Any) -> tuple[Any, ...]:
-    kind = type(variable)
-    arguments: tuple[Any, ...] = (variable.__name__,)
-    options: dict[str, Any] = {}
-    if kind is typing.NewType:
-        arguments = (variable.__qualname__, variable.__supertype__)
-    elif kind is not typing.TypeVarTuple:
-        arguments += getattr(variable, "__constraints__", ())
-        options = {"covariant": variable.__covariant__, "contravariant": variable.__contravariant__}
-        if variable.__bound__ is not None:
-            options["bound"] = variable.__bound__
-    return kind, arguments, options, variable.__module__

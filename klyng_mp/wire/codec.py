@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import CodecError
 from klyng_mp.wire.byvalue import REFUSALS
-from klyng_mp.wire.explain import describe, find_culprit, type_name
-from klyng_mp.wire.namespace import REGISTRY, install_main
-from klyng_mp.wire.packing import APART_BYTES, Known, Packing, keep_large, unpack
+from klyng_mp.wire.explain import Culprit, describe, find_culprit, names_in, type_name
+from klyng_mp.wire.namespace import NAMESPACES, install_main
+from klyng_mp.wire.packing import APART_BYTES, Known, Packing, body_of, keep_large, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -92,16 +92,16 @@ class Codec:
 
     @property
     def main_module(self) -> ModuleType | None:
-        """The module that stands for the driver's ``__main__`` in the latest run that was decoded, for ``install_main``."""
+        """The driver's ``__main__`` as this process knows it from the run decoded last: for ``install_main``."""
         return self._known.main
 
-    def encode(self, obj: object, *, names: Sequence[str] = ()) -> Encoded:
+    def encode(self, obj: object, *, name: str = "", names: Sequence[str] = ()) -> Encoded:
         """Return ``obj`` as code, head and buffers.
 
         Args:
             obj: anything.
-            names: for the error's path, if ``obj`` is a tuple that was put together for the journey: what the user
-                calls its elements. One name for any other object names that.
+            name: what the user calls it, for the error's path; by default its class's name.
+            names: if it is a tuple that was put together for the journey, what the user calls the elements.
 
         Returns:
             Buffers of 4 KiB and more are views of the object's own memory: they change with it until they are sent.
@@ -109,9 +109,9 @@ class Codec:
         Raises:
             CodecError: it cannot travel; says which part of it, and has pickle's own error as its cause.
         """
-        return self._encode_plainly(obj, names) or self._pack(obj, names, self._known)
+        return self._encode_plainly(obj, name, names) or self._pack(obj, name, names, self._known)
 
-    def encode_run(self, obj: object, *, names: Sequence[str] = ()) -> Encoded:
+    def encode_run(self, obj: object, *, name: str = "", names: Sequence[str] = ()) -> Encoded:
         """Return ``obj`` (a function and its arguments) for all ranks of a run.
 
         As ``encode``, but whatever the receivers know already: every definition comes with it, and every global that
@@ -120,11 +120,11 @@ class Codec:
         """
         function = obj[0] if type(obj) is tuple and obj else obj
         if self._main_by_reference or type(function) is not FunctionType or not _is_main(function):
-            encoded = self._encode_plainly(obj, names)
+            encoded = self._encode_plainly(obj, name, names)
             if encoded is not None:
                 self._sent = {}
                 return encoded
-        return self._pack(obj, names, None)
+        return self._pack(obj, name, names, None)
 
     def decode(self, code: int, head: bytes, buffers: Sequence[Any] = _EMPTY) -> Any:
         """Return the object of a message.
@@ -145,7 +145,7 @@ class Codec:
             if code == _RUN:
                 return unpack(head, buffers, run=True)[0]
         except Exception as error:
-            raise _decode_error(error) from error
+            raise _decode_error(error, code, head) from error
         raise CodecError(f"a message of the unknown kind {code} has arrived: both sides must run the same klyng_mp")
 
     def decode_run(self, code: int, head: bytes, buffers: Sequence[Any] = _EMPTY) -> Any:
@@ -156,10 +156,10 @@ class Codec:
         try:
             obj, self._known = unpack(head, buffers, run=True)
         except Exception as error:
-            raise _decode_error(error) from error
+            raise _decode_error(error, code, head) from error
         return obj
 
-    def _encode_plainly(self, obj: object, names: Sequence[str]) -> Encoded | None:
+    def _encode_plainly(self, obj: object, name: str, names: Sequence[str]) -> Encoded | None:
         """Encode by a typed head or the C pickler; None if that is not enough."""
         encoder = _ENCODERS.get(type(obj))
         if encoder is not None:
@@ -170,57 +170,60 @@ class Codec:
         except REFUSALS:
             return None
         except Exception as error:
-            raise self._error(obj, names, error) from error
+            raise self._error(obj, name, names, error) from error
         if not self._main_by_reference and _MAIN_TAIL in head:
             return None
         return _PICKLE, head, buffers
 
-    def _pack(self, obj: object, names: Sequence[str], known: Known | None) -> Encoded:
+    def _pack(self, obj: object, name: str, names: Sequence[str], known: Known | None) -> Encoded:
         packing = Packing(main_by_reference=self._main_by_reference, known=known)
         try:
             front, body, buffers = packing.pack(obj, run=known is None)
         except Exception as error:
-            raise self._error(obj, names, error) from error
+            raise self._error(obj, name, names, error) from error
         if known is None:
             self._sent = packing.items
             return _RUN, front + body, buffers
         return (_PACKED, front + body, buffers) if front else (_PICKLE, body, buffers)
 
-    def _error(self, obj: object, names: Sequence[str], error: Exception) -> CodecError:
+    def _error(self, obj: object, name: str, names: Sequence[str], error: Exception) -> CodecError:
         if isinstance(error, RecursionError):
             return CodecError(f"{describe(obj)} is nested too deeply to be pickled: {error}; send it in flatter parts")
-        if isinstance(obj, tuple) and len(names) == len(obj):
-            roots: list[tuple[str, object]] = list(zip(names, obj, strict=True))
-        else:
-            roots = [(names[0], obj)] if names else []
-        culprit = find_culprit(obj, roots, self._attempt)
-        reason = f"{type(error).__name__}: {error}"
+        try:
+            culprit = find_culprit(obj, self._attempt, name=name, names=names)
+        except Exception:  # noqa: BLE001 - an object may lie even about its class, and this error is what counts
+            culprit = Culprit(name or "the object", obj, error)
         return CodecError(
-            f"{culprit.path} cannot travel to another process: it is {_article(type_name(culprit.obj))} ({reason}); "
-            "leave it out, for instance with __getstate__, or make it where it is used",
+            f"{culprit.path} cannot travel to another process: it is {_article(type_name(culprit.obj))} "
+            f"({type(culprit.error).__name__}: {culprit.error}); leave it out, for instance with __getstate__, "
+            "or make it where it is used",
             path=culprit.path,
         )
 
     def _attempt(self, part: object) -> None:
         try:
-            pickle.dumps(part, 5, buffer_callback=lambda _: None)
+            head = pickle.dumps(part, 5, buffer_callback=lambda _: None)
         except REFUSALS:
             pass
         else:
-            if self._main_by_reference:
+            if self._main_by_reference or _MAIN_TAIL not in head:
                 return
         Packing(main_by_reference=self._main_by_reference, known=self._known).pack(part)
 
 
 def _is_main(function: FunctionType) -> bool:
-    return REGISTRY.namespace_id(function.__globals__) is not None
+    return NAMESPACES.id_of(function.__globals__) is not None
 
 
 def _article(noun: str) -> str:
     return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"
 
 
-def _decode_error(error: Exception) -> CodecError:
+def _decode_error(error: Exception, code: int, head: bytes) -> CodecError:
     if isinstance(error, ModuleNotFoundError):
-        return CodecError(f"a message cannot be rebuilt here: it needs the module {error.name!r}, which this process cannot import")
-    return CodecError(f"a message cannot be rebuilt here: {type(error).__name__}: {error}")
+        return CodecError(
+            f"a message cannot be rebuilt here: it needs the module {error.name!r}, which this process cannot import"
+        )
+    names = names_in(head if code == _PICKLE else body_of(head)) if code in (_PICKLE, _PACKED, _RUN) else []
+    held = f" (it holds {', '.join(names[:5])})" if names else ""
+    return CodecError(f"a message{held} cannot be rebuilt here: {type(error).__name__}: {error}")

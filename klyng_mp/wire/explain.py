@@ -11,14 +11,16 @@ from __future__ import annotations
 import functools
 import reprlib
 import types
-from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.wire.namespace import MAIN_NAMES, REGISTRY
+from klyng_mp.wire.namespace import MAIN_NAMES, NAMESPACES
 from klyng_mp.wire.references import study
 
-__all__ = ["Culprit", "describe", "find_culprit", "type_name"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Culprit", "describe", "find_culprit", "names_in", "type_name"]
 
 # Deeper paths nobody reads.
 _DEPTH_LIMIT = 40
@@ -76,13 +78,45 @@ def describe(obj: object) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def find_culprit(obj: object, roots: Sequence[tuple[str, object]], attempt: Callable[[object], object]) -> Culprit:
+def names_in(pickled: bytes | memoryview) -> list[str]:
+    """Return the classes and functions that a pickle refers to, as far as it can be read; never raises."""
+    import pickletools  # noqa: PLC0415 - only for what goes wrong
+
+    found: dict[str, None] = {}
+    strings: list[str] = []
+    memo: list[str | None] = []
+    last: str | None = None
+    is_token = False
+    try:
+        for opcode, argument, _ in pickletools.genops(bytes(pickled)):
+            if opcode.name == "MEMOIZE":
+                memo.append(last)
+                continue
+            last = argument if isinstance(argument, str) and "UNICODE" in opcode.name else None
+            if opcode.name in ("BINGET", "LONG_BINGET"):
+                last = memo[int(str(argument))]
+            if last is not None:
+                strings.append(last)
+                if is_token:
+                    found[last] = None  # what a reference to a thing of __main__ says besides
+            elif opcode.name == "STACK_GLOBAL" and not strings[-2].startswith(("klyng_mp.wire", "builtins", "copyreg")):
+                found[".".join(strings[-2:])] = None
+            is_token = opcode.name == "LONG1"
+    except Exception:  # noqa: BLE001 - it may be no pickle at all
+        return list(found)
+    return list(found)
+
+
+def find_culprit(
+    obj: object, attempt: Callable[[object], object], *, name: str = "", names: Sequence[str] = ()
+) -> Culprit:
     """Return the deepest part of ``obj`` that ``attempt`` fails for.
 
     Args:
         obj: what could not travel.
-        roots: names for the parts to begin with; without any, ``obj`` itself is named after its class.
         attempt: pickles a part, and raises if that cannot be done.
+        name: what the path begins with; by default ``obj`` is named after its class.
+        names: names for the elements of ``obj``, a tuple that was put together for the journey.
     """
     trials = 0
 
@@ -95,31 +129,31 @@ def find_culprit(obj: object, roots: Sequence[tuple[str, object]], attempt: Call
             return error
         return None
 
-    first = failure(obj) or RuntimeError("it could not be pickled, but now it can")
-    place, current, error = _Place(_root_name(obj)), obj, first
-    parts: Iterator[tuple[_Place, object]] = ((_begin(name, part), part) for name, part in roots)
-    if not roots:
-        place = _begin(place.path, obj)
-        parts = _parts(place, obj)
+    error = failure(obj) or RuntimeError("it could not be pickled, but now it can")
+    place = _begin(name or _root_name(obj), obj)
+    candidates = _parts(place, obj)
+    if names and isinstance(obj, tuple):
+        candidates = ((_begin(part, element), element) for part, element in zip(names, obj, strict=False))
     seen = {id(obj)}
     for _ in range(_DEPTH_LIMIT):
-        for inner, part in _careful(parts):
+        for inner, part in _careful(candidates):
             if trials >= _TRIAL_LIMIT or id(part) in seen:
                 continue
             seen.add(id(part))
             found = failure(part)
             if found is not None:
-                place, current, error = inner, part, found
-                parts = _parts(place, current)
+                place, obj, error = inner, part, found
+                candidates = _parts(place, obj)
                 break
         else:
             break
-    return Culprit(str(place), current, error)
+    return Culprit(str(place), obj, error)
 
 
 def _root_name(obj: object) -> str:
-    name = type_name(obj).rpartition(".")[2]
-    return "obj" if type(obj).__module__ == "builtins" else name.lower()
+    kind = type(obj)
+    own = kind.__module__ != "builtins" and not kind.__module__.startswith("_")
+    return kind.__name__.lower() if own or kind.__module__ in MAIN_NAMES else "obj"
 
 
 def _begin(name: str, obj: object) -> _Place:
@@ -185,20 +219,21 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[_Place, object]
     name = function.__qualname__
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
         if cell != types.CellType():
-            yield _Place(variable, f"the variable {variable!r} that function {name} closes over", True), cell.cell_contents
+            inner = _Place(variable, f"the variable {variable!r} that function {name} closes over", fresh=True)
+            yield inner, cell.cell_contents
     code = function.__code__
     defaults = function.__defaults__ or ()
     names = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
     for parameter, default in (*zip(names, defaults, strict=False), *(function.__kwdefaults__ or {}).items()):
-        yield _Place(parameter, f"the default of parameter {parameter!r} of function {name}", True), default
+        yield _Place(parameter, f"the default of parameter {parameter!r} of function {name}", fresh=True), default
     for attribute, value in list(vars(function).items()):
         yield _Place(f"{name}.{attribute}"), value
-    if REGISTRY.namespace_id(function.__globals__) is None:
+    if NAMESPACES.id_of(function.__globals__) is None:
         return
     for variable in study(code).globals:
         if variable in function.__globals__:
             value = function.__globals__[variable]
-            yield _Place(variable, f"the global {variable!r} of function {name}", True), value
+            yield _Place(variable, f"the global {variable!r} of function {name}", fresh=True), value
 
 
 def _parts_of_instance(place: _Place, obj: object) -> Iterator[tuple[_Place, object]]:

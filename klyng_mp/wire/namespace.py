@@ -23,8 +23,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
-__all__ = ["MAIN_NAMES", "REGISTRY", "Definition", "Item", "Registry", "install_main", "lookup", "resolve"]
+__all__ = [
+    "MAIN_NAMES",
+    "NAMESPACES",
+    "PROCESS",
+    "REGISTRY",
+    "Definition",
+    "Item",
+    "Namespaces",
+    "Process",
+    "Registry",
+    "install_main",
+    "lookup",
+    "resolve",
+]
 
 # Spawned children of multiprocessing know their parent's program by the second name.
 MAIN_NAMES = frozenset({"__main__", "__mp_main__"})
@@ -57,7 +71,7 @@ class Definition(NamedTuple):
 class Item:
     """One class, function or sentinel that has a token in this process."""
 
-    __slots__ = ("definition", "name", "stage", "target", "token")
+    __slots__ = ("definition", "name", "stage", "target", "token", "updating")
 
     def __init__(self, token: int, name: str, target: object, definition: Definition | None) -> None:
         self.token = token
@@ -65,6 +79,7 @@ class Item:
         self.target = target
         self.definition = definition  # None: this process is its owner
         self.stage = _READY if definition is None else _DECLARED
+        self.updating = False
 
     def get(self) -> Any:
         """Return the object, or None if it does not exist (any more)."""
@@ -72,26 +87,14 @@ class Item:
         return target() if type(target) is weakref.ReferenceType else target
 
 
-class Registry:
-    """The items and namespaces of this process.
+class Process:
+    """The random number of this process, and the tokens and the lock that go with it.
 
-    Threads: all may use it; what changes it holds the lock, and looking up does not need to.
+    A forked child keeps what it has inherited, but what it makes from now on is its own.
     """
 
     def __init__(self) -> None:
         self._begin()
-        self._filling = False
-        self._by_token: dict[int, Item] = {}
-        self._by_id: dict[int, Item] = {}
-        self._namespaces: dict[int, ModuleType] = {}
-        self._namespace_ids: dict[int, int] = {}
-        self._homes: set[int] = set()
-
-    def _locked(self) -> threading.RLock:  # type: ignore[valid-type]  # typeshed has RLock as a function
-        # A forked child keeps what it has inherited, but what it makes from now on is its own, and so is the lock.
-        if self._pid != os.getpid():
-            self._begin()
-        return self._lock
 
     def _begin(self) -> None:
         self._pid = os.getpid()
@@ -99,17 +102,109 @@ class Registry:
         self._serial = 0
         self._lock = threading.RLock()
 
+    def locked(self) -> AbstractContextManager[Any]:
+        """Return the lock that is held while tables change; looking up does not need it."""
+        if self._pid != os.getpid():
+            self._begin()
+        return self._lock
+
     @property
     def owner(self) -> int:
-        """The random number of this process."""
-        with self._locked():  # type: ignore[attr-defined]
+        """The number that the tokens of this process begin with."""
+        with self.locked():
             return self._owner
 
-    def _new_token(self) -> int:
+    def new_token(self) -> int:
+        """Return a token that no other thing has, in any process; the lock is held."""
         self._serial += 1
         return self._owner << _SERIAL_BITS | self._serial
 
-    # Items
+
+class Namespaces:
+    """The modules that stand for the ``__main__`` of processes, this one's own among them.
+
+    Threads: all may use it.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._modules: dict[int, ModuleType] = {}
+        self._ids: dict[int, int] = {}
+        self._homes: set[int] = set()
+
+    def id_of(self, variables: Mapping[str, Any]) -> int | None:
+        """Return the token of the namespace with these variables, or None if it is none."""
+        number = self._ids.get(id(variables))
+        if number is None:
+            for name in MAIN_NAMES:
+                module = sys.modules.get(name)
+                if module is not None and vars(module) is variables:
+                    return self._adopt(module)
+        return number
+
+    def _adopt(self, module: ModuleType) -> int:
+        with self._process.locked():
+            number = self._ids.get(id(vars(module)))
+            if number is None:
+                number = self._process.new_token()
+                self._homes.add(number)
+                self._modules[number] = module
+                self._ids[id(vars(module))] = number
+            return number
+
+    def main_id(self) -> int:
+        """Return the token of what is ``__main__`` in this process now."""
+        return self.id_of(vars(sys.modules["__main__"])) or 0
+
+    def module(self, number: int) -> ModuleType:
+        """Return the module that stands for a namespace; it is made empty when it is first asked for."""
+        module = self._modules.get(number)
+        if module is None:
+            with self._process.locked():
+                module = self._modules.get(number)
+                if module is None:
+                    module = ModuleType("__main__")
+                    vars(module)["__builtins__"] = builtins
+                    self._ids[id(vars(module))] = number
+                    self._modules[number] = module
+        return module
+
+    def all(self) -> list[tuple[int, ModuleType]]:
+        """Return every namespace that this process knows, its own included."""
+        self.main_id()
+        return list(self._modules.items())
+
+    def bind(self, number: int, values: Mapping[str, Any], *, replace: bool) -> None:
+        """Assign globals of a namespace; those of this process's own ``__main__`` are never replaced."""
+        if not number:
+            return
+        variables = vars(self.module(number))
+        if replace and number not in self._homes:
+            variables.update(values)
+        else:
+            for name, value in values.items():
+                variables.setdefault(name, value)
+
+    def unbind(self, number: int, names: Iterable[str]) -> None:
+        """Remove globals that their owner does not have any more."""
+        if number not in self._homes:
+            variables = vars(self.module(number))
+            for name in names:
+                variables.pop(name, None)
+
+
+class Registry:
+    """The items of this process.
+
+    Threads: all may use it.
+    """
+
+    def __init__(self, process: Process, namespaces: Namespaces) -> None:
+        self._process = process
+        self._namespaces = namespaces
+        self._filling = False
+        self._by_token: dict[int, Item] = {}
+        self._by_id: dict[int, Item] = {}
 
     def find(self, obj: object) -> Item | None:
         """Return the item of ``obj``, if it has one."""
@@ -118,10 +213,10 @@ class Registry:
 
     def register(self, obj: object, name: str, *, local: bool) -> Item:
         """Return the item of ``obj``, which this process owns unless it was received."""
-        with self._locked():  # type: ignore[attr-defined]
+        with self._process.locked():
             item = self.find(obj)
             if item is None:
-                item = Item(self._new_token(), name, None, None)
+                item = Item(self._process.new_token(), name, None, None)
                 self._enter(item, obj, local=local)
             return item
 
@@ -160,13 +255,13 @@ class Registry:
         return obj
 
     def _advance(self, item: Item) -> None:
-        with self._locked():  # type: ignore[attr-defined]
+        with self._process.locked():
             if item.stage == _DECLARED:
                 self._make(item)
             elif item.stage == _MAKING:
                 raise LookupError(f"{item.name!r} is needed to make {item.name!r} itself")
             if item.stage == _MADE and self._filling:
-                self._fill(item)
+                self._fill_first(item)
 
     # Definitions
 
@@ -182,7 +277,7 @@ class Registry:
             The objects by token (local ones live no longer than this, unless they are used), and those items that
             ``refill`` wants when the data are assigned.
         """
-        with self._locked():  # type: ignore[attr-defined]
+        with self._process.locked():
             changed: list[Item] = []
             volatile: list[Item] = []
             try:
@@ -197,7 +292,7 @@ class Registry:
                 self._filling = True
                 for item in changed:
                     if item.stage == _MADE:
-                        self._fill(item)
+                        self._fill_first(item)
             except BaseException:
                 self._take_back(changed)
                 raise
@@ -216,9 +311,10 @@ class Registry:
                 _remake(obj, new.skeleton)
             item.definition = new
             item.stage = _MADE
+            item.updating = True
             item.target = obj
             changed.append(item)
-            self.bind(new.where, {new.name: obj}, replace=True)
+            self._namespaces.bind(new.where, {new.name: obj}, replace=True)
         return item
 
     def _make(self, item: Item) -> None:
@@ -232,7 +328,7 @@ class Registry:
         if definition.local:
             # Nobody uses it yet: it must not go before its users have come.
             item.target = obj
-        self.bind(definition.where, {definition.name: obj}, replace=True)
+        self._namespaces.bind(definition.where, {definition.name: obj}, replace=True)
 
     def _fill(self, item: Item) -> None:
         definition = item.definition
@@ -245,83 +341,35 @@ class Registry:
         if definition.local and type(item.target) is not weakref.ReferenceType:
             self._enter(item, obj, local=True)
 
+    def _fill_first(self, item: Item) -> None:
+        try:
+            self._fill(item)
+        except Exception:
+            # The data that it shares are not there yet: refill will do it, or raise.
+            if item.definition is None or not item.definition.volatile:
+                raise
+
     def refill(self, items: Iterable[Item]) -> None:
         """Fill items again whose state shares objects with data that have just been assigned."""
-        with self._locked():  # type: ignore[attr-defined]
+        with self._process.locked():
             for item in items:
                 if item.definition is not None:
                     self._fill(item)
 
     def _take_back(self, items: Iterable[Item]) -> None:
-        # What could not be built is forgotten, so that the next message tries again.
+        # What could not be built is forgotten; what could not be changed stays. Either is tried again next time.
         for item in items:
-            self._by_token.pop(item.token, None)
-            self._by_id.pop(id(item.get()), None)
-
-    # Namespaces
-
-    def namespace_id(self, variables: Mapping[str, Any]) -> int | None:
-        """Return the token of the namespace with these variables, or None if it is none."""
-        number = self._namespace_ids.get(id(variables))
-        if number is None:
-            for name in MAIN_NAMES:
-                module = sys.modules.get(name)
-                if module is not None and vars(module) is variables:
-                    return self._adopt(module)
-        return number
-
-    def _adopt(self, module: ModuleType) -> int:
-        with self._locked():  # type: ignore[attr-defined]
-            number = self._namespace_ids.get(id(vars(module)))
-            if number is None:
-                number = self._new_token()
-                self._homes.add(number)
-                self._namespaces[number] = module
-                self._namespace_ids[id(vars(module))] = number
-            return number
-
-    def main_id(self) -> int:
-        """Return the token of what is ``__main__`` in this process now."""
-        return self.namespace_id(vars(sys.modules["__main__"])) or 0
-
-    def namespace(self, number: int) -> ModuleType:
-        """Return the module that stands for a namespace; it is made empty when it is first asked for."""
-        module = self._namespaces.get(number)
-        if module is None:
-            with self._locked():  # type: ignore[attr-defined]
-                module = self._namespaces.get(number)
-                if module is None:
-                    module = ModuleType("__main__")
-                    vars(module)["__builtins__"] = builtins
-                    self._namespace_ids[id(vars(module))] = number
-                    self._namespaces[number] = module
-        return module
-
-    def namespaces(self) -> list[tuple[int, ModuleType]]:
-        """Return every namespace that this process knows, its own included."""
-        self.main_id()
-        return list(self._namespaces.items())
-
-    def bind(self, number: int, values: Mapping[str, Any], *, replace: bool) -> None:
-        """Assign globals of a namespace; those of this process's own ``__main__`` are never replaced."""
-        if not number:
-            return
-        variables = vars(self.namespace(number))
-        if replace and number not in self._homes:
-            variables.update(values)
-        else:
-            for name, value in values.items():
-                variables.setdefault(name, value)
-
-    def unbind(self, number: int, names: Iterable[str]) -> None:
-        """Remove globals that their owner does not have any more."""
-        if number not in self._homes:
-            variables = vars(self.namespace(number))
-            for name in names:
-                variables.pop(name, None)
+            if item.updating and item.definition is not None:
+                item.definition = item.definition._replace(skeleton=b"")
+                item.stage = _READY
+            else:
+                self._by_token.pop(item.token, None)
+                self._by_id.pop(id(item.get()), None)
 
 
-REGISTRY = Registry()
+PROCESS = Process()
+NAMESPACES = Namespaces(PROCESS)
+REGISTRY = Registry(PROCESS, NAMESPACES)
 
 
 def resolve(token: int, name: str) -> Any:
@@ -334,7 +382,7 @@ class _SharingUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: tuple[int, str]) -> Any:
         # Before the data are assigned there is nothing to be found; the item is filled again afterwards.
-        return vars(REGISTRY.namespace(pid[0])).get(pid[1])
+        return vars(NAMESPACES.module(pid[0])).get(pid[1])
 
 
 def _remake(obj: Any, skeleton: bytes) -> None:

@@ -1,6 +1,6 @@
 """One object made ready to travel by value: its pickle, the definitions and the globals that it needs.
 
-Layer: wire; imports namespace, references and byvalue.
+Layer: wire; imports namespace, rebuild, definition and byvalue.
 
 Invariants: the head is three parts behind each other: a prelude (constants and definitions), the data (globals that
 are neither constants nor items, all in one pickle, so that two names for one list stay so), and the object. The
@@ -18,14 +18,15 @@ from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.wire.byvalue import REFUSALS, make_pickler, skeleton_of, state_of
-from klyng_mp.wire.namespace import REGISTRY, Definition, Item
+from klyng_mp.wire.byvalue import REFUSALS, make_pickler
+from klyng_mp.wire.definition import home_of, skeleton_of, state_of
+from klyng_mp.wire.namespace import NAMESPACES, PROCESS, REGISTRY, Definition, Item
 from klyng_mp.wire.rebuild import import_module, make_globals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Known", "Packing", "keep_large", "unpack"]
+__all__ = ["APART_BYTES", "Known", "Packing", "body_of", "keep_large", "unpack"]
 
 # Below this a buffer is cheaper inside the pickle than as a part of its own in the message.
 APART_BYTES = 4096
@@ -100,13 +101,13 @@ class Packing:
         self.main_by_reference = main_by_reference
         self.plain: set[type] = set()
         self.items: dict[int, Any] = {}
-        self.referred: dict[tuple[int, str], str] = {}
+        self._referred: set[tuple[int, str]] = set()
         self._known = known or Known()
         self._pending: list[tuple[Item, Any]] = []
         self._new_names: list[tuple[int, str]] = []
         self._words: set[str] = set()
         self._foreign: dict[int, _Foreign] = {}
-        self._shared_objects: dict[int, tuple[int, str]] | None = None
+        self._shared_objects: dict[int, tuple[int, str, Any]] | None = {} if main_by_reference else None
         self._definitions: list[tuple[Any, ...]] = []
         self._constants: dict[int, tuple[dict[str, Any], dict[str, tuple[str, list[str]]], list[str]]] = {}
         self._data: dict[int, dict[str, Any]] = {}
@@ -120,12 +121,12 @@ class Packing:
             if item.token not in self._known.items:
                 self._pending.append((item, obj))
 
-    def refer(self, number: int, names: Iterable[str], by: str, words: Iterable[str] = ()) -> None:
-        """Note that something refers to globals of a namespace."""
+    def refer(self, number: int, names: Iterable[str], words: Iterable[str] = ()) -> None:
+        """Note that something refers to globals of a namespace, and which words may name submodules of theirs."""
         for name in names:
             place = (number, name)
-            if place not in self.referred:
-                self.referred[place] = by
+            if place not in self._referred:
+                self._referred.add(place)
                 if place not in self._known.names:
                     self._new_names.append(place)
         self._words.update(words)
@@ -138,14 +139,16 @@ class Packing:
         return found
 
     @property
-    def shared_objects(self) -> dict[int, tuple[int, str]]:
-        """The mutable objects that globals are bound to, by their ids."""
+    def shared_objects(self) -> dict[int, tuple[int, str, Any]]:
+        """Namespace, name and value of the globals that are bound to mutable objects, by the objects' ids."""
         if self._shared_objects is None:
             self._shared_objects = {
-                id(value): (number, name)
-                for number, module in REGISTRY.namespaces()
+                id(value): (number, name, value)
+                for number, module in NAMESPACES.all()
                 for name, value in list(vars(module).items())
-                if type(value) not in _NEVER_SHARED and not isinstance(value, (type, Enum)) and not name.startswith("__")
+                if type(value) not in _NEVER_SHARED
+                and not issubclass(type(value), (type, Enum))
+                and not name.startswith("__")
             }
         return self._shared_objects
 
@@ -158,9 +161,9 @@ class Packing:
         data, data_buffers = self._settle()
         if not (run or self._definitions or self._constants or data):
             return b"", body, body_buffers
-        main = REGISTRY.main_id() if run else 0
+        main = NAMESPACES.main_id() if run and not self.main_by_reference else 0
         constants = [(number, *parts) for number, parts in self._constants.items()]
-        prelude = pickle.dumps((main, REGISTRY.owner, constants, self._definitions), 5)
+        prelude = pickle.dumps((main, PROCESS.owner, constants, self._definitions), 5)
         return _LENGTHS.pack(len(prelude), len(data)) + prelude + data, body, data_buffers + body_buffers
 
     def dump(self, obj: Any, buffers: list[memoryview]) -> bytes:
@@ -180,14 +183,14 @@ class Packing:
         def skeleton(*, dill: bool) -> bytes:
             file = io.BytesIO()
             pickler = make_pickler(self, file, None, dill=dill, inside=obj)
-            pickler.dump(skeleton_of(pickler, obj))
+            pickler.dump(skeleton_of(self, obj))
             return file.getvalue()
 
         def state(*, dill: bool) -> bytes:
             nonlocal shared
             file = io.BytesIO()
             pickler = make_pickler(self, file, None, dill=dill, inside=obj, sharing=True)
-            content = state_of(pickler, obj)
+            content = state_of(self, obj)
             if content is not None:
                 pickler.dump(content)
                 shared = pickler.shared
@@ -213,15 +216,15 @@ class Packing:
         return data, buffers
 
     def _where(self, name: str, obj: Any) -> int:
-        variables = obj.__globals__ if type(obj) is FunctionType else vars(sys.modules["__main__"])
-        return (REGISTRY.namespace_id(variables) or 0) if variables.get(name) is obj else 0
+        variables = home_of(obj)
+        return (NAMESPACES.id_of(variables) or 0) if variables.get(name) is obj else 0
 
     def _take_names(self) -> bool:
         """Sort the globals that were referred to into constants and data; tell whether there are new data."""
         grown = False
         names, self._new_names = self._new_names, []
         for number, name in names:
-            variables = vars(REGISTRY.namespace(number))
+            variables = vars(NAMESPACES.module(number))
             if number not in self._constants:
                 self._constants[number] = ({}, {}, [])
             constants, modules, absent = self._constants[number]
@@ -232,7 +235,7 @@ class Packing:
             value = variables[name]
             if type(value) in _CONSTANT_TYPES:
                 constants[name] = value
-            elif type(value) is ModuleType and sys.modules.get(value.__name__) is value and value.__name__ != "__main__":
+            elif type(value) is ModuleType and _goes_by_name(value):
                 modules[name] = (value.__name__, self._submodules(value.__name__))
             else:
                 self._data.setdefault(number, {})[name] = value
@@ -244,30 +247,44 @@ class Packing:
         return [deeper for name in found for deeper in (name, *self._submodules(name))]
 
 
+def _goes_by_name(module: ModuleType) -> bool:
+    return sys.modules.get(module.__name__) is module and module.__name__ != "__main__"
+
+
+def _ends(view: memoryview) -> tuple[int, int]:
+    prelude, data = _LENGTHS.unpack_from(view)
+    return _LENGTHS.size + prelude, _LENGTHS.size + prelude + data
+
+
+def body_of(head: bytes) -> memoryview:
+    """Return the pickle of the object, of a head that has a prelude; or nothing, if it is none."""
+    view = memoryview(head)
+    return view[_ends(view)[1] :] if len(view) >= _LENGTHS.size else view[:0]
+
+
 def unpack(head: bytes, buffers: Iterable[Any], *, run: bool) -> tuple[Any, Known]:
     """Return the object of a head that has a prelude, and what has come with it.
 
     With ``run`` the globals are assigned anew; without it those that are here stay as they are.
     """
     view = memoryview(head)
-    prelude_end = _LENGTHS.size + (lengths := _LENGTHS.unpack_from(view))[0]
-    data_end = prelude_end + lengths[1]
+    prelude_end, data_end = _ends(view)
     supply = iter(buffers)
     known = Known()
     main, sender, constants, definitions = pickle.loads(view[_LENGTHS.size : prelude_end])  # noqa: S301
     for number, values, modules, absent in constants:
         values.update((name, import_module(module, parts)) for name, (module, parts) in modules.items())
-        REGISTRY.bind(number, values, replace=run)
+        NAMESPACES.bind(number, values, replace=run)
         if run:
-            REGISTRY.unbind(number, absent)
-        known.names.update((number, name) for name in (*values, *absent))
+            NAMESPACES.unbind(number, absent)
+        known.names.update((number, name) for name in values)
     known.items, volatile = REGISTRY.build(definitions, sender=sender, run=run)
     if data_end > prelude_end:
         for number, values in pickle.loads(view[prelude_end:data_end], buffers=supply).items():  # noqa: S301
-            REGISTRY.bind(number, values, replace=run)
+            NAMESPACES.bind(number, values, replace=run)
             known.names.update((number, name) for name in values)
     REGISTRY.refill(volatile)
     if main and run:
-        known.main = REGISTRY.namespace(main)
+        known.main = NAMESPACES.module(main)
     obj = pickle.loads(view[data_end:], buffers=supply)  # noqa: S301
     return obj, known

@@ -9,7 +9,7 @@ No code of the user runs where its effects have travelled already: not a metacla
 
 from __future__ import annotations
 
-import _abc
+import _abc  # type: ignore[import-not-found]
 import builtins
 import functools
 import importlib
@@ -18,7 +18,7 @@ from enum import EnumMeta
 from types import CellType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.wire.namespace import REGISTRY
+from klyng_mp.wire.namespace import NAMESPACES, REGISTRY
 from klyng_mp.wire.references import load_code
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ __all__ = [
     "make_member",
     "make_property",
     "make_type_variable",
+    "set_attributes",
 ]
 
 # What a class has because it is one, or what its skeleton has already.
@@ -64,7 +65,7 @@ def get_constant(module: str, name: str) -> Any:
 
 def get_namespace(number: int) -> ModuleType:
     """Return the module that stands for another process's ``__main__``."""
-    return REGISTRY.namespace(number)
+    return NAMESPACES.module(number)
 
 
 # Functions
@@ -91,7 +92,7 @@ def make_function(
         cells: its closure, or how many empty cells that takes.
     """
     if isinstance(where, int):
-        variables = vars(REGISTRY.namespace(where))
+        variables = vars(NAMESPACES.module(where))
     elif isinstance(where, str):
         variables = vars(importlib.import_module(where))
     else:
@@ -134,7 +135,7 @@ def cell_of(function: FunctionType, index: int) -> CellType:
     return function.__closure__[index]
 
 
-def make_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:  # noqa: FBT001
+def make_lru_cache(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
     """Return a function with a cache of its own, empty."""
     return functools.lru_cache(maxsize, typed)(function)
 
@@ -155,19 +156,17 @@ def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, A
 
 
 def _make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    if issubclass(meta, EnumMeta):
-        # Its __new__ would make the members anew; they are filled in with the other attributes.
+    if issubclass(meta, EnumMeta) or meta.__module__ == "typing":
+        # An enum's members, a protocol's and a typed dict's marks are filled in with the other attributes.
         cls: type = type.__new__(meta, name, bases, body)
         if issubclass(meta, ABCMeta):
-            _abc._abc_init(cls)  # type: ignore[attr-defined]  # noqa: SLF001 - what ABCMeta.__new__ does besides
+            _abc._abc_init(cls)  # noqa: SLF001 - what ABCMeta.__new__ does besides
         return cls
     # Of the metaclasses that came by value, what __new__ and __init__ did is in the state.
     native = next(candidate for candidate in meta.__mro__ if REGISTRY.find(candidate) is None)
-    if native is meta and native not in (type, ABCMeta):
-        made: type = meta(name, bases, body)
-        return made
-    new: Callable[..., type] = native.__new__
-    return new(meta, name, bases, body)
+    make: Any = native if native is meta and native not in (type, ABCMeta) else functools.partial(native.__new__, meta)
+    made: type = make(name, bases, body)
+    return made
 
 
 def _own_hooks(bases: tuple[type, ...]) -> dict[type, Any]:
@@ -188,23 +187,42 @@ def is_own_attribute(cls: type, name: str, value: object) -> bool:
     return True
 
 
-def fill_class(cls: type, state: tuple[dict[str, Any], tuple[type, ...]]) -> None:
-    """Give a class its attributes, and take away those it has no more.
+def set_attributes(cls: type, attributes: dict[str, Any]) -> frozenset[str]:
+    """Give a class attributes, and return their names.
 
-    By ``type``'s own methods: a metaclass's ``__setattr__`` has seen the attributes already, and Enum's refuses them.
+    By ``type``'s own method: a metaclass's ``__setattr__`` has seen the attributes already, and Enum's refuses them.
     """
-    attributes, registered = state
-    for name in [name for name, value in vars(cls).items() if is_own_attribute(cls, name, value)]:
-        if name not in attributes and name != "__doc__":
-            type.__delattr__(cls, name)
     for name, value in attributes.items():
         type.__setattr__(cls, name, value)
+    return frozenset(attributes)
+
+
+def fill_class(cls: type, state: tuple[frozenset[str], dict[str, Any], tuple[type, ...]]) -> None:
+    """Give a class its attributes, and take away those it has no more.
+
+    Args:
+        cls: the class.
+        state: the names of the attributes that it has already, since making the others may have called its
+            methods; the other attributes; the virtual subclasses, if it is abstract.
+    """
+    early, attributes, registered = state
+    if "_value2member_map_" in attributes:
+        # What a Flag has combined here is not forgotten.
+        members = vars(cls).get("_value2member_map_", {})
+        attributes["_value2member_map_"] = {**members, **attributes["_value2member_map_"]}
+    set_attributes(cls, attributes)
+    for name in [name for name, value in vars(cls).items() if is_own_attribute(cls, name, value)]:
+        if name not in attributes and name not in early and name != "__doc__":
+            type.__delattr__(cls, name)
     for other in registered:
         cls.register(other)  # type: ignore[attr-defined]
 
 
-def make_member(cls: type, data: type, arguments: tuple[Any, ...]) -> Any:
-    """Return a member of an enum that is being built, without its attributes."""
+def make_member(cls: type, name: str, data: type, arguments: tuple[Any, ...]) -> Any:
+    """Return a member of an enum, without its attributes; the same one if the enum is only being changed."""
+    member = vars(cls).get("_member_map_", {}).get(name)
+    if member is not None:
+        return member
     new: Callable[..., Any] = data.__new__
     return new(cls, *arguments)
 

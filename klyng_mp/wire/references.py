@@ -23,9 +23,7 @@ _EXTENDED_ARG = opmap["EXTENDED_ARG"]
 _LOAD_GLOBAL = opmap["LOAD_GLOBAL"]
 # STORE_GLOBAL is missing on purpose: a function that only assigns a global does not need its value.
 _BY_NAME = frozenset(
-    opmap[name]
-    for name in ("DELETE_GLOBAL", "DELETE_NAME", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-    if name in opmap
+    opmap[name] for name in ("DELETE_GLOBAL", "DELETE_NAME", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS") if name in opmap
 )
 
 

@@ -31,7 +31,7 @@ def test_the_text_has_every_fact(report):
     for word in ("klyng_mp", "Python", "kernel", "usable CPUs", "memory", "RLIMIT_NPROC", "/dev/shm", "transports"):
         assert any(line.startswith(word) for line in text.splitlines()), word
     assert "native core      not built" in text
-    assert "two ranks        work: started in 10.0 ms" in text
+    assert "two ranks        work: started and answered in 10.0 ms" in text
     assert "problem:" not in text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -203,6 +204,17 @@ def test_doctor_as_json(command):
     assert report["problems"] == []
     assert report["trial"]["works"]
     assert done.returncode == 0
+
+
+def test_doctor_into_a_closed_pipe(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        words = [sys.executable, "-m", "klyng_mp", "doctor"]
+        done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_running_imports_only_what_it_needs(run_python, tmp_path):

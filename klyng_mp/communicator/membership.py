@@ -1,0 +1,174 @@
+"""An endpoint's place among others: its transport, its peers, and the runs that it takes part in.
+
+Layer: communicator.
+
+Invariants: what a peer sent before its end is in the mailbox before its end is told; a message for a
+former occupant of this place, or for a run that is over, is dropped and counted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from klyng_mp.communicator.lifecycle import Lifecycle
+from klyng_mp.communicator.peers import Peers
+from klyng_mp.errors import ClosedError
+from klyng_mp.wire.frames import Message, is_collective
+from klyng_mp.wire.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.transports.contract import Transport
+
+__all__ = ["EndpointStatistics", "Membership"]
+
+
+class EndpointStatistics(NamedTuple):
+    """What an endpoint has done and holds; bytes are those on the wire."""
+
+    messages_sent: int
+    messages_received: int
+    bytes_sent: int
+    bytes_received: int
+    connections: int
+    dropped: int
+    waiting: int
+
+
+class Membership(Lifecycle):
+    """What lies under an endpoint's messages: who else is there. It is the transport's sink.
+
+    Args:
+        number: its own; the rank, where a World has one communicator.
+        incarnation: which occupant of the place it is; messages for another one are dropped.
+
+    Attributes:
+        mailbox: what has arrived; use it with the lock held.
+        incarnations: of the peers that are known, by number; what is sent to them carries it.
+        on_lost: called, with the lock held, when a peer's connection has ended; the owner finds out why, and
+            calls `mark_lost` or `mark_present`; until then, calls that depend on the peer wait. Without
+            it the connection's own reason is taken at once.
+    """
+
+    def __init__(self, number: int, *, incarnation: int = 0) -> None:
+        super().__init__(number)
+        self.incarnation = incarnation
+        self.mailbox = Mailbox()
+        self.on_lost: Callable[[int, str], None] | None = None
+        self._peers = Peers(number)
+        self.incarnations = self._peers.incarnations
+        self._transport: Transport | None = None
+        self._sent: dict[int, int] = {}
+        self._lowest = 0
+        self._dropped = 0
+
+    def use(self, transport: Transport) -> None:
+        """Reach all peers by this transport."""
+        self._transport = transport
+
+    def flush(self, deadline: Deadline) -> None:
+        """Wait until nothing is queued for any peer that is not lost."""
+        transport = self._transport
+        if transport is not None:
+            self.wait(lambda: not transport.pending(), deadline, "flush()")
+
+    def mark_present(self, peer: int, incarnation: int) -> None:
+        """Take note of who occupies the peer's place; a former occupant's connection is closed."""
+        with self._room.lock:
+            if self._peers.is_present(peer, incarnation):
+                return
+            if peer in self.incarnations:
+                self._part_from(peer)
+            self._peers.welcome(peer, incarnation)
+            self._room.notify()
+
+    def mark_lost(self, peer: int, reason: str, *, incarnation: int | None = None, orderly: bool = False) -> None:
+        """Let every call that depends on the peer raise PeerLostError, once what it sent is received.
+
+        Args:
+            peer: its number.
+            reason: a phrase for the error: "was killed by SIGKILL".
+            incarnation: of the occupant that is meant; nothing is done if the place has another by now.
+            orderly: it came to its end as it should, so what is sent to it is accepted and forgotten.
+        """
+        with self._room.lock:
+            if not self._peers.is_former(peer, incarnation):
+                self._peers.bury(peer, reason, orderly=orderly)
+                self._part_from(peer)
+                self._room.notify()
+
+    def begin_run(self, context_low: int) -> list[Message]:
+        """Resume, count afresh, and forget for good what belongs to contexts below ``context_low``.
+
+        Returns:
+            The forgotten messages, in the order of arrival.
+        """
+        with self._room.lock:
+            self.resume()
+            self._lowest = max(self._lowest, context_low)
+            self._sent.clear()
+            forgotten = self.mailbox.drop_below(context_low)
+            self._room.notify()
+            return forgotten
+
+    def sent_counts(self) -> dict[int, int]:
+        """Return how many messages of users (not of collectives) went to whom since `begin_run`."""
+        with self._room.lock:
+            return dict(self._sent)
+
+    def unreceived(self, low: int, high: int) -> list[Message]:
+        """Return users' messages with low <= context < high that nobody has received, in the order of arrival."""
+        with self._room.lock:
+            return [message for message in self.mailbox.waiting(low, high) if not is_collective(message.context)]
+
+    def statistics(self) -> EndpointStatistics:
+        """Return what it has done so far and what it holds."""
+        with self._room.lock:
+            moved = (0, 0, 0, 0, 0) if self._transport is None else self._transport.statistics()
+            return EndpointStatistics(*moved, self._dropped + self.mailbox.dropped, len(self.mailbox))
+
+    def abandon(self) -> None:
+        """See `Lifecycle.abandon`."""
+        super().abandon()
+        if self._transport is not None:
+            self._transport.abandon()
+
+    # -- for the transport
+
+    def deliver(self, peer: int, message: Message) -> None:
+        """See `Sink.deliver`."""
+        del peer
+        if message.incarnation != self.incarnation:
+            self._dropped += 1
+            return
+        self.mailbox.deliver(message)
+
+    def lost(self, peer: int, reason: str) -> None:
+        """See `Sink.lost`."""
+        if peer in self._peers.lost:
+            return
+        if self.on_lost is None:
+            self.mark_lost(peer, reason)
+            return
+        self._peers.suspect(peer)
+        self.on_lost(peer, reason)
+
+    # -- inside, with the lock held
+
+    def _admit(self, context: int, doing: str) -> None:
+        if self._refusal is not None:
+            raise self._refusal(doing)
+        if context < self._lowest and context:
+            raise ClosedError(f"this communicator belongs to a run that has ended, so {doing} cannot be done")
+
+    def _part_from(self, peer: int) -> None:
+        """Take in what the peer sent last, then close its connection."""
+        if self._transport is not None:
+            self._transport.drain(peer)
+            self._transport.disconnect(peer)
+
+    def _disconnect(self) -> None:
+        if self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,38 @@
+"""The words that drivers, supervisors and ranks say to each other about runs.
+
+Layer: launch; data only.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CLOSE", "GRACE_SECONDS", "LOG", "UNRECEIVED", "Cause"]
+
+CLOSE, LOG, UNRECEIVED = "close", "log", "unreceived"  # tags in the context CONTROL, beside the numbers of runs
+GRACE_SECONDS = 0.5  # for the ``finally`` clauses of ranks whose run has failed
+
+
+class Cause:
+    """Why a run ends early.
+
+    Attributes:
+        kind: "failed" (a rank raised), "died" (its process ended), "stillborn" (before it could begin, so
+            that another would not either), "exited" (it called sys.exit), or the owner's own wish
+            ("cancelled", "interrupted", "timeout").
+        rank: whose fault it was, or None.
+        detail: the exception's summary, or a phrase.
+        text: its traceback, or the last lines of its stderr.
+        exitcode: of a rank that died or exited.
+    """
+
+    __slots__ = ("detail", "exitcode", "kind", "rank", "text")
+
+    def __init__(self, kind: str, rank: int | None, detail: str, text: str = "", exitcode: int = 0) -> None:
+        self.kind = kind
+        self.rank = rank
+        self.detail = detail
+        self.text = text
+        self.exitcode = exitcode
+
+    def phrase(self) -> str:
+        """Return what the other ranks are told, to follow "rank N"."""
+        return f"failed ({self.detail})" if self.kind == "failed" else self.detail

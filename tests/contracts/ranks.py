@@ -1,0 +1,143 @@
+"""Ranks for the contract suites: endpoints joined by a transport, one thread each."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from contextlib import contextmanager
+from itertools import combinations
+
+from klyng_mp.communicator.communicator import Communicator
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.transports.memory import MemoryHub, MemoryTransport
+from klyng_mp.transports.stream import StreamTransport
+from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.frames import make_context
+
+FACTOR = float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
+LIMIT = 30 * FACTOR  # seconds; nothing here takes so long unless it hangs
+
+
+class Ranks:
+    """As many endpoints as asked for, all connected, with a communicator each."""
+
+    def __init__(self, size, join):
+        self.endpoints = [Endpoint(number) for number in range(size)]
+        join(self.endpoints)
+        for one in self.endpoints:
+            for other in self.endpoints:
+                if one is not other:
+                    one.mark_present(other.number, 0)
+        codec = Codec(main_by_reference=True)
+        self.comms = [
+            Communicator(endpoint, codec, context=make_context(1), rank=endpoint.number, members=range(size))
+            for endpoint in self.endpoints
+        ]
+
+    def run(self, *functions):
+        """Call one function for all ranks, or one for each, with its communicator; return the results by rank."""
+        chosen = functions if len(functions) > 1 else functions * len(self.comms)
+        return together([lambda f=f, c=c: f(c) for f, c in zip(chosen, self.comms, strict=True)], self.stop)
+
+    def stop(self):
+        for endpoint in self.endpoints:
+            endpoint.close()
+
+
+def together(calls, stop=lambda: None):
+    """Make all calls at once, each in a thread; return their results or raise the first error."""
+    results, errors = [None] * len(calls), []
+
+    def body(index):
+        try:
+            results[index] = calls[index]()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=body, args=(index,), daemon=True) for index in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    hanging = [thread for thread in threads if thread.join(LIMIT) or thread.is_alive()]
+    if hanging:
+        stop()
+        raise AssertionError(f"{len(hanging)} of {len(calls)} hang; errors of others: {errors}")
+    if errors:
+        raise errors[0]
+    return results
+
+
+class Background:
+    """One call in a thread of its own."""
+
+    def __init__(self, call):
+        self._outcome = []
+        self._thread = threading.Thread(target=self._body, args=(call,), daemon=True)
+        self._thread.start()
+
+    def _body(self, call):
+        try:
+            self._outcome.append((call(), None))
+        except BaseException as error:
+            self._outcome.append((None, error))
+
+    def result(self):
+        self._thread.join(LIMIT)
+        assert self._outcome, "it hangs"
+        value, error = self._outcome[0]
+        if error is not None:
+            raise error
+        return value
+
+
+def by_memory(endpoints):
+    hub = MemoryHub()
+    for endpoint in endpoints:
+        endpoint.use(MemoryTransport(endpoint, endpoint.poller, hub=hub, number=endpoint.number))
+
+
+def by_stream(endpoints):
+    transports = []
+    for endpoint in endpoints:
+        transport = StreamTransport(endpoint, endpoint.poller, connect=lambda _: None)
+        endpoint.use(transport)
+        transports.append(transport)
+    for one, other in combinations(range(len(endpoints)), 2):
+        first, second = socket.socketpair()
+        transports[one].adopt(other, first)
+        transports[other].adopt(one, second)
+
+
+JOINS = {"memory": by_memory, "stream": by_stream}
+
+
+@contextmanager
+def ranks(size, transport="stream"):
+    """Give `Ranks` that are closed in the end."""
+    made = Ranks(size, JOINS[transport])
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+def when_waiting(endpoint, count=1):
+    """Return an event that is set once ``count`` threads are about to wait in the endpoint."""
+    room = endpoint._room
+    waiting = threading.Event()
+    poll, sleep = room._poll, room._sleep
+
+    def note():
+        if len(room._waiters) >= count:
+            waiting.set()
+
+    def spy_poll(waiter, left):
+        note()
+        return poll(waiter, left)
+
+    def spy_sleep(waiter, left):
+        note()
+        return sleep(waiter, left)
+
+    room._poll, room._sleep = spy_poll, spy_sleep
+    return waiting

@@ -1,0 +1,204 @@
+"""The mailbox against a list that does the same slowly, and its own promises."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from klyng_mp.wire.frames import Message, make_context
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, Mailbox, Receive
+
+RUN1, RUN1_COLLECTIVE, RUN2 = make_context(1), make_context(1, collective=True), make_context(2)
+CONTEXTS = st.sampled_from([0, RUN1, RUN1_COLLECTIVE, RUN2])
+SOURCES = st.integers(0, 2)
+TAGS = st.sampled_from([0, 1, "a", "0"])
+
+
+def message(context=RUN1, source=0, tag=0, head=b""):
+    return Message(context, source, tag, 0, 0, head, ())
+
+
+class Against(RuleBasedStateMachine):
+    """Every operation on a mailbox and on a plain list; both must agree at every step."""
+
+    receives = Bundle("receives")
+
+    def __init__(self):
+        super().__init__()
+        self.mailbox = Mailbox()
+        self.stored = []
+        self.posted = []
+        self.matched = {}
+        self.withdrawn = set()
+        self.lowest = 0
+        self.dropped = 0
+        self.taken = {}
+
+    @staticmethod
+    def accepts(context, source, tag, message):
+        return (
+            context == message.context
+            and source in (ANY_SOURCE, message.source)
+            and (tag == ANY_TAG or tag == message.tag)
+        )
+
+    def first(self, context, source, tag):
+        return next((one for one in self.stored if self.accepts(context, source, tag, one)), None)
+
+    def count(self, message):
+        self.taken[message.context] = self.taken.get(message.context, 0) + 1
+
+    @rule(context=CONTEXTS, source=SOURCES, tag=TAGS)
+    def deliver(self, context, source, tag):
+        one = message(context, source, tag)
+        self.mailbox.deliver(one)
+        if 0 < context < self.lowest:
+            self.dropped += 1
+            return
+        for receive in self.posted:
+            if self.accepts(receive.context, receive.source, receive.tag, one):
+                self.posted.remove(receive)
+                self.matched[receive] = one
+                self.count(one)
+                return
+        self.stored.append(one)
+
+    @rule(context=CONTEXTS, source=SOURCES | st.just(ANY_SOURCE), tag=TAGS | st.just(ANY_TAG))
+    def take(self, context, source, tag):
+        expected = self.first(context, source, tag)
+        assert self.mailbox.peek(context, source, tag) is expected
+        assert self.mailbox.take(context, source, tag) is expected
+        if expected is not None:
+            self.stored.remove(expected)
+            self.count(expected)
+
+    @rule(context=CONTEXTS, source=SOURCES | st.just(ANY_SOURCE), tag=TAGS | st.just(ANY_TAG))
+    def take_and_restore(self, context, source, tag):
+        taken = self.mailbox.take(context, source, tag)
+        assert taken is self.first(context, source, tag)
+        if taken is not None:
+            self.mailbox.restore(taken)
+
+    @rule(target=receives, context=CONTEXTS, source=SOURCES | st.just(ANY_SOURCE), tag=TAGS | st.just(ANY_TAG))
+    def post(self, context, source, tag):
+        receive = Receive(context, source, tag)
+        self.mailbox.post(receive)
+        expected = self.first(context, source, tag)
+        if 0 < context < self.lowest:
+            self.withdrawn.add(receive)
+        elif expected is not None:
+            self.stored.remove(expected)
+            self.matched[receive] = expected
+            self.count(expected)
+        else:
+            self.posted.append(receive)
+        return receive
+
+    @rule(receive=receives)
+    def withdraw(self, receive):
+        assert self.mailbox.withdraw(receive) == (receive in self.posted)
+        if receive in self.posted:
+            self.posted.remove(receive)
+            self.withdrawn.add(receive)
+
+    @rule(context=st.sampled_from([RUN1, RUN1_COLLECTIVE, RUN2]))
+    def drop_below(self, context):
+        gone = [one for one in self.stored if 0 < one.context < context]
+        assert self.mailbox.drop_below(context) == gone
+        self.stored = [one for one in self.stored if one not in gone]
+        for receive in [one for one in self.posted if 0 < one.context < context]:
+            self.posted.remove(receive)
+            self.withdrawn.add(receive)
+        self.taken = {key: count for key, count in self.taken.items() if not 0 < key < context}
+        self.lowest = max(self.lowest, context)
+
+    @rule(low=CONTEXTS, high=CONTEXTS)
+    def waiting(self, low, high):
+        assert self.mailbox.waiting(low, high) == [one for one in self.stored if low <= one.context < high]
+
+    @invariant()
+    def agree(self):
+        assert len(self.mailbox) == len(self.stored)
+        assert self.mailbox.dropped == self.dropped
+        assert self.mailbox.taken(1) == self.taken.get(RUN1, 0)
+        assert self.mailbox.taken(2) == self.taken.get(RUN2, 0)
+        assert all(receive.message is one and receive.done for receive, one in self.matched.items())
+        assert all(receive.message is None and not receive.done for receive in self.posted)
+        assert all(receive.withdrawn for receive in self.withdrawn)
+
+
+Against.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAgainstAList = Against.TestCase
+
+
+def test_one_senders_messages_keep_their_order():
+    mailbox = Mailbox()
+    for number in range(100):
+        mailbox.deliver(message(source=number % 3, tag=number % 2, head=b"%d" % number))
+    assert [mailbox.take(RUN1, 0, ANY_TAG).head for _ in range(34)] == [b"%d" % n for n in range(0, 100, 3)]
+    rest = [mailbox.take(RUN1, ANY_SOURCE, ANY_TAG).head for _ in range(66)]
+    assert rest == [b"%d" % n for n in range(100) if n % 3]
+
+
+def test_a_word_and_a_number_are_different_tags():
+    mailbox = Mailbox()
+    mailbox.deliver(message(tag="1"))
+    assert mailbox.take(RUN1, 0, 1) is None
+    assert mailbox.take(RUN1, 0, "1") is not None
+
+
+def test_posted_receives_match_in_the_order_of_posting():
+    mailbox = Mailbox()
+    wanted = [(ANY_SOURCE, 5), (0, ANY_TAG), (0, 5), (ANY_SOURCE, ANY_TAG), (0, 5)]
+    receives = [Receive(RUN1, *one) for one in wanted]
+    for receive in receives:
+        mailbox.post(receive)
+    for number in range(5):
+        mailbox.deliver(message(tag=5, head=b"%d" % number))
+    assert [receive.message.head for receive in receives] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def seconds(action, times):
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(times):
+            action()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@pytest.mark.parametrize("kind", ["messages", "receives"])
+def test_exact_matches_cost_the_same_with_100_000_others(kind):
+    empty, full = Mailbox(), Mailbox()
+    for number in range(100_000):
+        if kind == "messages":
+            full.deliver(message(source=number % 50, tag=number))
+        else:
+            full.post(Receive(RUN1, number % 50, number))
+
+    def exchange(mailbox):
+        mailbox.deliver(message(source=99, tag="here"))
+        assert mailbox.take(RUN1, 99, "here") is not None
+        receive = Receive(RUN1, 99, "here")
+        mailbox.post(receive)
+        mailbox.deliver(message(source=99, tag="here"))
+        assert receive.done
+
+    assert seconds(lambda: exchange(full), 500) < 20 * seconds(lambda: exchange(empty), 500)
+
+
+def test_withdrawing_leaves_nothing_behind():
+    mailbox = Mailbox()
+    for _ in range(3):
+        receives = [Receive(RUN1, 0, number % 7) for number in range(1000)]
+        for receive in receives:
+            mailbox.post(receive)
+        for receive in reversed(receives):
+            assert mailbox.withdraw(receive)
+    mailbox.deliver(message(tag=3))
+    assert len(mailbox) == 1
