@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -109,6 +110,11 @@ def pass_gate(folder):
     with open(Path(folder) / f"gate{mp.rank()}") as gate:
         gate.read()
     return mp.rank()
+
+
+def write_gate(folder, data):
+    with open(Path(folder) / f"gate{mp.rank()}", "w") as gate:
+        gate.write(str(len(data)))
 
 
 def never_return(folder=None):
@@ -260,6 +266,47 @@ def kill_neighbour():
         never_return()
     if mp.rank() == 0:
         os.kill(mp.recv(source=1), signal.SIGKILL)
+    mp.recv(source=1)
+
+
+def die_if(gone):
+    """Let some ranks die at about the same time, the others wait for one of them."""
+    mp.comm().barrier()
+    if mp.rank() in gone:
+        die("SIGKILL")
+    mp.recv(source=gone[0])
+
+
+def fail_in_turn():
+    """Rank 2 fails first; rank 1 has another reason to fail, once it hears of that."""
+    if mp.rank() == 2:
+        raise ValueError("first")
+    try:
+        mp.recv(source=2)
+    except mp.PeerLostError:
+        raise LookupError("second") from None
+
+
+def fail_or_die():
+    mp.comm().barrier()
+    if mp.rank() == 0:
+        raise ValueError("failed")
+    die("SIGKILL")
+
+
+def start_child(folder):
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    with open(Path(folder) / f"gate{mp.rank()}", "w") as gate:
+        gate.write(str(child.pid))
+    never_return()
+
+
+def leave_child_and_die(folder):
+    if mp.rank() == 1:
+        words = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+        child = subprocess.Popen(words, start_new_session=True)
+        (Path(folder) / "child").write_text(str(child.pid))
+        os._exit(5)
     mp.recv(source=1)
 
 

@@ -47,7 +47,9 @@ def test_a_run_has_its_results_by_rank_for_as_long_as_one_asks(world):
     assert run.result() == [0, 1, 2]
     assert run.done()
     assert not run.cancel()
-    assert world.start(rankwork.rank).number == run.number + 1
+    following = world.start(rankwork.rank)
+    assert following.result() == [0, 1, 2]
+    assert following.number == run.number + 1
 
 
 def test_done_turns_true_without_anyone_waiting(world, tmp_path):

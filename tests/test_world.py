@@ -18,7 +18,6 @@ import rankwork
 import klyng_mp as mp
 
 METHODS = ["zygote", "fork", "spawn", "forkserver"]
-LONGEST = [1, 2, 3]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -319,6 +318,30 @@ def test_leaving_the_with_block_waits_for_a_started_run(tmp_path):
         opener.start()
     opener.join()
     assert run.result() == [0, 1]
+
+
+def test_a_failure_that_was_told_is_not_told_again_at_the_end():
+    with mp.World(2) as world:
+        with pytest.raises(mp.RankFailedError):
+            world.run(rankwork.raise_in, 1)
+        with pytest.raises(mp.RankDiedError):
+            world.run(rankwork.die_in, 1, "SIGKILL")
+        run = world.start(rankwork.block)
+        run.cancel()
+
+
+def test_a_failure_that_nobody_asked_for_is_told_at_the_end():
+    with pytest.raises(mp.RankFailedError, match="rank 1"), mp.World(2) as world:
+        world.start(rankwork.raise_in, 1)
+
+
+def test_a_started_run_needs_nobody_who_waits_for_it(tmp_path):
+    programs.make_gates(tmp_path, 2)
+    with mp.World(2) as world:
+        run = world.start(rankwork.write_gate, tmp_path, bytes(20_000_000))
+        for number in range(2):
+            assert programs.read_gate(tmp_path, number) == "20000000"
+        assert run.result() == [None, None]
 
 
 # -- late messages ---------------------------------------------------------------------------------------

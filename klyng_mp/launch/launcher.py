@@ -1,96 +1,140 @@
-"""How a rank's process is made: the contract of a launcher, and the two that exist here.
+"""How a rank's process is made: the contract of a launcher, and the ones that exist here.
 
-Layer: launch. A launcher turns a Place into a running process and returns its id; it supervises
+Layer: launch. A launcher makes a *body*, a process that waits to be told its place; it supervises
 nothing. To add one, write a class with ``launch`` and a row where launchers are chosen (zygote.py).
 """
 
 from __future__ import annotations
 
 import os
-import pickle
+import select
 import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from klyng_mp.launch.surroundings import adopt
+from klyng_mp.launch.channel import Channel
+from klyng_mp.launch.surroundings import BodyEnds, adopt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.launch.spec import RankSpec
 
-__all__ = ["ForkLauncher", "Launcher", "Place", "SpawnLauncher", "interpreter_command"]
+__all__ = ["Body", "ForkLauncher", "Launcher", "SpareLauncher", "SpawnLauncher", "interpreter_command"]
 
 
-class Place:
-    """One rank's place in a World, and the descriptors that its process starts with.
+class Body:
+    """A process that has been made to be a rank, and the supervisor's ends of what ties the two.
 
     Attributes:
-        spec: its surroundings.
-        rank, incarnation: which place, and the how-manieth occupant of it.
-        incarnations: the occupants of the other places that are not the first.
-        channel: to the supervisor (seqpacket).
-        leash: a pipe whose other end only the supervisor holds: its end is the end of the rank.
-        streams: standard input, output and error.
-        driver: stream socket to the driver, or None where there is none.
+        pid, pidfd: the process, which is a child of this one.
+        channel: over which it is told its place, and all else.
+        leash: a pipe's end that only the supervisor holds: closing it ends the process.
+        stdout, stderr: the reading ends of what it prints.
+        knows_spec: whether it was forked from a process that had adopted the spec.
     """
 
-    __slots__ = ("channel", "driver", "incarnation", "incarnations", "leash", "rank", "spec", "streams")
+    __slots__ = ("channel", "knows_spec", "leash", "pid", "pidfd", "stderr", "stdout")
 
-    def __init__(self, spec: RankSpec, rank: int, incarnation: int) -> None:
-        self.spec = spec
-        self.rank = rank
-        self.incarnation = incarnation
-        self.incarnations: dict[int, int] = {}
-        self.channel = -1
-        self.leash = -1
-        self.streams = (-1, -1, -1)
-        self.driver: int | None = None
+    def __init__(self, start: Callable[[BodyEnds], int], *, knows_spec: bool) -> None:
+        self.channel, channel_end = Channel.pair()
+        leash_end, self.leash = os.pipe()
+        self.stdout, stdout_end = os.pipe()
+        self.stderr, stderr_end = os.pipe()
+        self.knows_spec = knows_spec
+        with channel_end:
+            self.pid = start(BodyEnds(channel_end.fileno(), leash_end, stdout_end, stderr_end))
+        for fd in (leash_end, stdout_end, stderr_end):
+            os.close(fd)
+        self.pidfd = os.pidfd_open(self.pid)
 
-    def fds(self) -> list[int]:
-        """Return all its descriptors."""
-        return [self.channel, self.leash, *self.streams, *(() if self.driver is None else (self.driver,))]
+    def alive(self) -> bool:
+        """Tell whether the process still runs."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    def dismiss(self) -> None:
+        """End a process that got no place, and wait for its end."""
+        self.channel.close()
+        for fd in (self.leash, self.stdout, self.stderr, self.pidfd):
+            os.close(fd)
+        os.waitpid(self.pid, 0)
 
 
 class Launcher(Protocol):
-    """Makes processes of ranks."""
+    """Makes bodies for ranks."""
 
-    def launch(self, place: Place) -> int:
-        """Start the process of ``place`` and return its id; the caller closes its copies of the descriptors."""
+    def launch(self, spec: RankSpec) -> Body:
+        """Return a body that waits for its place among the ranks of ``spec``."""
 
 
 class ForkLauncher:
-    """Forks the calling process; the child runs ``body(place)`` and nothing else."""
+    """Forks the calling process; the child runs ``main(ends, keep)`` and nothing else."""
 
-    def __init__(self, body: Callable[[Place], NoReturn]) -> None:
-        self._body = body
+    def __init__(self, main: Callable[[BodyEnds, set[int]], NoReturn]) -> None:
+        self._main = main
 
-    def launch(self, place: Place) -> int:
+    def launch(self, spec: RankSpec) -> Body:
         """Fork; in the child this never returns."""
-        adopt(place.spec)
+        adopt(spec)
+        return Body(lambda ends: self._fork(ends, spec.inherited_fds), knows_spec=True)
+
+    def _fork(self, ends: BodyEnds, keep: set[int]) -> int:
         pid = os.fork()
         if pid == 0:
             try:
-                self._body(place)
+                self._main(ends, keep)
             except BaseException:  # noqa: BLE001 - the last frame of this process: nobody else can tell of it
                 sys.excepthook(*sys.exc_info())
             finally:
-                os._exit(70)  # the body ends its process itself; this is for when it could not
+                os._exit(70)  # main ends its process itself; this is for when it could not
         return pid
+
+
+class SpareLauncher(ForkLauncher):
+    """Forks, too, but ahead of time, so that a World that starts soon after another finds its ranks made."""
+
+    def __init__(self, main: Callable[[BodyEnds, set[int]], NoReturn]) -> None:
+        super().__init__(main)
+        self._spares: list[Body] = []
+
+    def launch(self, spec: RankSpec) -> Body:
+        """Return a spare body, or fork one."""
+        while self._spares:
+            body = self._spares.pop()
+            if body.alive():
+                return body
+            body.dismiss()
+        return super().launch(spec)
+
+    def top_up(self, count: int) -> None:
+        """Have ``count`` spares."""
+        try:
+            while len(self._spares) < count:
+                self._spares.append(Body(lambda ends: self._fork(ends, set()), knows_spec=False))
+        except OSError:
+            self.dismiss()  # the machine has no room for what nobody has asked for yet
+
+    def dismiss(self) -> None:
+        """End all spares."""
+        while self._spares:
+            self._spares.pop().dismiss()
 
 
 class SpawnLauncher:
     """Starts a fresh interpreter for each rank."""
 
-    def launch(self, place: Place) -> int:
-        """Start an interpreter that reads its place from a file without a name."""
+    def launch(self, spec: RankSpec) -> Body:
+        """Start an interpreter that is told everything over its channel."""
+        del spec
+        return Body(self._spawn, knows_spec=False)
+
+    @staticmethod
+    def _spawn(ends: BodyEnds) -> int:
         from multiprocessing.util import spawnv_passfds  # noqa: PLC0415 - only ranks by spawn need it
 
-        memfd = os.memfd_create("klyng-place", os.MFD_CLOEXEC)
-        with open(memfd, "wb") as file:
-            pickle.dump(place, file, protocol=5)
-            file.flush()
-            command = interpreter_command("klyng_mp.launch.rank", "spawned", [memfd])
-            pid: int = spawnv_passfds(os.fsencode(sys.executable), command, sorted((memfd, *place.fds())))
+        command = interpreter_command("klyng_mp.launch.rank", "spawned", list(ends))
+        pid: int = spawnv_passfds(os.fsencode(sys.executable), command, sorted(ends))
         return pid
 
 

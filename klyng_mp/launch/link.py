@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
-from klyng_mp.launch.channel import Channel
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import DRIVER, make_context
 
 if TYPE_CHECKING:
-    from klyng_mp.launch.launcher import Place
+    from klyng_mp.launch.surroundings import Place
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["RankLink"]
@@ -34,14 +33,14 @@ class RankLink:
         self.running = False
         self.aborted = 0  # runs up to this one were ended before they reached this rank
         self.endpoint = Endpoint(place.rank, incarnation=place.incarnation)
-        self._channel = Channel(socket.socket(fileno=place.channel))
+        self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
         self.endpoint.use(self._transport)
         self.endpoint.on_lost = self._lost
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
-        self.endpoint.watch(place.channel, self._hear)
+        self.endpoint.watch(place.channel.fileno(), self._hear)
         if place.driver is not None:
-            self._transport.adopt(DRIVER, socket.socket(fileno=place.driver))
+            self._transport.adopt(DRIVER, place.driver)
         self.tell("ready")
 
     def tell(self, *record: Any) -> None:

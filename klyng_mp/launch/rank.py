@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.communicator.current import set_current
@@ -20,23 +19,23 @@ from klyng_mp.launch.control import CLOSE, LOG, UNRECEIVED
 from klyng_mp.launch.link import RankLink
 from klyng_mp.launch.logs import DriverHandler, mark_records
 from klyng_mp.launch.program import format_user_traceback, summarize
-from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.launch.surroundings import BodyEnds, become_rank, end_process, flush_streams, seed_random_numbers
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message
 from klyng_mp.wire.mailbox import ANY_TAG
 from klyng_mp.wire.namespace import install_main
 
 if TYPE_CHECKING:
-    from klyng_mp.launch.launcher import Place
+    from klyng_mp.launch.surroundings import Place
 
 __all__ = ["rank_main", "spawned"]
 
 _FOREVER = Deadline(None)
 
 
-def rank_main(place: Place) -> NoReturn:
-    """Be the rank of ``place`` until its World closes."""
-    become_rank(place)
+def rank_main(ends: BodyEnds, keep: set[int]) -> NoReturn:
+    """Be a rank, whichever it is told to be, until its World closes."""
+    place = become_rank(ends, keep)
     if place.spec.preparation is not None:
         from multiprocessing.spawn import prepare  # noqa: PLC0415 - only ranks that import the main module
 
@@ -47,14 +46,11 @@ def rank_main(place: Place) -> NoReturn:
     end_process(0, server.say_goodbye)
 
 
-def spawned(place_fd: int) -> NoReturn:
-    """Be the rank whose place is in a file, in a fresh interpreter."""
-    with open(place_fd, "rb") as file:
-        file.seek(0)
-        place: Place = pickle.load(file)  # noqa: S301 - written by this job's supervisor
-    for fd in place.fds():
+def spawned(*fds: int) -> NoReturn:
+    """Be a rank in a fresh interpreter."""
+    for fd in fds:
         os.set_inheritable(fd, False)
-    rank_main(place)
+    rank_main(BodyEnds(*fds), set())
 
 
 class _Server:

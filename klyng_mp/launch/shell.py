@@ -17,14 +17,14 @@ from klyng_mp.deadline import Deadline
 from klyng_mp.errors import LaunchError, RankDiedError
 from klyng_mp.launch.channel import reserve_standard_fds
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
-from klyng_mp.launch.launcher import ForkLauncher, Place
+from klyng_mp.launch.launcher import ForkLauncher
 from klyng_mp.launch.link import RankLink
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
 from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
-from klyng_mp.launch.surroundings import become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.launch.surroundings import BodyEnds, become_rank, end_process, flush_streams, seed_random_numbers
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.wire.codec import Codec
 
@@ -65,7 +65,7 @@ class _Command(Owner):
         self._sinks = [Sink(self._loop, os.dup(fd)) for fd in (1, 2)]
         label = (lambda rank: f"[{rank}@{self._spec.host}] ") if options.label else None
         output = Output(self._loop, *self._sinks, label=label, prompt_rank=0 if os.isatty(0) else None)
-        launcher = ForkLauncher(lambda place: _program_main(place, program))
+        launcher = ForkLauncher(lambda ends, keep: _program_main(ends, keep, program))
         self._supervisor = Supervisor(self._loop, launcher, self._spec, output, self, stdin=os.dup(0), serve=False)
         self._gone = False
         self._wakeup, self._wakeup_end = socket.socketpair()
@@ -179,9 +179,9 @@ def _say(sentence: str) -> None:
     print(f"klyng-mp: {sentence}", file=sys.stderr)
 
 
-def _program_main(place: Place, program: Program) -> NoReturn:
+def _program_main(ends: BodyEnds, keep: set[int], program: Program) -> NoReturn:
     """Be a rank that runs the program once."""
-    become_rank(place)
+    place = become_rank(ends, keep)
     if place.spec.seed is not None:
         seed_random_numbers(place.spec.seed, _RUN, place.rank)
     link = RankLink(place, Codec(main_by_reference=True))

@@ -15,20 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import select
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
-from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
-from klyng_mp.launch.launcher import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from klyng_mp.launch.launcher import Launcher
+    from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.loop import Loop, Timer
     from klyng_mp.launch.output import Output
     from klyng_mp.launch.spec import RankSpec
@@ -41,17 +40,13 @@ _VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well
 class Occupant:
     """The process that fills a place, as its supervisor sees it."""
 
-    __slots__ = (
-        "channel", "ended_run", "exitcode", "incarnation", "leash", "orderly", "pid", "pidfd", "rank", "ready",
-    )  # fmt: skip
+    __slots__ = ("body", "channel", "ended_run", "exitcode", "incarnation", "orderly", "rank", "ready")
 
-    def __init__(self, rank: int, incarnation: int, channel: Channel, leash: int) -> None:
+    def __init__(self, rank: int, incarnation: int, body: Body) -> None:
         self.rank = rank
         self.incarnation = incarnation
-        self.channel = channel
-        self.leash = leash
-        self.pid = -1
-        self.pidfd = -1
+        self.body = body
+        self.channel = body.channel
         self.ended_run = 0
         self.ready = False  # it has reached its own main
         self.orderly = False  # it has said goodbye
@@ -94,6 +89,8 @@ class Supervisor:
         self._output = output
         self._owner = owner
         self._stdin = stdin
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._packed_spec = pickle.dumps(spec, protocol=5)
         self._serve = serve  # ranks serve a driver, run after run, and are replaced when they die
         self._closing = False
         self._timer: Timer | None = None
@@ -122,42 +119,32 @@ class Supervisor:
             ours.close()
 
     def _launch(self, rank: int, incarnation: int) -> tuple[Occupant, list[socket.socket]]:
-        channel, channel_socket = Channel.pair()
-        leash, leash_end = os.pipe()
-        out, out_end = os.pipe()
-        err, err_end = os.pipe()
-        place = Place(self._spec, rank, incarnation)
-        place.incarnations = {who.rank: who.incarnation for who in self.occupants.values() if who.incarnation > 1}
-        place.channel = channel_socket.fileno()
-        place.leash = leash
-        place.streams = (self._stdin if rank == 0 else os.open(os.devnull, os.O_RDONLY), out_end, err_end)
+        body = self._launcher.launch(self._spec)
+        occupant = Occupant(rank, incarnation, body)
+        incarnations = {who.rank: who.incarnation for who in self.occupants.values() if who.incarnation > 1}
+        spec = None if body.knows_spec else self._packed_spec
         driver = list(socket.socketpair()) if self._serve else []
-        if driver:
-            place.driver = driver[1].fileno()
-        occupant = Occupant(rank, incarnation, channel, leash_end)
-        occupant.pid = self._launcher.launch(place)
-        occupant.pidfd = os.pidfd_open(occupant.pid)
-        channel_socket.close()
-        for fd in (leash, out_end, err_end, *((place.streams[0],) if rank else ())):
-            os.close(fd)
-        if driver:
-            driver[1].close()
-        self._output.attach(rank, out, err)
-        self._loop.register(occupant.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant))
-        self._loop.register(channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
+        fds = [self._stdin if rank == 0 else self._nothing, *(sock.fileno() for sock in driver[1:])]
+        body.channel.send("place", spec, rank, incarnation, incarnations, fds=fds)
+        for theirs in driver[1:]:
+            theirs.close()
+        self._output.attach(rank, body.stdout, body.stderr)
+        self._loop.register(body.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant))
+        self._loop.register(body.channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
         return occupant, driver[:1]
 
     def _reap(self, occupant: Occupant) -> None:
         self._hear(occupant)  # its last words came before its end
         self._kill_group(occupant)  # while the zombie still guards the group's number
-        _, status = os.waitpid(occupant.pid, 0)
+        body = occupant.body
+        _, status = os.waitpid(body.pid, 0)
         occupant.exitcode = os.waitstatus_to_exitcode(status)
         stderr = self._output.detach(occupant.rank)
-        for fd in (occupant.pidfd, occupant.channel.fileno()):
+        for fd in (body.pidfd, body.channel.fileno()):
             self._loop.unregister(fd)
-        occupant.channel.close()
-        os.close(occupant.pidfd)
-        os.close(occupant.leash)
+        body.channel.close()
+        os.close(body.pidfd)
+        os.close(body.leash)
         self._after_end(occupant, occupant.exitcode, stderr)
 
     def _kill_group(self, occupant: Occupant) -> None:
@@ -165,7 +152,7 @@ class Supervisor:
             return  # what it left running in the background, it left on purpose
         # It may have died before it had a group, or was the last of it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(occupant.pid, signal.SIGKILL)
+            os.killpg(occupant.body.pid, signal.SIGKILL)
 
     def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
         what = describe_exitcode(exitcode)
@@ -177,6 +164,7 @@ class Supervisor:
                 self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
         self._settle()
         if not any(self._living()):
+            os.close(self._nothing)
             self._owner.all_gone()
 
     def _living(self) -> list[Occupant]:
@@ -274,9 +262,9 @@ class Supervisor:
     def signal_group(occupant: Occupant, signum: int) -> None:
         """Send a signal to a rank and what it started."""
         try:
-            os.killpg(occupant.pid, signum)
+            os.killpg(occupant.body.pid, signum)
         except (ProcessLookupError, PermissionError):
-            os.kill(occupant.pid, signum)  # it has no group of its own yet; not reaped, so the number is its
+            os.kill(occupant.body.pid, signum)  # it has no group of its own yet; not reaped, so the number is its
 
     def _settle(self) -> None:
         if self.cause is None or not all(map(self._out_of_run, self._living())):

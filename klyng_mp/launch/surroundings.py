@@ -10,21 +10,26 @@ import fcntl
 import io
 import multiprocessing
 import os
+import pickle
 import random
 import resource
 import signal
+import socket
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from klyng_mp.launch.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klyng_mp.launch.launcher import Place
     from klyng_mp.launch.spec import RankSpec
 
 __all__ = [
+    "BodyEnds",
+    "Place",
     "adopt",
     "become_rank",
     "close_all_but",
@@ -37,21 +42,81 @@ __all__ = [
 _F_SETSIG = 10  # Linux's number, the same on every architecture that Python runs on; not in module fcntl
 
 
-def become_rank(place: Place) -> None:
-    """Make this process the one that fills ``place``."""
+class BodyEnds(NamedTuple):
+    """The descriptors that a process starts with that is to be a rank.
+
+    Attributes:
+        channel: to the supervisor (seqpacket).
+        leash: a pipe whose other end only the supervisor holds: its end is the end of the rank.
+        stdout, stderr: what it prints.
+    """
+
+    channel: int
+    leash: int
+    stdout: int
+    stderr: int
+
+
+class Place:
+    """A rank's place in a World, as it is told to the body that is to fill it.
+
+    Attributes:
+        spec: its surroundings.
+        rank, incarnation: which place, and the how-manieth occupant of it.
+        incarnations: the occupants of the other places that are not the first.
+        channel: to the supervisor.
+        driver: stream socket to the driver, or None where there is none.
+    """
+
+    __slots__ = ("channel", "driver", "incarnation", "incarnations", "rank", "spec")
+
+    def __init__(self, spec: RankSpec, rank: int, incarnation: int, incarnations: dict[int, int]) -> None:
+        self.spec = spec
+        self.rank = rank
+        self.incarnation = incarnation
+        self.incarnations = incarnations
+        self.channel: Channel
+        self.driver: socket.socket | None = None
+
+
+def become_rank(ends: BodyEnds, keep: set[int]) -> Place:
+    """Cut this process loose from its parent, wait for its place, and fill it.
+
+    Args:
+        ends: what it has of its own.
+        keep: further descriptors that stay open.
+    """
     os.setsid()
-    for target, fd in enumerate(place.streams):
-        os.dup2(fd, target)
-    own = {0, 1, 2, place.channel, place.leash, *(() if place.driver is None else (place.driver,))}
-    close_all_but(own | place.spec.inherited_fds)
-    _put_on_leash(place.leash)
+    os.dup2(ends.stdout, 1)
+    os.dup2(ends.stderr, 2)
+    close_all_but({0, 1, 2, ends.channel, ends.leash} | keep)
+    _put_on_leash(ends.leash)
     _reset_signals()
     _open_streams()
+    place = _wait_for_place(Channel(socket.socket(fileno=ends.channel)))
     adopt(place.spec)
     _limit(place.spec)
     _name(place)
     if place.spec.seed is None:
         _forget_inherited_seeds()
+    return place
+
+
+def _wait_for_place(channel: Channel) -> Place:
+    try:
+        (_, packed_spec, rank, incarnation, incarnations), fds = channel.receive_now()
+    except EOFError:
+        os._exit(0)  # a spare that nobody needs
+    spec = _adopted if packed_spec is None else pickle.loads(packed_spec)  # noqa: S301 - from this job's supervisor
+    assert spec is not None  # noqa: S101 - whoever is not told it was forked by who adopted it
+    place = Place(spec, rank, incarnation, incarnations)
+    place.channel = channel
+    stdin, *driver = fds
+    os.dup2(stdin, 0)
+    os.close(stdin)
+    if driver:
+        place.driver = socket.socket(fileno=driver[0])
+    return place
 
 
 def close_all_but(keep: set[int]) -> None:
@@ -117,7 +182,8 @@ def adopt(spec: RankSpec) -> None:
     global _adopted  # noqa: PLW0603 - the surroundings are the process's, too
     if _adopted is spec:
         return
-    if spec.environment != os.environ:
+    # What was adopted before is cheaper to compare than what the process has, which is decoded anew each time.
+    if spec.environment != (os.environ if _adopted is None else _adopted.environment):
         os.environ.clear()
         os.environ.update(spec.environment)
     os.chdir(spec.cwd)

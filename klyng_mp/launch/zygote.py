@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.launch.channel import FDS_PER_RECORD, Channel
 from klyng_mp.launch.control import Cause
-from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpawnLauncher
+from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpareLauncher, SpawnLauncher
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.rank import rank_main
@@ -32,14 +32,17 @@ from klyng_mp.launch.surroundings import forget_parent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["LAUNCHERS", "serve_forked_job", "zygote_main"]
+    from klyng_mp.launch.loop import Timer
 
-LAUNCHERS: dict[str, Callable[[], Launcher]] = {
-    "zygote": lambda: ForkLauncher(rank_main),
-    "fork": lambda: ForkLauncher(rank_main),  # here the zygote is itself a fork of the driver
-    "forkserver": lambda: ForkLauncher(rank_main),
-    "spawn": SpawnLauncher,
-}
+__all__ = ["serve_forked_job", "zygote_main"]
+
+_SPARE_SECONDS = 10.0  # how long bodies are kept for a World that may come
+_SPARES_PER_CPU = 4  # so that the spares of a large World are no burden to a small machine
+
+
+def _launchers() -> dict[str, Launcher]:
+    """Return what makes ranks, by the ``method=`` of a World."""
+    return {"zygote": SpareLauncher(rank_main), "forkserver": ForkLauncher(rank_main), "spawn": SpawnLauncher()}
 
 
 def zygote_main(channel_fd: int) -> NoReturn:
@@ -69,7 +72,7 @@ def serve_forked_job(
     _allow_many_files()
     channel = Channel(socket.socket(fileno=channel_fd))
     job = _Job(loop, channel, spec, targets, label=label, on_end=loop.stop)
-    job.start(LAUNCHERS["fork"]())
+    job.start(ForkLauncher(rank_main))
     loop.run()
 
 
@@ -84,6 +87,8 @@ class _Zygote:
         self._loop = Loop()
         self._jobs: set[_Job] = set()
         self._driver_gone = False
+        self._launchers = _launchers()
+        self._dismissal: Timer | None = None
         _allow_many_files()
         self._loop.register(channel.fileno(), select.EPOLLIN, lambda _events: self._hear())
 
@@ -115,13 +120,24 @@ class _Zygote:
             stdout = outputs.pop(0) if has_stdout else None
             stderr = outputs.pop(0) if has_stderr else None
             channel, targets = Channel(socket.socket(fileno=channel_fd)), (stdin, stdout, stderr)
-            job = _Job(self._loop, channel, spec, targets, label=label, on_end=lambda: self._forget(job))
+            job = _Job(self._loop, channel, spec, targets, label=label, on_end=lambda: self._forget(job, method))
             self._jobs.add(job)
-            job.start(LAUNCHERS[method]())
+            job.start(self._launchers[method])
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: _Job, method: str) -> None:
         self._jobs.discard(job)
+        if not self._driver_gone and method == "zygote":
+            self._make_spares(job.size)
         self._stop_if_done()
+
+    def _make_spares(self, count: int) -> None:
+        """Get ready for another World like the last one, for a while."""
+        spares = self._launchers["zygote"]
+        assert isinstance(spares, SpareLauncher)  # noqa: S101 - made above
+        spares.top_up(min(count, _SPARES_PER_CPU * len(os.sched_getaffinity(0))))
+        if self._dismissal is not None:
+            self._dismissal.cancel()
+        self._dismissal = self._loop.call_later(_SPARE_SECONDS, spares.dismiss)
 
     def _stop_if_done(self) -> None:
         if self._driver_gone and not self._jobs:
@@ -172,6 +188,7 @@ class _Job(Owner):
         self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
         self._supervisor: Supervisor | None = None
         self._gone = False
+        self.size = spec.size
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
 

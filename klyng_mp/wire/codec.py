@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import CodecError
 from klyng_mp.wire.byvalue import REFUSALS
-from klyng_mp.wire.explain import Culprit, describe, find_culprit, names_in, type_name
+from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
 from klyng_mp.wire.namespace import NAMESPACES, install_main
 from klyng_mp.wire.packing import APART_BYTES, Known, Packing, body_of, keep_large, unpack
 
@@ -192,11 +192,10 @@ class Codec:
         try:
             culprit = find_culprit(obj, self._attempt, name=name, names=names)
         except Exception:  # noqa: BLE001 - an object may lie even about its class, and this error is what counts
-            culprit = Culprit(name or "the object", obj, error)
+            culprit = Culprit(name or "the object", obj, describe_error(error))
         return CodecError(
             f"{culprit.path} cannot travel to another process: it is {_article(type_name(culprit.obj))} "
-            f"({type(culprit.error).__name__}: {culprit.error}); leave it out, for instance with __getstate__, "
-            "or make it where it is used",
+            f"({culprit.reason}); leave it out, for instance with __getstate__, or make it where it is used",
             path=culprit.path,
         )
 
@@ -226,4 +225,4 @@ def _decode_error(error: Exception, code: int, head: bytes) -> CodecError:
         )
     names = names_in(head if code == _PICKLE else body_of(head)) if code in (_PICKLE, _PACKED, _RUN) else []
     held = f" (it holds {', '.join(names[:5])})" if names else ""
-    return CodecError(f"a message{held} cannot be rebuilt here: {type(error).__name__}: {error}")
+    return CodecError(f"a message{held} cannot be rebuilt here: {describe_error(error)}")

@@ -32,6 +32,7 @@ __all__ = [
     "class_of_method",
     "function_state",
     "home_of",
+    "is_shared",
     "lru_cache_arguments",
     "member_parts",
     "place_of_globals",
@@ -143,11 +144,16 @@ def place_of_globals(packing: Packing, function: FunctionType) -> int | str | An
     number = NAMESPACES.id_of(variables)
     if number is not None:
         return "__main__" if packing.main_by_reference else number
+    if is_shared(variables):
+        return variables["__name__"]
+    return packing.foreign(variables)
+
+
+def is_shared(variables: dict[str, Any]) -> bool:
+    """Tell whether globals are those of a module, which the receiver imports, and not of a namespace."""
     name = variables.get("__name__")
     module = sys.modules.get(name) if isinstance(name, str) else None
-    if module is not None and vars(module) is variables:
-        return name
-    return packing.foreign(variables)
+    return getattr(module, "__dict__", None) is variables and NAMESPACES.id_of(variables) is None
 
 
 def home_of(obj: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where in an object the part sits that cannot travel, as a path that a programmer can follow.
 
-Layer: wire; imports byvalue, references and namespace.
+Layer: wire; imports definition, references and namespace.
 
 Invariants: never raises because of the object: its ``__repr__``, ``__getstate__`` and ``__reduce__`` may do what they
 like. The search is bounded, by depth and by the number of trial pickles, and walks no circle twice.
@@ -14,13 +14,14 @@ import types
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.wire.namespace import MAIN_NAMES, NAMESPACES
+from klyng_mp.wire.definition import is_shared
+from klyng_mp.wire.namespace import MAIN_NAMES
 from klyng_mp.wire.references import study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Culprit", "describe", "find_culprit", "names_in", "type_name"]
+__all__ = ["Culprit", "describe", "describe_error", "find_culprit", "names_in", "type_name"]
 
 # Deeper paths nobody reads.
 _DEPTH_LIMIT = 40
@@ -39,7 +40,8 @@ class Culprit(NamedTuple):
 
     path: str
     obj: object
-    error: BaseException
+    reason: str
+    """The error that it makes, in words: an exception would keep every frame alive that it has gone through."""
 
 
 class _Place(NamedTuple):
@@ -76,6 +78,14 @@ def describe(obj: object) -> str:
     except Exception:  # noqa: BLE001 - a __repr__ may do anything
         return f"<{type_name(obj)} object>"
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def describe_error(error: BaseException) -> str:
+    """Return an exception's class and message; never raises."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a __str__ may do anything
+        return type_name(error)
 
 
 def names_in(pickled: bytes | memoryview) -> list[str]:
@@ -120,16 +130,16 @@ def find_culprit(
     """
     trials = 0
 
-    def failure(part: object) -> Exception | None:
+    def failure(part: object) -> str | None:
         nonlocal trials
         trials += 1
         try:
             attempt(part)
         except Exception as error:  # noqa: BLE001 - the objects' own methods may raise anything
-            return error
+            return describe_error(error)
         return None
 
-    error = failure(obj) or RuntimeError("it could not be pickled, but now it can")
+    reason = failure(obj) or "it could not be pickled, but now it can"
     place = _begin(name or _root_name(obj), obj)
     candidates = _parts(place, obj)
     if names and isinstance(obj, tuple):
@@ -142,12 +152,12 @@ def find_culprit(
             seen.add(id(part))
             found = failure(part)
             if found is not None:
-                place, obj, error = inner, part, found
+                place, obj, reason = inner, part, found
                 candidates = _parts(place, obj)
                 break
         else:
             break
-    return Culprit(str(place), obj, error)
+    return Culprit(str(place), obj, reason)
 
 
 def _root_name(obj: object) -> str:
@@ -228,7 +238,10 @@ def _parts_of_function(function: FunctionType) -> Iterator[tuple[_Place, object]
         yield _Place(parameter, f"the default of parameter {parameter!r} of function {name}", fresh=True), default
     for attribute, value in list(vars(function).items()):
         yield _Place(f"{name}.{attribute}"), value
-    if NAMESPACES.id_of(function.__globals__) is None:
+    for parameter, annotation in list(function.__annotations__.items()):
+        inner = _Place(parameter, f"the annotation of {parameter!r} of function {name}", fresh=True)
+        yield inner, annotation
+    if is_shared(function.__globals__):
         return
     for variable in study(code).globals:
         if variable in function.__globals__:

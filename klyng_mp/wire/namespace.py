@@ -203,6 +203,7 @@ class Registry:
         self._process = process
         self._namespaces = namespaces
         self._filling = False
+        self._late: list[Item] = []
         self._by_token: dict[int, Item] = {}
         self._by_id: dict[int, Item] = {}
 
@@ -290,11 +291,12 @@ class Registry:
                     if item.stage == _DECLARED:
                         self._make(item)
                 self._filling = True
+                self._late = volatile
                 for item in changed:
                     if item.stage == _MADE:
                         self._fill_first(item)
             except BaseException:
-                self._take_back(changed)
+                self.take_back(changed)
                 raise
             finally:
                 self._filling = False
@@ -306,12 +308,13 @@ class Registry:
         if item is None or obj is None:
             item = self._by_token[new.token] = Item(new.token, new.name, None, new)
             changed.append(item)
-        elif update and item.definition is not None and item.definition != new:
+            return item
+        item.updating = True
+        if update and item.definition is not None and item.definition != new:
             if item.definition.skeleton != new.skeleton:
                 _remake(obj, new.skeleton)
             item.definition = new
             item.stage = _MADE
-            item.updating = True
             item.target = obj
             changed.append(item)
             self._namespaces.bind(new.where, {new.name: obj}, replace=True)
@@ -344,10 +347,8 @@ class Registry:
     def _fill_first(self, item: Item) -> None:
         try:
             self._fill(item)
-        except Exception:
-            # The data that it shares are not there yet: refill will do it, or raise.
-            if item.definition is None or not item.definition.volatile:
-                raise
+        except Exception:  # noqa: BLE001 - code of the user's, which may need data that are not there yet
+            self._late.append(item)  # refill will do it, or raise
 
     def refill(self, items: Iterable[Item]) -> None:
         """Fill items again whose state shares objects with data that have just been assigned."""
@@ -356,8 +357,8 @@ class Registry:
                 if item.definition is not None:
                     self._fill(item)
 
-    def _take_back(self, items: Iterable[Item]) -> None:
-        # What could not be built is forgotten; what could not be changed stays. Either is tried again next time.
+    def take_back(self, items: Iterable[Item]) -> None:
+        """Forget what could not be built, and leave what could not be changed; either is tried again next time."""
         for item in items:
             if item.updating and item.definition is not None:
                 item.definition = item.definition._replace(skeleton=b"")

@@ -14,6 +14,7 @@ import io
 import pickle
 import struct
 import sys
+from contextlib import suppress
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.wire.byvalue import REFUSALS, make_pickler
 from klyng_mp.wire.definition import home_of, skeleton_of, state_of
 from klyng_mp.wire.namespace import NAMESPACES, PROCESS, REGISTRY, Definition, Item
-from klyng_mp.wire.rebuild import import_module, make_globals
+from klyng_mp.wire.rebuild import bind_global, import_module, make_globals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,17 +63,25 @@ class _Foreign:
         return make_globals, (str(self.variables.get("__name__", "?")),)
 
 
+class _Binding:
+    """Is pickled as a call that assigns a global, so that what comes after it can use it already."""
+
+    __slots__ = ("arguments",)
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bind_global, self.arguments
+
+
 def keep_large(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
     """Return a ``buffer_callback`` that puts large buffers into the list and leaves small ones in the pickle."""
 
     def callback(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            view = buffer.raw()
-        except BufferError:
-            view = memoryview(memoryview(buffer).tobytes())  # it has holes
-        else:
-            if view.nbytes < APART_BYTES:
-                return True
+        view = buffer.raw()
+        if view.nbytes < APART_BYTES:
+            return True
         buffers.append(view)
         return False
 
@@ -82,11 +91,14 @@ def keep_large(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], boo
 def _or_dill(dump: Callable[..., bytes]) -> bytes:
     try:
         return dump(dill=False)
-    except REFUSALS as refusal:
-        try:
+    except REFUSALS as error:
+        refusal = error
+    try:
+        with suppress(Exception):  # whatever dill says, the C pickler said it better
             return dump(dill=True)
-        except Exception:  # noqa: BLE001 - whatever dill says, the C pickler said it better
-            raise refusal from None
+        raise refusal
+    finally:
+        del refusal  # it holds this frame, which must not hold it
 
 
 class Packing:
@@ -158,7 +170,7 @@ class Packing:
         """Return the prelude and data as one part (``b""`` if neither is needed), the pickle, and the buffers."""
         body_buffers: list[memoryview] = []
         body = self.dump(obj, body_buffers)
-        data, data_buffers = self._settle()
+        data, data_buffers = self._settle(run=run)
         if not (run or self._definitions or self._constants or data):
             return b"", body, body_buffers
         main = NAMESPACES.main_id() if run and not self.main_by_reference else 0
@@ -204,7 +216,7 @@ class Packing:
             where, local = self._where(item.name, obj), "<locals>" in item.name
         self._definitions.append(tuple(Definition(item.token, item.name, where, local, shared, *parts)))
 
-    def _settle(self) -> tuple[bytes, list[memoryview]]:
+    def _settle(self, *, run: bool) -> tuple[bytes, list[memoryview]]:
         """Define items and look up globals until nothing new turns up; return the data's pickle."""
         data = b""
         buffers: list[memoryview] = []
@@ -212,12 +224,20 @@ class Packing:
             while self._pending:
                 self._define(*self._pending.pop())
             if self._take_names():
-                data = self.dump(self._data, buffers)
+                data = self.dump(self._bindings(run=run), buffers)
         return data, buffers
 
     def _where(self, name: str, obj: Any) -> int:
         variables = home_of(obj)
         return (NAMESPACES.id_of(variables) or 0) if variables.get(name) is obj else 0
+
+    def _bindings(self, *, run: bool) -> list[_Binding]:
+        """Return what assigns the data, in the order in which the program did."""
+        return [
+            _Binding(number, name, value, run)
+            for number, values in self._data.items()
+            for name, value in (values if len(values) == 1 else _in_order(number, values)).items()
+        ]
 
     def _take_names(self) -> bool:
         """Sort the globals that were referred to into constants and data; tell whether there are new data."""
@@ -245,6 +265,10 @@ class Packing:
     def _submodules(self, package: str) -> list[str]:
         found = [name for word in self._words if (name := f"{package}.{word}") in sys.modules]
         return [deeper for name in found for deeper in (name, *self._submodules(name))]
+
+
+def _in_order(number: int, values: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in list(vars(NAMESPACES.module(number))) if name in values}
 
 
 def _goes_by_name(module: ModuleType) -> bool:
@@ -279,11 +303,13 @@ def unpack(head: bytes, buffers: Iterable[Any], *, run: bool) -> tuple[Any, Know
             NAMESPACES.unbind(number, absent)
         known.names.update((number, name) for name in values)
     known.items, volatile = REGISTRY.build(definitions, sender=sender, run=run)
-    if data_end > prelude_end:
-        for number, values in pickle.loads(view[prelude_end:data_end], buffers=supply).items():  # noqa: S301
-            NAMESPACES.bind(number, values, replace=run)
-            known.names.update((number, name) for name in values)
-    REGISTRY.refill(volatile)
+    try:
+        if data_end > prelude_end:
+            known.names.update(pickle.loads(view[prelude_end:data_end], buffers=supply))  # noqa: S301
+        REGISTRY.refill(volatile)
+    except BaseException:
+        REGISTRY.take_back(volatile)
+        raise
     if main and run:
         known.main = NAMESPACES.module(main)
     obj = pickle.loads(view[data_end:], buffers=supply)  # noqa: S301

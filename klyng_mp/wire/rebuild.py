@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
+    "bind_global",
     "cell_of",
     "fill_cell",
     "fill_class",
@@ -66,6 +67,12 @@ def get_constant(module: str, name: str) -> Any:
 def get_namespace(number: int) -> ModuleType:
     """Return the module that stands for another process's ``__main__``."""
     return NAMESPACES.module(number)
+
+
+def bind_global(number: int, name: str, value: object, replace: bool) -> tuple[int, str]:
+    """Assign a global of a namespace, and return which; without ``replace`` only if there is none."""
+    NAMESPACES.bind(number, {name: value}, replace=replace)
+    return number, name
 
 
 # Functions
