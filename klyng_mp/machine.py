@@ -9,6 +9,7 @@ a machine that says nothing restricts nothing.
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from typing import NamedTuple
@@ -163,6 +164,7 @@ def _memory_total(root: str) -> int | None:
 # hierarchy that has none: then only one of the two has the files.
 
 
+@functools.cache  # a process stays in its groups; their limits may change and are read each time
 def _group_folders(root: str, controller: str) -> list[str]:
     """Return the folders, innermost first, whose files may limit what ``controller`` rules."""
     folders: list[str] = []

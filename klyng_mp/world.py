@@ -69,7 +69,6 @@ class World:
         self._label = label
         self._spec = _make_spec(_check_size(n), self._method, env, seed)
         self._codec = Codec(main_by_reference=self._spec.main_by_reference)
-        self._modules = AppModules()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._run_number = 0
@@ -160,6 +159,7 @@ class World:
         self._job = job = LocalJob(self._spec, self._method, self._preload, label=self._label)
         self._finalizer = weakref.finalize(self, LocalJob.dispose, job)
         self._finalizer.atexit = False  # the job's own exit function comes late enough for users' ones
+        self._modules = AppModules()
 
     def _discard_job(self) -> None:
         if self._job is not None:
@@ -177,7 +177,6 @@ class World:
         if self._closed:
             raise ClosedError("this World is closed; make a new one")
         self._kill_ranks()
-        self._modules = AppModules()
         self._start_ranks()
 
     def close(self) -> None:

@@ -32,7 +32,6 @@ __all__ = ["ANY_SOURCE", "ANY_TAG", "Communicator", "Encoder"]
 
 _NEVER = Deadline(None)
 _LARGEST_TAG = 2**63 - 1
-_PLAIN_TAG_CHARACTERS = LIMITS.tag_bytes // 4  # so long a text is within the limit whatever it says
 
 
 class Encoder(Protocol):
@@ -322,12 +321,19 @@ def _as_int(doing: str, name: str, value: Any, what: str) -> int:
 def _check_tag(doing: str, tag: Any) -> int | str:
     """Return an unusual tag as a plain int or str, or raise the error that says what a tag is."""
     if isinstance(tag, str):
-        if len(tag) > _PLAIN_TAG_CHARACTERS and len(tag.encode()) > LIMITS.tag_bytes:
-            raise ValueError(
-                f"{doing}: a tag of {len(tag)} characters is too long; {LIMITS.tag_bytes} bytes are allowed"
-            )
+        if len(tag) > LIMITS.tag_bytes or not tag.isascii():
+            _check_text(doing, tag)
         return str.__str__(tag)
     number = _as_int(doing, "tag", tag, "an int from 0 or a str")
     if not 0 <= number <= _LARGEST_TAG:
         raise ValueError(f"{doing}: tag must be from 0 to 2**63 - 1 or a str, not {number}")
     return number
+
+
+def _check_text(doing: str, tag: str) -> None:
+    try:
+        size = len(tag.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{doing}: the tag {tag!r} is no text that can be sent; use valid Unicode") from None
+    if size > LIMITS.tag_bytes:
+        raise ValueError(f"{doing}: a tag of {size} bytes is too long; {LIMITS.tag_bytes} bytes are allowed")

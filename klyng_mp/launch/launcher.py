@@ -92,9 +92,13 @@ class ForkLauncher:
 
 
 class SpareLauncher(ForkLauncher):
-    """Forks, too, but ahead of time, so that a World that starts soon after another finds its ranks made."""
+    """Forks, too, but ahead of time, so that a World that starts soon after another finds its ranks made.
 
-    def __init__(self, main: Callable[[BodyEnds, set[int]], NoReturn]) -> None:
+    Args:
+        main: what a body does; a spare one's is given the last World's spec, too, to get ready in.
+    """
+
+    def __init__(self, main: Callable[..., NoReturn]) -> None:
         super().__init__(main)
         self._spares: list[Body] = []
 
@@ -107,11 +111,14 @@ class SpareLauncher(ForkLauncher):
             body.dismiss()
         return super().launch(spec)
 
-    def top_up(self, count: int) -> None:
+    def top_up(self, count: int, spec: RankSpec) -> None:
         """Have ``count`` spares."""
+        forker = ForkLauncher(lambda ends, keep: self._main(ends, keep, spec))
         try:
             while len(self._spares) < count:
-                self._spares.append(Body(lambda ends: self._fork(ends, set()), knows_spec=False))
+                body = forker.launch(spec)
+                body.knows_spec = False  # the next World's may be another
+                self._spares.append(body)
         except OSError:
             self.dismiss()  # the machine has no room for what nobody has asked for yet
 

@@ -10,37 +10,57 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import CodecError
+from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.control import CLOSE, LOG, UNRECEIVED
 from klyng_mp.launch.link import RankLink
 from klyng_mp.launch.logs import DriverHandler, mark_records
 from klyng_mp.launch.program import format_user_traceback, summarize
-from klyng_mp.launch.surroundings import BodyEnds, become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.launch.surroundings import (
+    BodyEnds,
+    Place,
+    cut_loose,
+    end_process,
+    flush_streams,
+    seed_random_numbers,
+    take_place,
+)
 from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import CONTROL, DRIVER, Message
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message, pack_frame
 from klyng_mp.wire.mailbox import ANY_TAG
 from klyng_mp.wire.namespace import install_main
 
 if TYPE_CHECKING:
-    from klyng_mp.launch.surroundings import Place
+    from klyng_mp.launch.spec import RankSpec
 
 __all__ = ["rank_main", "spawned"]
 
 _FOREVER = Deadline(None)
 
 
-def rank_main(ends: BodyEnds, keep: set[int]) -> NoReturn:
-    """Be a rank, whichever it is told to be, until its World closes."""
-    place = become_rank(ends, keep)
+def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None) -> NoReturn:
+    """Be a rank, whichever it is told to be, until its World closes.
+
+    Args:
+        ends: as in ``cut_loose``.
+        keep: likewise.
+        rehearsal: surroundings to practise in first, where there is time for it.
+    """
+    channel = cut_loose(ends, keep)
+    if rehearsal is not None:
+        _rehearse(rehearsal)
+    place = take_place(channel)
     if place.spec.preparation is not None:
         from multiprocessing.spawn import prepare  # noqa: PLC0415 - only ranks that import the main module
 
         prepare(place.spec.preparation)
     server = _Server(place)
+    server.forward_logs()
     server.serve()
     set_current(None)
     end_process(0, server.say_goodbye)
@@ -53,6 +73,26 @@ def spawned(*fds: int) -> NoReturn:
     rank_main(BodyEnds(*fds), set())
 
 
+def _rehearse(spec: RankSpec) -> None:
+    """Do once all that a rank does.
+
+    The memory that it touches is copied from the zygote now, and not while somebody waits: that is half of the
+    time that a fresh rank takes to its first result.
+    """
+    channel, supervisor = Channel.pair()
+    place = Place(spec, 0, 1, {}, channel)
+    place.driver, driver = socket.socketpair()
+    server = _Server(place)
+    work = Codec(main_by_reference=False).encode_run((len, ((),), {}))
+    for message in (Message(CONTROL, DRIVER, 1, 1, *work), Message(CONTROL, DRIVER, CLOSE, 1, 0, b"", [])):
+        driver.sendall(b"".join(pack_frame(message)))
+    server.serve()
+    server.leave()
+    set_current(None)
+    supervisor.close()
+    driver.close()
+
+
 class _Server:
     """What a warm rank does between two runs, and in one."""
 
@@ -60,10 +100,13 @@ class _Server:
         self._place = place
         self._codec = Codec(main_by_reference=place.spec.main_by_reference)
         self._link = RankLink(place, self._codec)
-        if place.spec.log_level is not None:
-            mark_records(place.rank)
+
+    def forward_logs(self) -> None:
+        """Hand this process's log records to the driver, if it wants them."""
+        if self._place.spec.log_level is not None:
+            mark_records(self._place.rank)
             root = logging.getLogger()
-            root.setLevel(place.spec.log_level)
+            root.setLevel(self._place.spec.log_level)
             root.addHandler(DriverHandler(self._send_log))
 
     def serve(self) -> None:
@@ -79,6 +122,11 @@ class _Server:
                 self._answer(UNRECEIVED, self._codec.encode(self._link.unreceived()))
             elif isinstance(message.tag, int) and message.tag > self._link.aborted:
                 self._serve_run(message.tag, message)
+
+    def leave(self) -> None:
+        """Close what ties this rank to its job."""
+        self._link.endpoint.close()
+        self._place.channel.close()
 
     def say_goodbye(self) -> None:
         """Let what was sent leave, and tell the supervisor that this end is meant."""

@@ -24,7 +24,14 @@ from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
 from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
-from klyng_mp.launch.surroundings import BodyEnds, become_rank, end_process, flush_streams, seed_random_numbers
+from klyng_mp.launch.surroundings import (
+    BodyEnds,
+    cut_loose,
+    end_process,
+    flush_streams,
+    seed_random_numbers,
+    take_place,
+)
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.wire.codec import Codec
 
@@ -181,7 +188,7 @@ def _say(sentence: str) -> None:
 
 def _program_main(ends: BodyEnds, keep: set[int], program: Program) -> NoReturn:
     """Be a rank that runs the program once."""
-    place = become_rank(ends, keep)
+    place = take_place(cut_loose(ends, keep))
     if place.spec.seed is not None:
         seed_random_numbers(place.spec.seed, _RUN, place.rank)
     link = RankLink(place, Codec(main_by_reference=True))

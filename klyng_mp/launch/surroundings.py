@@ -31,12 +31,13 @@ __all__ = [
     "BodyEnds",
     "Place",
     "adopt",
-    "become_rank",
     "close_all_but",
+    "cut_loose",
     "end_process",
     "flush_streams",
     "forget_parent",
     "seed_random_numbers",
+    "take_place",
 ]
 
 _F_SETSIG = 10  # Linux's number, the same on every architecture that Python runs on; not in module fcntl
@@ -70,17 +71,19 @@ class Place:
 
     __slots__ = ("channel", "driver", "incarnation", "incarnations", "rank", "spec")
 
-    def __init__(self, spec: RankSpec, rank: int, incarnation: int, incarnations: dict[int, int]) -> None:
+    def __init__(
+        self, spec: RankSpec, rank: int, incarnation: int, incarnations: dict[int, int], channel: Channel
+    ) -> None:
         self.spec = spec
         self.rank = rank
         self.incarnation = incarnation
         self.incarnations = incarnations
-        self.channel: Channel
+        self.channel = channel
         self.driver: socket.socket | None = None
 
 
-def become_rank(ends: BodyEnds, keep: set[int]) -> Place:
-    """Cut this process loose from its parent, wait for its place, and fill it.
+def cut_loose(ends: BodyEnds, keep: set[int]) -> Channel:
+    """Cut this process loose from its parent; return its channel to the supervisor.
 
     Args:
         ends: what it has of its own.
@@ -93,7 +96,12 @@ def become_rank(ends: BodyEnds, keep: set[int]) -> Place:
     _put_on_leash(ends.leash)
     _reset_signals()
     _open_streams()
-    place = _wait_for_place(Channel(socket.socket(fileno=ends.channel)))
+    return Channel(socket.socket(fileno=ends.channel))
+
+
+def take_place(channel: Channel) -> Place:
+    """Wait to be told a place, and fill it."""
+    place = _wait_for_place(channel)
     adopt(place.spec)
     _limit(place.spec)
     _name(place)
@@ -109,8 +117,7 @@ def _wait_for_place(channel: Channel) -> Place:
         os._exit(0)  # a spare that nobody needs
     spec = _adopted if packed_spec is None else pickle.loads(packed_spec)  # noqa: S301 - from this job's supervisor
     assert spec is not None  # noqa: S101 - whoever is not told it was forked by who adopted it
-    place = Place(spec, rank, incarnation, incarnations)
-    place.channel = channel
+    place = Place(spec, rank, incarnation, incarnations, channel)
     stdin, *driver = fds
     os.dup2(stdin, 0)
     os.close(stdin)

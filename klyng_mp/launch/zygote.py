@@ -42,7 +42,11 @@ _SPARES_PER_CPU = 4  # so that the spares of a large World are no burden to a sm
 
 def _launchers() -> dict[str, Launcher]:
     """Return what makes ranks, by the ``method=`` of a World."""
-    return {"zygote": SpareLauncher(rank_main), "forkserver": ForkLauncher(rank_main), "spawn": SpawnLauncher()}
+    return {
+        "zygote": SpareLauncher(rank_main),
+        "forkserver": ForkLauncher(rank_main),
+        "spawn": SpawnLauncher(),
+    }
 
 
 def zygote_main(channel_fd: int) -> NoReturn:
@@ -127,14 +131,14 @@ class _Zygote:
     def _forget(self, job: _Job, method: str) -> None:
         self._jobs.discard(job)
         if not self._driver_gone and method == "zygote":
-            self._make_spares(job.size)
+            self._make_spares(job.spec)
         self._stop_if_done()
 
-    def _make_spares(self, count: int) -> None:
+    def _make_spares(self, spec: RankSpec) -> None:
         """Get ready for another World like the last one, for a while."""
         spares = self._launchers["zygote"]
         assert isinstance(spares, SpareLauncher)  # noqa: S101 - made above
-        spares.top_up(min(count, _SPARES_PER_CPU * len(os.sched_getaffinity(0))))
+        spares.top_up(min(spec.size, _SPARES_PER_CPU * len(spec.affinity)), spec)
         if self._dismissal is not None:
             self._dismissal.cancel()
         self._dismissal = self._loop.call_later(_SPARE_SECONDS, spares.dismiss)
@@ -178,7 +182,7 @@ class _Job(Owner):
     ) -> None:
         self._loop = loop
         self._channel = channel
-        self._spec = spec
+        self.spec = spec
         self._stdin, stdout, stderr = targets
         self._sinks = [
             Sink(loop, fd if fd is not None else self._forwarder(name))
@@ -188,7 +192,6 @@ class _Job(Owner):
         self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
         self._supervisor: Supervisor | None = None
         self._gone = False
-        self.size = spec.size
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
 
@@ -199,7 +202,7 @@ class _Job(Owner):
         """Bring the ranks to life."""
         sys.stdout.flush()
         self._supervisor = Supervisor(
-            self._loop, launcher, self._spec, self._output, self, stdin=self._stdin, serve=True
+            self._loop, launcher, self.spec, self._output, self, stdin=self._stdin, serve=True
         )
         self._supervisor.start()
 

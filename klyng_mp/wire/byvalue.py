@@ -94,10 +94,11 @@ class _Sharing(ByValue):
     """For definitions: an object that a global is bound to stays that object."""
 
     shared = False
+    shared_objects: dict[int, tuple[int, str, Any]]
 
     def persistent_id(self, obj: Any) -> tuple[int, str] | None:
         """Return ``(namespace, name)`` of a global's mutable object."""
-        found = self.packing.shared_objects.get(id(obj))
+        found = self.shared_objects.get(id(obj))
         if found is None or _has_name(obj):
             return None
         self.shared = True
@@ -151,6 +152,8 @@ def make_pickler(
     pickler.packing = packing
     pickler.plain = packing.plain
     pickler.inside = inside
+    if sharing:
+        pickler.shared_objects = packing.shared_objects
     return pickler
 
 
@@ -246,14 +249,21 @@ def _reduce_function(pickler: ByValue, function: FunctionType) -> _Reduced:
     if item is not None:
         return _reduce_item(pickler, item, function)
     name = function.__qualname__
+    inside = pickler.inside
+    if isinstance(inside, type) and name == f"{inside.__qualname__}.{function.__name__}":
+        return _reduce_by_value(pickler, function)
     if _importable(pickler, function, name):
         return NotImplemented
     if function.__module__ in MAIN_NAMES:
         if home_of(function).get(name) is function:
             return _reduce_item(pickler, REGISTRY.register(function, name, local=False), function)
         cls = class_of_method(function)
-        if cls is not None and cls is not pickler.inside:
+        if cls is not None and cls is not inside:
             return getattr, (cls, name.rpartition(".")[2])
+    return _reduce_by_value(pickler, function)
+
+
+def _reduce_by_value(pickler: ByValue, function: FunctionType) -> _Reduced:
     place = place_of_globals(pickler.packing, function)
     arguments: tuple[Any, ...] = (study(function.__code__).packed, place)
     if function.__closure__:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.errors import CodecError
 from klyng_mp.wire.byvalue import REFUSALS
 from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
-from klyng_mp.wire.namespace import NAMESPACES, install_main
+from klyng_mp.wire.namespace import NAMESPACES, REGISTRY, install_main
 from klyng_mp.wire.packing import APART_BYTES, Known, Packing, body_of, keep_large, unpack
 
 if TYPE_CHECKING:
@@ -164,6 +164,8 @@ class Codec:
         encoder = _ENCODERS.get(type(obj))
         if encoder is not None:
             return encoder(obj)
+        if REGISTRY.find(type(obj)) is not None:
+            return None
         buffers: list[memoryview] = []
         try:
             head = pickle.dumps(obj, 5, buffer_callback=keep_large(buffers))

@@ -45,8 +45,8 @@ MAIN_NAMES = frozenset({"__main__", "__mp_main__"})
 
 _SERIAL_BITS = 32
 
-# How far an item has come: known by its definition; being made; made, but empty; as its owner has it.
-_DECLARED, _MAKING, _MADE, _READY = range(4)
+# How far an item has come: known by its definition; being made; made, but empty; being filled; as its owner has it.
+_DECLARED, _MAKING, _MADE, _FILLING, _READY = range(5)
 
 _Reference: TypeAlias = "weakref.ReferenceType[Any]"
 
@@ -336,11 +336,12 @@ class Registry:
     def _fill(self, item: Item) -> None:
         definition = item.definition
         assert definition is not None  # noqa: S101 - as above
-        item.stage = _READY  # before it is: what it refers to may refer to it
+        item.stage = _FILLING  # what it refers to may refer to it
         obj = item.get()
         if definition.state:
             function, state = _SharingUnpickler(io.BytesIO(definition.state)).load()
             function(obj, state)
+        item.stage = _READY
         if definition.local and type(item.target) is not weakref.ReferenceType:
             self._enter(item, obj, local=True)
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.wire.byvalue import REFUSALS, make_pickler
 from klyng_mp.wire.definition import home_of, skeleton_of, state_of
 from klyng_mp.wire.namespace import NAMESPACES, PROCESS, REGISTRY, Definition, Item
-from klyng_mp.wire.rebuild import bind_global, import_module, make_globals
+from klyng_mp.wire.rebuild import bind_global, fill_function, import_module, make_function, make_globals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,6 +38,10 @@ _CONSTANT_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, 
 
 # Objects of these types never have to stay the same object, or have their own way of doing so.
 _NEVER_SHARED = _CONSTANT_TYPES | {tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType}
+
+
+# The state of most functions: all is as it is made.
+_AS_MADE = pickle.dumps((fill_function, {}), 5)
 
 
 class Known:
@@ -193,19 +197,25 @@ class Packing:
         shared = False
 
         def skeleton(*, dill: bool) -> bytes:
+            made = skeleton_of(self, obj)
+            if made[0] is make_function and type(made[1][1]) is int:  # the most common, and nothing to be looked into
+                return pickle.dumps(made, 5)
             file = io.BytesIO()
             pickler = make_pickler(self, file, None, dill=dill, inside=obj)
-            pickler.dump(skeleton_of(self, obj))
+            pickler.dump(made)
             return file.getvalue()
 
         def state(*, dill: bool) -> bytes:
             nonlocal shared
+            content = state_of(self, obj)
+            if content is None:
+                return b""
+            if not content[1] and content[0] is fill_function:
+                return _AS_MADE
             file = io.BytesIO()
             pickler = make_pickler(self, file, None, dill=dill, inside=obj, sharing=True)
-            content = state_of(self, obj)
-            if content is not None:
-                pickler.dump(content)
-                shared = pickler.shared
+            pickler.dump(content)
+            shared = pickler.shared
             return file.getvalue()
 
         parts = _or_dill(skeleton), _or_dill(state)

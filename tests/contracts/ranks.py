@@ -10,6 +10,7 @@ from itertools import combinations
 
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.deadline import Deadline
 from klyng_mp.transports.memory import MemoryHub, MemoryTransport
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.codec import Codec
@@ -37,8 +38,14 @@ class Ranks:
 
     def run(self, *functions):
         """Call one function for all ranks, or one for each, with its communicator; return the results by rank."""
+
+        def call(function, comm):
+            result = function(comm)
+            comm.endpoint.flush(Deadline(LIMIT))  # as ranks do when their program is over
+            return result
+
         chosen = functions if len(functions) > 1 else functions * len(self.comms)
-        return together([lambda f=f, c=c: f(c) for f, c in zip(chosen, self.comms, strict=True)], self.stop)
+        return together([lambda f=f, c=c: call(f, c) for f, c in zip(chosen, self.comms, strict=True)], self.stop)
 
     def stop(self):
         for endpoint in self.endpoints:
