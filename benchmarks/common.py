@@ -89,15 +89,25 @@ FIGURE_HEADER = ("what", "ours", "peer", "its time", "ratio", "at most", "")
 
 
 def alternate(
-    measures: Mapping[str, Callable[[], float]], rounds: int, *, warmup: int = 1, progress: bool = True
+    measures: Mapping[str, Callable[[], float]],
+    rounds: int,
+    *,
+    warmup: int = 1,
+    progress: bool = True,
+    rest: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Call every measure once a round, in turn forwards and backwards; return the seconds of each by name."""
+    """Call every measure once a round, in turn forwards and backwards; return the seconds of each by name.
+
+    Before each call the machine is left alone for ``rest`` seconds, so that what one measure still does in the
+    background is not charged to the next.
+    """
     samples: dict[str, list[float]] = {name: [] for name in measures}
     names = list(measures)
     for index in range(-warmup, rounds):
         if progress and sys.stderr.isatty():
             print(f"\rround {max(index + 1, 0)} of {rounds} ", end="", file=sys.stderr, flush=True)
         for name in names if index % 2 else reversed(names):
+            time.sleep(rest)
             took = measures[name]()
             if index >= 0:
                 samples[name].append(took)

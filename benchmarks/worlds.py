@@ -83,7 +83,9 @@ def main() -> None:
     options = parser.parse_args()
 
     samples = alternate(
-        {"World": use_world, "Pool, fork": use_pool("fork"), "Pool, spawn": use_pool("spawn")}, options.rounds
+        {"World": use_world, "Pool, fork": use_pool("fork"), "Pool, spawn": use_pool("spawn")},
+        options.rounds,
+        rest=0.1,  # klyng_mp makes spare processes behind our back, which the peers must not pay for
     )
     with klyng_mp.World(RANKS) as world:
         warm = {

@@ -100,6 +100,7 @@ class SpareLauncher(ForkLauncher):
 
     def __init__(self, main: Callable[..., NoReturn]) -> None:
         super().__init__(main)
+        self._prepare = main
         self._spares: list[Body] = []
 
     def launch(self, spec: RankSpec) -> Body:
@@ -113,7 +114,7 @@ class SpareLauncher(ForkLauncher):
 
     def top_up(self, count: int, spec: RankSpec) -> None:
         """Have ``count`` spares."""
-        forker = ForkLauncher(lambda ends, keep: self._main(ends, keep, spec))
+        forker = ForkLauncher(lambda ends, keep: self._prepare(ends, keep, spec))
         try:
             while len(self._spares) < count:
                 body = forker.launch(spec)

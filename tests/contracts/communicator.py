@@ -476,6 +476,7 @@ class CommunicatorContract:
         assert waiting.wait(LIMIT)
         for number in range(300):
             sender.send(number, 1, number % 3)
+        sender.endpoint.flush(Deadline(LIMIT))
         got = [call.result() for call in calls]
         assert sorted(number for part in got for number in part) == list(range(300))
 
