@@ -267,8 +267,10 @@ def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int 
         raise TypeError(f"seed must be an int or None, not {seed!r}")
     spec = RankSpec(size, hostname())
     for name, value in (env or {}).items():
-        if not isinstance(name, str) or not isinstance(value, str) or "=" in name or not name:
-            raise ValueError(f"env needs names and values that are str, not {name!r}: {value!r}")
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env needs names and values that are str, not {name!r}: {value!r}")
+        if not name or "=" in name or "\0" in name + value:
+            raise ValueError(f"env has what no environment can hold: {name!r}: {value!r}")
         spec.environment[name] = value
     spec.limit_blas(usable_cpus())
     spec.seed = seed

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -352,6 +356,62 @@ def make_result(kind, who=1):
     return Unbuildable() if kind == "unbuildable" else Box(config=Box(stream=(number for number in range(3))))
 
 
+# -- output --------------------------------------------------------------------------------------------
+
+
+def print_lines(count):
+    for number in range(count):
+        print(mp.rank(), number, "x" * (number % 90 + 1))
+
+
+def print_to_stderr(text):
+    print(text, file=sys.stderr)
+
+
+def write_below(how):
+    if how == "os.write":
+        os.write(1, b"from below\n")
+    elif how == "subprocess":
+        subprocess.run(["echo", "from below"], check=True)
+    elif how == "libc":
+        libc = ctypes.CDLL(None)
+        libc.puts(b"from below")
+        libc.fflush(None)
+    else:
+        sys.stdout.buffer.write(b"from below\n")
+
+
+def print_and_end(how):
+    print("before the end", end="\n" if mp.rank() else "")
+    if mp.rank() == 0:
+        print()
+    mp.comm().barrier()
+    if mp.rank() == 1:
+        if how == "raise":
+            raise ValueError
+        if how == "os._exit":
+            sys.stdout.flush()
+            os._exit(1)
+        die(how)
+    mp.recv(source=1)
+
+
+def log(text, *args):
+    logging.getLogger("rankwork").warning(text, *args)
+
+
+def log_much(count):
+    for number in range(count):
+        log("number %d", number)
+
+
+def log_and_fail():
+    if mp.rank() == 1:
+        log("about to fail")
+        raise ValueError
+    mp.recv(source=1)
+
+
 # -- messages ------------------------------------------------------------------------------------------
 
 
@@ -371,6 +431,196 @@ def send_and_fail(number):
     if comm.rank == 0:
         raise ValueError(number)
     mp.recv(tag="never")
+
+
+def count_sockets():
+    """Count this rank's connections, without talking to anyone."""
+    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(link).startswith("socket:") for link in links if os.path.lexists(link))
+
+
+def talk_in_pairs():
+    return mp.comm().sendrecv(mp.rank(), mp.rank() ^ 1, source=mp.rank() ^ 1)
+
+
+def send_in_order(count):
+    comm = mp.comm()
+    for number in range(count):
+        comm.send((number, bytes(number * 37 % 5000)), 1 - comm.rank, number % 3)
+    return [comm.recv()[0] for _ in range(count)]
+
+
+def send_and_compute(folder):
+    if mp.rank() == 0:
+        mp.send("here", 1)
+        never_return()
+    heard = mp.recv(source=0) == "here"
+    with open(Path(folder) / "gate1", "w") as gate:
+        gate.write("heard" if heard else "?")
+    mp.recv()
+
+
+def leave_error(folder):
+    if mp.rank() == 1:
+        raise ValueError("the first cause")
+    try:
+        mp.recv(source=1)
+    except mp.PeerLostError as error:
+        (Path(folder) / "error").write_bytes(pickle.dumps(error))
+
+
+def use_in_forked_child():
+    comm = mp.comm()
+    comm.barrier()
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            comm.send("from a child", 1 - comm.rank)
+            found = "sent"
+        except BaseException as error:
+            found = type(error).__name__
+        os.write(write_end, found.encode())
+        os._exit(0)
+    os.close(write_end)
+    os.waitpid(pid, 0)
+    with open(read_end) as pipe:
+        return pipe.read()
+
+
+def talk_under_signals(count):
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        total = 0
+        for number in range(count):
+            total += mp.comm().sendrecv((number, bytes(20_000)), 1 - mp.rank())[0]
+        return total
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def talk_on_after_loss():
+    if mp.rank() == 0:
+        raise ValueError("the first cause")
+    try:
+        mp.recv(source=0)
+    except mp.PeerLostError:
+        other = 3 - mp.rank()
+        mp.send("still here", other)
+        mp.recv(source=other)
+
+
+def interrupt_self():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        mp.recv()
+    except KeyboardInterrupt as error:
+        return type(error).__name__
+
+
+# -- state of a rank ---------------------------------------------------------------------------------------
+
+kept = {}
+
+
+def imported():
+    return sorted(sys.modules)
+
+
+def threads_and_children():
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return len(os.listdir("/proc/self/task")), len(children)
+
+
+def keep_communicator():
+    kept["comm"] = mp.comm()
+
+
+def use_kept_communicator():
+    return "a new one" if kept["comm"] is not mp.comm() else "the old one"
+
+
+def klyng_program(number):
+    """A program in the shape of klyng: an entry function, and an end."""
+
+    def main():
+        if mp.size() == 1:
+            return number
+        if mp.rank() == 0:
+            mp.send(number, 1, "subject")
+            return mp.recv(tag="answer") + 1
+        got = mp.recv(tag="subject")
+        mp.send(got, 0, "answer")
+        return got
+
+    result = mp.init(main)
+    mp.end()
+    return result
+
+
+def start_thread(folder):
+    kept["results"] = []
+    kept["thread"] = threading.Thread(target=lambda: kept["results"].append(pass_gate(folder)))
+    kept["thread"].start()
+    return kept["thread"].is_alive()
+
+
+def thread_is_alive():
+    return kept["thread"].is_alive()
+
+
+def join_thread():
+    kept["thread"].join()
+    return kept["results"][0]
+
+
+def talk_in_threads(threads, count):
+    """Several pairs of threads, each with its own tag, talk across two ranks."""
+    totals = [0] * threads
+
+    def talk(tag):
+        for number in range(count):
+            mp.send(number, 1 - mp.rank(), tag)
+            totals[tag] += mp.recv(tag=tag)
+
+    pool = [threading.Thread(target=talk, args=(tag,)) for tag in range(threads)]
+    for thread in pool:
+        thread.start()
+    for thread in pool:
+        thread.join()
+    return sum(totals)
+
+
+def square(number):
+    return number * number
+
+
+def use_pool():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(square, range(3))
+
+
+def write_without_newline(text):
+    sys.stdout.write(text)
+
+
+def recurse():
+    recurse()
+
+
+def exhaust():
+    return bytearray(1 << 62)
+
+
+def raise_group():
+    group = ExceptionGroup("several", [ValueError(1), KeyError(2)])
+    group.add_note("a note")
+    raise group
+
+
+def cpu_seconds():
+    return time.process_time()
 
 
 # -- Worlds in ranks -------------------------------------------------------------------------------------

@@ -24,13 +24,6 @@ BUSY = ["sleep", "compute"]
 REPEATED = 50
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _zygote_is_there():
-    """Start what all Worlds of this process share before the first test is watched."""
-    with mp.World(1):
-        pass
-
-
 @pytest.fixture
 def world():
     with mp.World(3) as world:

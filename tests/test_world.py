@@ -20,13 +20,6 @@ import klyng_mp as mp
 METHODS = ["zygote", "fork", "spawn", "forkserver"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _zygote_is_there():
-    """Start what all Worlds of this process share before the first test is watched."""
-    with mp.World(1):
-        pass
-
-
 # -- what is asked for ---------------------------------------------------------------------------------
 
 
@@ -662,8 +655,8 @@ MANY_WORLDS_SCRIPT = """
         return {
             "fds": len(os.listdir("/proc/self/fd")), "zygote_fds": len(os.listdir(f"/proc/{zygote}/fd")),
             "threads": threading.active_count(), "zygote": zygote,
-            "grandchildren": open(f"/proc/{zygote}/task/{zygote}/children").read(),
-            "shm": sorted(os.listdir("/dev/shm")) , "temp": os.listdir(tempfile.gettempdir()),
+            "grandchildren": len(open(f"/proc/{zygote}/task/{zygote}/children").read().split()),
+            "shm": sorted(os.listdir("/dev/shm")), "temp": os.listdir(tempfile.gettempdir()),
         }, sizes
 
     def worlds(count):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from klyng_mp.deadline import Deadline
-    from klyng_mp.transports.contract import Transport
 
 __all__ = ["EAGER_BYTES", "OUTBOX_BYTES", "Endpoint"]
 
@@ -111,18 +110,9 @@ class Endpoint(Membership):
             PeerLostError: the source is gone, or the run was ended; nothing was taken.
         """
         with self._room.lock:
-            if self._refusal is not None or context < self._lowest:
-                self._admit(context, doing)
-            receive = Receive(context, source, tag)
-            try:
-                message = self.mailbox.take(context, source, tag)
-                if message is None:
-                    self.mailbox.enqueue(receive)
-            except BaseException:
-                self._poison()
-                raise
-            if message is not None:
-                return message
+            receive = self._post(context, source, tag, doing)
+            if receive.message is not None:
+                return receive.message
             try:
                 return self._await_message(receive, deadline, doing, among)
             except BaseException:
@@ -195,29 +185,23 @@ class Endpoint(Membership):
     def _start(self, peer: int, message: Message, doing: str, *, copy: bool) -> Ticket:
         if self._refusal is not None or message.context < self._lowest:
             self._admit(message.context, doing)
-        peers = self._peers
         try:
-            if (peers.lost or peers.undecided) and (peer in peers.lost or peer in peers.undecided):
-                ticket = self._start_to_the_lost(peer, doing)
+            if peer in self._peers.missing:
+                ticket = self._start_to_the_missing(peer, doing)
             elif peer == self.number:
                 ticket = self._deliver_to_self(message)
             else:
-                ticket = self._reach(doing).send(peer, message, copy=copy)
+                ticket = self._transport.send(peer, message, copy=copy)
         except KlyngError:
             raise
         except BaseException:
             self._poison()
             raise
         if not message.context & 1:
-            self._sent[peer] = self._sent.get(peer, 0) + 1
+            self._sent[peer] += 1
         return ticket
 
-    def _reach(self, doing: str) -> Transport:
-        if self._transport is None:
-            raise ClosedError(f"this rank is alone, so {doing} cannot be done")
-        return self._transport
-
-    def _start_to_the_lost(self, peer: int, doing: str) -> Ticket:
+    def _start_to_the_missing(self, peer: int, doing: str) -> Ticket:
         if peer in self._peers.departed:
             return SENT
         if peer in self._peers.lost:
@@ -237,7 +221,7 @@ class Endpoint(Membership):
             return False
         if ticket.error is not None:
             return True
-        return eager and self._transport is not None and self._transport.pending(peer) <= OUTBOX_BYTES
+        return eager and self._transport.pending(peer) <= OUTBOX_BYTES
 
     def _check_sent(self, ticket: Ticket, peer: int, doing: str) -> None:
         if ticket.error is None or peer in self._peers.departed:
@@ -262,7 +246,8 @@ class Endpoint(Membership):
         return False
 
     def _post(self, context: int, source: int, tag: int | str, doing: str) -> Receive:
-        self._admit(context, doing)
+        if self._refusal is not None or context < self._lowest:
+            self._admit(context, doing)
         receive = Receive(context, source, tag)
         try:
             self.mailbox.post(receive)
@@ -282,10 +267,13 @@ class Endpoint(Membership):
                 receive.message is not None or receive.withdrawn or (bool(lost) and self._is_received(receive, among))
             )
 
-        if not self._settle(ready, deadline, doing):
-            raise deadline.error(doing)
+        in_time = self._room.wait(ready, deadline)
         if receive.message is not None:
             return receive.message
+        if self._refusal is not None:
+            raise self._refusal(doing)
+        if not in_time:
+            raise deadline.error(doing)
         if receive.withdrawn:
             raise ClosedError(f"the run ended before {doing} got its message")
         raise self._peers.loss(receive.source, doing)

@@ -8,11 +8,13 @@ former occupant of this place, or for a run that is over, is dropped and counted
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
 from klyng_mp.errors import ClosedError
+from klyng_mp.transports.contract import Nowhere
 from klyng_mp.wire.frames import Message, is_collective
 from klyng_mp.wire.mailbox import Mailbox
 
@@ -59,8 +61,8 @@ class Membership(Lifecycle):
         self.on_lost: Callable[[int, str], None] | None = None
         self._peers = Peers(number)
         self.incarnations = self._peers.incarnations
-        self._transport: Transport | None = None
-        self._sent: dict[int, int] = {}
+        self._transport: Transport = Nowhere()
+        self._sent: defaultdict[int, int] = defaultdict(int)
         self._lowest = 0
         self._dropped = 0
 
@@ -70,9 +72,7 @@ class Membership(Lifecycle):
 
     def flush(self, deadline: Deadline) -> None:
         """Wait until nothing is queued for any peer that is not lost."""
-        transport = self._transport
-        if transport is not None:
-            self.wait(lambda: not transport.pending(), deadline, "flush()")
+        self.wait(lambda: not self._transport.pending(), deadline, "flush()")
 
     def mark_present(self, peer: int, incarnation: int) -> None:
         """Take note of who occupies the peer's place; a former occupant's connection is closed."""
@@ -126,14 +126,13 @@ class Membership(Lifecycle):
     def statistics(self) -> EndpointStatistics:
         """Return what it has done so far and what it holds."""
         with self._room.lock:
-            moved = (0, 0, 0, 0, 0) if self._transport is None else self._transport.statistics()
+            moved = self._transport.statistics()
             return EndpointStatistics(*moved, self._dropped + self.mailbox.dropped, len(self.mailbox))
 
     def abandon(self) -> None:
         """See `Lifecycle.abandon`."""
         super().abandon()
-        if self._transport is not None:
-            self._transport.abandon()
+        self._transport.abandon()
 
     # -- for the transport
 
@@ -165,10 +164,8 @@ class Membership(Lifecycle):
 
     def _part_from(self, peer: int) -> None:
         """Take in what the peer sent last, then close its connection."""
-        if self._transport is not None:
-            self._transport.drain(peer)
-            self._transport.disconnect(peer)
+        self._transport.drain(peer)
+        self._transport.disconnect(peer)
 
     def _disconnect(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        self._transport.close()

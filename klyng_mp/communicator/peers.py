@@ -38,9 +38,10 @@ class Peers:
         lost: why they are gone.
         departed: those of the lost to whom a send is accepted, and forgotten.
         undecided: sends that wait for the reason, by peer.
+        missing: the lost and the undecided.
     """
 
-    __slots__ = ("departed", "incarnations", "lost", "number", "undecided")
+    __slots__ = ("departed", "incarnations", "lost", "missing", "number", "undecided")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -48,11 +49,11 @@ class Peers:
         self.lost: dict[int, str] = {}
         self.departed: set[int] = set()
         self.undecided: dict[int, list[Ticket]] = {}
+        self.missing: set[int] = set()
 
     def is_present(self, peer: int, incarnation: int) -> bool:
         """Whether exactly this occupant is known to be there."""
-        known = self.incarnations.get(peer) == incarnation
-        return known and peer not in self.lost and peer not in self.undecided
+        return self.incarnations.get(peer) == incarnation and peer not in self.missing
 
     def is_former(self, peer: int, incarnation: int | None) -> bool:
         """Whether the peer's place is known to have another occupant."""
@@ -64,14 +65,17 @@ class Peers:
         self.incarnations[peer] = incarnation
         self.lost.pop(peer, None)
         self.departed.discard(peer)
+        self.missing.discard(peer)
 
     def suspect(self, peer: int) -> None:
         """Note that the peer's connection has ended."""
         self.undecided.setdefault(peer, [])
+        self.missing.add(peer)
 
     def bury(self, peer: int, reason: str, *, orderly: bool) -> None:
         """Note that the peer is gone."""
         self.lost[peer] = reason
+        self.missing.add(peer)
         if orderly:
             self.departed.add(peer)
         self._decide(peer, reason)

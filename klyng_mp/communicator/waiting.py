@@ -104,9 +104,11 @@ class WaitingRoom:
         self._waiters: list[_Waiter] = []
         self._polling: _Waiter | None = None
         self._calling = False
+        self._turn = 0  # how often callbacks were called
         self._closed = False
         self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.poller.register(self._doorbell, select.EPOLLIN, self._answer)
+        # Only the thread that it was rung for may silence it: others that look meanwhile leave it alone.
+        self.poller.register(self._doorbell, select.EPOLLIN, lambda _: None)
 
     def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait, with the lock held once, until ``ready()`` or `stopped`; return False if the deadline comes first.
@@ -124,7 +126,9 @@ class WaitingRoom:
         try:
             while True:
                 left = deadline.left()
-                if self._polling is None or left == 0:
+                if left == 0:
+                    self.progress()
+                elif self._polling is None:
                     events = self._poll(waiter, left)
                     if events:
                         self._call(events)
@@ -145,8 +149,9 @@ class WaitingRoom:
         """Do what is due at the descriptors, without waiting; needs the lock."""
         if self._calling or self._closed:
             return
-        self._call(self.poller.wait(0, _MAX_EVENTS))
-        if self._waiters:
+        events = self.poller.wait(0, _MAX_EVENTS)
+        if events:
+            self._call(events)
             self.notify()
 
     def notify(self) -> None:
@@ -176,24 +181,26 @@ class WaitingRoom:
         self._close_descriptors()
 
     def _poll(self, waiter: _Waiter, left: float | None) -> list[tuple[int, int]]:
-        first = self._polling is None
-        if first:
-            self._polling = waiter
+        self._polling = waiter
         if left is not None and left > _LONGEST_SLEEP:
             left = _LONGEST_SLEEP
-        lock = self.lock
+        lock, turn = self.lock, self._turn
         try:
             lock.release()
-            return self.poller.wait(left, _MAX_EVENTS)
+            events = self.poller.wait(left, _MAX_EVENTS)
         finally:
             try:
                 lock.acquire()
             except BaseException:
                 self._acquire_after_all()
                 raise
-            if first:
+            finally:
                 self._polling = None
-                waiter.called = False
+                if waiter.called:
+                    waiter.called = False
+                    os.eventfd_read(self._doorbell)
+        # Another thread may have served them since; what is still due will be told again.
+        return events if turn == self._turn else []
 
     def _sleep(self, waiter: _Waiter, left: float | None) -> None:
         if waiter.alarm is None:
@@ -219,6 +226,7 @@ class WaitingRoom:
 
     def _call(self, events: list[tuple[int, int]]) -> None:
         callbacks = self.poller.callbacks
+        self._turn += 1
         self._calling = True
         try:
             for fd, happened in events:
@@ -244,10 +252,6 @@ class WaitingRoom:
             self._close_descriptors()
         elif self._polling is None and not any(waiter.called for waiter in self._waiters):
             self._wake(self._waiters[0])
-
-    def _answer(self, _events: int) -> None:
-        with suppress(BlockingIOError):  # another thread polled at the same time and has read it
-            os.eventfd_read(self._doorbell)
 
     def _close_descriptors(self) -> None:
         if self._doorbell >= 0:

@@ -107,7 +107,7 @@ class Supervisor:
             former = self.occupants.get(rank)
             try:
                 occupant, to_driver = self._launch(rank, former.incarnation + 1 if former else 1)
-            except OSError as error:  # no more processes, descriptors or memory
+            except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
                 self._owner.unlaunchable(f"rank {rank}: {error}")
                 self.kill()
                 break

@@ -1,6 +1,6 @@
 """What a transport is: the protocols between it, the endpoint above it, and the wait that serves it.
 
-Layer: transports; nothing here does any work.
+Layer: transports; nothing here moves anything.
 
 A transport never blocks and starts no thread. It is called with its endpoint's lock held, and calls
 the endpoint back from within those calls and from the poller's callbacks. New transport: one file, one
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from klyng_mp.errors import ClosedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.wire.frames import Message
 
-__all__ = ["SENT", "Poller", "Sink", "Ticket", "Transport", "TransportStatistics"]
+__all__ = ["SENT", "Nowhere", "Poller", "Sink", "Ticket", "Transport", "TransportStatistics"]
 
 
 class Sink(Protocol):
@@ -112,3 +114,33 @@ class Transport(Protocol):
 
     def statistics(self) -> TransportStatistics:
         """Return what it has done so far."""
+
+
+class Nowhere:
+    """The transport of an endpoint that has no peers: whatever is sent raises."""
+
+    def send(self, peer: int, message: Message, *, copy: bool) -> Ticket:
+        """See `Transport.send`."""
+        del message, copy
+        raise ClosedError(f"there is no way to {peer}: this rank is alone")
+
+    def drain(self, peer: int) -> None:
+        """See `Transport.drain`."""
+
+    def pending(self, peer: int | None = None) -> int:
+        """See `Transport.pending`."""
+        del peer
+        return 0
+
+    def disconnect(self, peer: int) -> None:
+        """See `Transport.disconnect`."""
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+
+    def abandon(self) -> None:
+        """See `Transport.abandon`."""
+
+    def statistics(self) -> TransportStatistics:
+        """See `Transport.statistics`."""
+        return TransportStatistics(0, 0, 0, 0, 0)

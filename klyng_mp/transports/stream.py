@@ -284,8 +284,8 @@ class StreamTransport:
 
     def _read(self, connection: _Connection, rounds: int) -> None:
         reader = connection.reader
-        while rounds and connection.open:
-            rounds -= 1
+        peer = connection.link.peer
+        while connection.open:
             buffer = reader.buffer()
             room = len(buffer)
             try:
@@ -300,21 +300,17 @@ class StreamTransport:
                 self._closed(connection, f"broke the protocol: {error}" if count else f"was cut off: {error}")
                 return
             self._bytes_received += count
-            if messages:
-                self._deliver(connection, messages)
+            for message in messages:
+                if message.source != peer:
+                    self._closed(connection, f"broke the protocol: it sent in the name of {message.source}")
+                    return
+                self._messages_received += 1
+                self._sink.deliver(peer, message)
             if not count:
                 self._closed(connection, "closed its connection")
-            if count < room:
+            rounds -= 1
+            if count < room or not rounds:
                 return
-
-    def _deliver(self, connection: _Connection, messages: list[Message]) -> None:
-        peer = connection.link.peer
-        for message in messages:
-            if message.source != peer:
-                self._closed(connection, f"broke the protocol: it sent in the name of {message.source}")
-                return
-            self._messages_received += 1
-            self._sink.deliver(peer, message)
 
     def _closed(self, connection: _Connection, reason: str) -> None:
         """One socket has ended: what its twin still holds comes first, then the peer is lost."""

@@ -29,6 +29,9 @@ _DEPTH_LIMIT = 40
 # Each trial pickles a part of the object again; the error is on its way already, but should not take minutes.
 _TRIAL_LIMIT = 4000
 
+# Reading a pickle in Python is slow, and the first names tell most.
+_LOOKED_AT_BYTES = 1 << 20
+
 _BRIEF = reprlib.Repr()
 _BRIEF.maxother = _BRIEF.maxstring = 80
 
@@ -98,7 +101,7 @@ def names_in(pickled: bytes | memoryview) -> list[str]:
     last: str | None = None
     is_token = False
     try:
-        for opcode, argument, _ in pickletools.genops(bytes(pickled)):
+        for opcode, argument, _ in pickletools.genops(bytes(pickled[:_LOOKED_AT_BYTES])):
             if opcode.name == "MEMOIZE":
                 memo.append(last)
                 continue
@@ -253,6 +256,8 @@ def _parts_of_instance(place: _Place, obj: object) -> Iterator[tuple[_Place, obj
     kind = type(obj)
     if kind.__module__ == "builtins" and not isinstance(obj, BaseException):
         return
+    if isinstance(obj, BaseException):
+        yield from _elements(place.then(".args"), obj.args)
     reduced = obj.__reduce_ex__(5)
     if not isinstance(reduced, tuple):
         return
@@ -265,6 +270,10 @@ def _parts_of_instance(place: _Place, obj: object) -> Iterator[tuple[_Place, obj
                 yield place.then(f".{name}" if isinstance(name, str) else f"[{describe(name)}]"), value
         elif layer is not None:
             yield place.then(".__getstate__()"), layer
+    for index, value in enumerate(reduced[3] or () if len(reduced) > 3 else ()):
+        yield place.then(f"[{index}]"), value
+    for key, value in reduced[4] or () if len(reduced) > 4 else ():
+        yield place.then(f"[{describe(key)}]"), value
     for index, value in enumerate(reduced[1]):
         if value is not kind:
             name = names.get(id(value))

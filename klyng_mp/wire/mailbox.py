@@ -136,18 +136,17 @@ class Mailbox:
 
         A receive in a context that was dropped is withdrawn at once.
         """
-        receive.message = self.take(receive.context, receive.source, receive.tag)
-        if receive.message is None:
-            self.enqueue(receive)
-
-    def enqueue(self, receive: Receive) -> None:
-        """Post a receive that no waiting message matches, as its caller has just seen."""
-        box = self._boxes.get(receive.context)
+        context = receive.context
+        box = self._boxes.get(context)
         if box is None:
-            if 0 < receive.context < self._lowest:
+            if 0 < context < self._lowest:
                 receive.withdrawn = True
                 return
-            box = self._boxes[receive.context] = _Box()
+            box = self._boxes[context] = _Box()
+        if box.stored:
+            receive.message = self.take(context, receive.source, receive.tag)
+            if receive.message is not None:
+                return
         self._order += 1
         receive.order = self._order
         key = (receive.source, receive.tag)

@@ -129,18 +129,20 @@ class Namespaces:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._modules: dict[int, ModuleType] = {}
+        self._variables: dict[int, dict[str, Any]] = {}
         self._ids: dict[int, int] = {}
         self._homes: set[int] = set()
 
-    def id_of(self, variables: Mapping[str, Any]) -> int | None:
+    def id_of(self, variables: dict[str, Any]) -> int | None:
         """Return the token of the namespace with these variables, or None if it is none."""
         number = self._ids.get(id(variables))
-        if number is None:
-            for name in MAIN_NAMES:
-                module = sys.modules.get(name)
-                if module is not None and vars(module) is variables:
-                    return self._adopt(module)
-        return number
+        if number is not None or not _is_main_name(variables.get("__name__")):
+            return number
+        for name in MAIN_NAMES:
+            module = sys.modules.get(name)
+            if module is not None and any(variables is own for own in _both_globals(module)):
+                return self._adopt(module)
+        return None
 
     def _adopt(self, module: ModuleType) -> int:
         with self._process.locked():
@@ -148,13 +150,19 @@ class Namespaces:
             if number is None:
                 number = self._process.new_token()
                 self._homes.add(number)
-                self._modules[number] = module
-                self._ids[id(vars(module))] = number
+                self._enter(number, module)
             return number
+
+    def _enter(self, number: int, module: ModuleType) -> None:
+        for variables in _both_globals(module):
+            self._variables[number] = variables
+            self._ids[id(variables)] = number
+        self._modules[number] = module  # at last: who finds it there takes no lock
 
     def main_id(self) -> int:
         """Return the token of what is ``__main__`` in this process now."""
-        return self.id_of(vars(sys.modules["__main__"])) or 0
+        module = sys.modules["__main__"]
+        return self._ids.get(id(vars(module))) or self._adopt(module)
 
     def module(self, number: int) -> ModuleType:
         """Return the module that stands for a namespace; it is made empty when it is first asked for."""
@@ -165,20 +173,24 @@ class Namespaces:
                 if module is None:
                     module = ModuleType("__main__")
                     vars(module)["__builtins__"] = builtins
-                    self._ids[id(vars(module))] = number
-                    self._modules[number] = module
+                    self._enter(number, module)
         return module
 
-    def all(self) -> list[tuple[int, ModuleType]]:
+    def variables(self, number: int) -> dict[str, Any]:
+        """Return the globals of a namespace's functions."""
+        self.module(number)
+        return self._variables[number]
+
+    def all(self) -> list[tuple[int, dict[str, Any]]]:
         """Return every namespace that this process knows, its own included."""
         self.main_id()
-        return list(self._modules.items())
+        return list(self._variables.items())
 
     def bind(self, number: int, values: Mapping[str, Any], *, replace: bool) -> None:
         """Assign globals of a namespace; those of this process's own ``__main__`` are never replaced."""
         if not number:
             return
-        variables = vars(self.module(number))
+        variables = self.variables(number)
         if replace and number not in self._homes:
             variables.update(values)
         else:
@@ -188,9 +200,28 @@ class Namespaces:
     def unbind(self, number: int, names: Iterable[str]) -> None:
         """Remove globals that their owner does not have any more."""
         if number not in self._homes:
-            variables = vars(self.module(number))
+            variables = self.variables(number)
             for name in names:
                 variables.pop(name, None)
+
+
+def _is_main_name(name: object) -> bool:
+    return isinstance(name, str) and name in MAIN_NAMES
+
+
+def _both_globals(module: ModuleType) -> list[dict[str, Any]]:
+    """Return the globals of a module; the last are those that its functions use.
+
+    In a child that multiprocessing has spawned they are not the same: the program ran elsewhere, and its ``__main__``
+    was given a copy of what came out.
+    """
+    variables = vars(module)
+    for value in list(variables.values()):
+        if type(value) is FunctionType and value.__globals__.get("__name__") == "__mp_main__":
+            if value.__globals__ is not variables:
+                return [variables, value.__globals__]
+            break
+    return [variables]
 
 
 class Registry:
@@ -384,7 +415,7 @@ class _SharingUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: tuple[int, str]) -> Any:
         # Before the data are assigned there is nothing to be found; the item is filled again afterwards.
-        return vars(NAMESPACES.module(pid[0])).get(pid[1])
+        return NAMESPACES.variables(pid[0]).get(pid[1])
 
 
 def _remake(obj: Any, skeleton: bytes) -> None:

@@ -39,7 +39,6 @@ _CONSTANT_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, 
 # Objects of these types never have to stay the same object, or have their own way of doing so.
 _NEVER_SHARED = _CONSTANT_TYPES | {tuple, frozenset, FunctionType, BuiltinFunctionType, ModuleType}
 
-
 # The state of most functions: all is as it is made.
 _AS_MADE = pickle.dumps((fill_function, {}), 5)
 
@@ -125,7 +124,7 @@ class Packing:
         self._foreign: dict[int, _Foreign] = {}
         self._shared_objects: dict[int, tuple[int, str, Any]] | None = {} if main_by_reference else None
         self._definitions: list[tuple[Any, ...]] = []
-        self._constants: dict[int, tuple[dict[str, Any], dict[str, tuple[str, list[str]]], list[str]]] = {}
+        self._constants: dict[int, tuple[dict[str, Any], dict[str, str], list[str]]] = {}
         self._data: dict[int, dict[str, Any]] = {}
 
     # What the picklers tell
@@ -160,8 +159,8 @@ class Packing:
         if self._shared_objects is None:
             self._shared_objects = {
                 id(value): (number, name, value)
-                for number, module in NAMESPACES.all()
-                for name, value in list(vars(module).items())
+                for number, variables in NAMESPACES.all()
+                for name, value in list(variables.items())
                 if type(value) not in _NEVER_SHARED
                 and not issubclass(type(value), (type, Enum))
                 and not name.startswith("__")
@@ -178,7 +177,10 @@ class Packing:
         if not (run or self._definitions or self._constants or data):
             return b"", body, body_buffers
         main = NAMESPACES.main_id() if run and not self.main_by_reference else 0
-        constants = [(number, *parts) for number, parts in self._constants.items()]
+        constants = [
+            (number, values, {name: (module, self._submodules(module)) for name, module in modules.items()}, absent)
+            for number, (values, modules, absent) in self._constants.items()
+        ]
         prelude = pickle.dumps((main, PROCESS.owner, constants, self._definitions), 5)
         return _LENGTHS.pack(len(prelude), len(data)) + prelude + data, body, data_buffers + body_buffers
 
@@ -254,7 +256,7 @@ class Packing:
         grown = False
         names, self._new_names = self._new_names, []
         for number, name in names:
-            variables = vars(NAMESPACES.module(number))
+            variables = NAMESPACES.variables(number)
             if number not in self._constants:
                 self._constants[number] = ({}, {}, [])
             constants, modules, absent = self._constants[number]
@@ -266,7 +268,7 @@ class Packing:
             if type(value) in _CONSTANT_TYPES:
                 constants[name] = value
             elif type(value) is ModuleType and _goes_by_name(value):
-                modules[name] = (value.__name__, self._submodules(value.__name__))
+                modules[name] = value.__name__
             else:
                 self._data.setdefault(number, {})[name] = value
                 grown = True
@@ -278,7 +280,7 @@ class Packing:
 
 
 def _in_order(number: int, values: dict[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in list(vars(NAMESPACES.module(number))) if name in values}
+    return {name: values[name] for name in list(NAMESPACES.variables(number)) if name in values}
 
 
 def _goes_by_name(module: ModuleType) -> bool:

@@ -99,7 +99,9 @@ def make_function(
         cells: its closure, or how many empty cells that takes.
     """
     if isinstance(where, int):
-        variables = vars(NAMESPACES.module(where))
+        variables = NAMESPACES.variables(where)
+    elif where == "__main__":
+        variables = NAMESPACES.variables(NAMESPACES.main_id())
     elif isinstance(where, str):
         variables = vars(importlib.import_module(where))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import collections
 import contextlib
 import enum
 import functools
@@ -325,6 +326,10 @@ CULPRITS = [
     ([0, Refuses()], "obj[1]"),
     (circle, "obj[1]['logger']._lock"),
     (functools.partial(print, LOCK), "partial.args[0]"),
+    (collections.deque([1, LOCK]), "deque[1]"),
+    (collections.OrderedDict(a=[LOCK]), "ordereddict['a'][0]"),
+    (collections.defaultdict(list, a=LOCK), "defaultdict['a']"),
+    (ValueError("text", LOCK), "obj.args[1]"),
     (Logger().log, "obj.__self__._lock"),
     (closes_over(LOCK), "the variable 'thing' that function closes_over.<locals>.<lambda> closes over"),
     (closes_over(Job()), "thing.config.logger._lock in the variable 'thing' that"),

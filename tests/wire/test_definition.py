@@ -34,7 +34,8 @@ def main(monkeypatch):
     module = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", module)
     exec(
-        "x = 1\ndef f(a, b=2): return x\ndef g(): 'doc'\nclass C:\n __slots__ = iter(['s'])\n v = 1\n def m(self): pass\n"
+        "x = 1\ndef f(a, b=2): return x\ndef g(): 'doc'\n"
+        "class C:\n __slots__ = iter(['s'])\n v = 1\n def m(self): pass\n"
         "import functools\nwrapped = functools.lru_cache(7)(f)",
         vars(module),
     )
@@ -55,6 +56,8 @@ def test_where_globals_are(packing, main):
     assert is_shared(functools.__dict__)
     assert not is_shared(vars(main))
     assert not is_shared({"__name__": []})
+    odd = types.FunctionType(main.f.__code__, {"__name__": []})
+    assert place_of_globals(packing, odd).variables is odd.__globals__
 
 
 def test_homes(main):

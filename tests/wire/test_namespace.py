@@ -234,7 +234,7 @@ def test_a_namespace_is_one_module(namespaces):
 def test_main_is_a_namespace_and_other_modules_are_none(namespaces):
     assert namespaces.id_of(vars(sys.modules["__main__"])) == namespaces.main_id()
     assert namespaces.id_of(vars(sys)) is None
-    assert (namespaces.main_id(), sys.modules["__main__"]) in namespaces.all()
+    assert (namespaces.main_id(), vars(sys.modules["__main__"])) in namespaces.all()
 
 
 def test_binding_replaces_or_does_not(namespaces):

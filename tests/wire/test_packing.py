@@ -74,7 +74,7 @@ def test_by_reference_main_stays_where_it_is(main):
 
 def test_large_buffers_go_apart_in_their_order():
     arrays = [np.arange(APART_BYTES), np.arange(4), np.ones(APART_BYTES)]
-    front, body, buffers = Packing(main_by_reference=False).pack(lambda: arrays)
+    _, body, buffers = Packing(main_by_reference=False).pack(lambda: arrays)
     assert [view.nbytes for view in buffers] == [arrays[0].nbytes, arrays[2].nbytes]
     back = pickle.loads(body, buffers=buffers)()
     assert all(np.array_equal(one, other) for one, other in zip(back, arrays, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from ring import Ring
 
 from klyng_mp.errors import CodecError
@@ -59,38 +60,30 @@ def unrelated():
     return 1
 
 
-def path_of(obj, codec=by_value):
-    try:
-        codec.encode_run(
-            (obj, (1, 2, {"x": Logger()} if obj is unrelated else 3), {}), names=("func", "args", "kwargs")
-        )
-    except CodecError as error:
-        assert isinstance(error.__cause__, TypeError), error.__cause__
-        assert str(error).startswith(f"{error.path} cannot travel to another process: it is a _thread.lock")
-        return error.path
-    return None
+def path_of(function, *args, codec=by_value):
+    with pytest.raises(CodecError) as caught:
+        codec.encode_run((function, args, {}), names=("func", "args", "kwargs"))
+    assert isinstance(caught.value.__cause__, TypeError)
+    path = caught.value.path
+    assert str(caught.value).startswith(f"{path} cannot travel to another process: it is a _thread.lock")
+    return path
 
 
 assert path_of(uses_lock) == "the global 'lock' of function uses_lock"
 assert path_of(calls_one_that_uses_it) == "the global 'lock' of function uses_lock"
 assert path_of(uses_config) == "config.logger._lock in the global 'config' of function uses_config"
 assert path_of(takes_default) == "the default of parameter 'b' of function takes_default"
-assert path_of(unrelated) == "args[2]['x']._lock"
+assert path_of(unrelated, 1, 2, {"x": Logger()}) == "args[2]['x']._lock"
 assert path_of(WithLock().method) == "WithLock.lock"
-assert path_of(lambda: Job().config) is None
 assert (
     path_of(lambda job=Job(): job) == "job.config.logger._lock in the default of parameter 'job' of function <lambda>"
 )
-# Where the receiver runs the same program, none of them travels.
-assert path_of(uses_lock, by_reference) is None
-assert path_of(takes_default, by_reference) is None
-assert path_of(WithLock().method, by_reference) is None
-assert path_of(unrelated, by_reference) == "args[2]['x']._lock"
-
-try:
-    by_value.encode(Job())
-except CodecError as error:
-    assert error.path == "job.config.logger._lock"  # noqa: PT017 - in a program there is no pytest
+assert path_of(unrelated, Job(), codec=by_reference) == "args[0].config.logger._lock"
+# Where the receiver runs the same program, these do not travel.
+for function in (uses_lock, takes_default, WithLock().method):
+    by_reference.encode_run((function, (), {}))
+# Nor does what nobody refers to.
+by_value.encode_run((lambda: Job().config, (), {}))
 
 
 class Mandatory(Exception):
@@ -105,21 +98,11 @@ class Explodes:
         raise LookupError("boom")
 
 
-def raises(make, words):
-    try:
-        with Ring() as ring:
-            ring.run(make, lambda value: value)
-    except RuntimeError as error:
-        assert "CodecError" in str(error), error
-        assert words in str(error), error
-    else:
-        raise AssertionError("it was rebuilt")
-
-
-raises(lambda: Mandatory("text", 1), "Mandatory")
 thing = Explodes()
 thing.state = 1
-raises(lambda: thing, "boom")
+for make, words in ((lambda: Mandatory("text", 1), "Mandatory"), (lambda: thing, "boom")):
+    with Ring() as ring, pytest.raises(RuntimeError, match=f"CodecError: .*{words}"):
+        ring.run(make, lambda value: value)
 
 # A rank that could not build something builds it when it can.
 with Ring() as ring:
@@ -140,11 +123,7 @@ with Ring() as ring:
     def first():
         return picky
 
-    try:
+    with pytest.raises(RuntimeError, match="no limit"):
         ring.run(first, lambda value: type(value) is Picky)
-    except RuntimeError as error:
-        assert "no limit" in str(error)  # noqa: PT017 - as above
-    else:
-        raise AssertionError("it was rebuilt")
     Picky.limit = 1
     assert ring.run(first, lambda value: type(value) is Picky)

@@ -58,6 +58,12 @@ def make_local():
     return Local, lambda: Local
 
 
+def send_round(ring):
+    cls, give = make_local()
+    made, giver = ring.run(lambda: (cls(), give), lambda value: value)
+    assert type(made) is cls is giver()
+
+
 def keep():
     builtins.kept = Early()
     registry["key"] = 1
@@ -82,9 +88,6 @@ with Ring() as ring:
     # Local classes do not pile up, here or there.
     sizes = []
     for _ in range(20):
-        cls, give = make_local()
-        made, giver = ring.run(lambda: (cls(), give), lambda value: value)
-        assert type(made) is cls is giver()
-        del cls, give, made, giver
+        send_round(ring)
         sizes.append((ring.run(lambda: 1, lambda _: count()), count()))
     assert sizes[5] == sizes[-1], sizes

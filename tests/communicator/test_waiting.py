@@ -1,0 +1,270 @@
+"""The waiting room: one thread polls, the others sleep, nobody is forgotten."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from contracts.ranks import LIMIT, Background
+
+from klyng_mp.communicator.waiting import WaitingRoom
+from klyng_mp.deadline import Deadline
+
+NEVER = Deadline(None)
+
+
+@pytest.fixture
+def room():
+    spoiled = []
+    made = WaitingRoom(lambda: spoiled.append(True))
+    made.spoiled = spoiled
+    yield made
+    with made.lock:
+        made.stopped = True
+        made.close()
+
+
+@pytest.fixture
+def pipe(room):
+    """Give a pipe that the room watches; ``got`` holds what was read from it."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    got = []
+    with room.lock:
+        room.poller.register(reader, 1, lambda _: got.append(os.read(reader, 1)))
+    yield writer, got
+    with room.lock:
+        room.poller.unregister(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+def wait(room, ready, timeout=None):
+    with room.lock:
+        return room.wait(ready, Deadline(timeout))
+
+
+def watch_waiters(room, count):
+    """Return an event that is set when ``count`` threads are about to wait."""
+    seen = threading.Event()
+    poll, sleep = room._poll, room._sleep
+
+    def note(original):
+        def spy(waiter, left):
+            if len(room._waiters) >= count:
+                seen.set()
+            return original(waiter, left)
+
+        return spy
+
+    room._poll, room._sleep = note(poll), note(sleep)
+    return seen
+
+
+def test_what_is_ready_is_not_waited_for(room):
+    room.poller.wait = None  # it would fail
+    assert wait(room, lambda: True)
+
+
+@pytest.mark.parametrize("timeout", [0, 0.02, -1])
+def test_the_deadline(room, timeout):
+    start = time.monotonic()
+    assert not wait(room, lambda: False, timeout)
+    assert time.monotonic() - start >= max(timeout, 0)
+
+
+def test_a_deadline_that_is_over_still_moves_what_can_be_moved(room, pipe):
+    writer, got = pipe
+    os.write(writer, b"x")
+    assert wait(room, lambda: bool(got), 0)
+
+
+def test_a_deadline_beyond_what_the_kernel_can_count(room, pipe):
+    writer, got = pipe
+    seen = watch_waiters(room, 2)
+    calls = [Background(lambda: wait(room, lambda: bool(got), 1e12)) for _ in range(2)]
+    assert seen.wait(LIMIT)
+    os.write(writer, b"x")
+    assert [call.result() for call in calls] == [True, True]
+
+
+def test_whoever_polls_wakes_the_one_that_is_ready_only(room, pipe):
+    writer, got = pipe
+    seen = watch_waiters(room, 5)
+    calls = [Background(lambda n=n: wait(room, lambda: len(got) > n)) for n in range(5)]
+    assert seen.wait(LIMIT)
+    for number in range(5):
+        os.write(writer, b"x")
+        assert calls[number].result()
+    assert room._waiters == []
+    assert room._polling is None
+
+
+def test_the_last_to_come_takes_over_when_the_poller_leaves(room, pipe):
+    writer, got = pipe
+    leave = []
+    seen = watch_waiters(room, 1)
+    first = Background(lambda: wait(room, lambda: bool(leave)))
+    assert seen.wait(LIMIT)
+    seen = watch_waiters(room, 2)
+    second = Background(lambda: wait(room, lambda: bool(got)))
+    assert seen.wait(LIMIT)
+    with room.lock:
+        leave.append(True)
+        room.notify()
+    assert first.result()
+    os.write(writer, b"x")
+    assert second.result()
+
+
+def test_a_sleeper_gives_up_at_its_own_time(room):
+    seen = watch_waiters(room, 1)
+    leave = []
+    first = Background(lambda: wait(room, lambda: bool(leave)))
+    assert seen.wait(LIMIT)
+    assert not wait(room, lambda: False, 0.02)
+    with room.lock:
+        leave.append(True)
+        room.notify()
+    assert first.result()
+
+
+def test_stopping_ends_all_waits(room):
+    seen = watch_waiters(room, 4)
+    calls = [Background(lambda: wait(room, lambda: False)) for _ in range(4)]
+    assert seen.wait(LIMIT)
+    with room.lock:
+        room.stopped = True
+        room.notify()
+    assert [call.result() for call in calls] == [True] * 4
+
+
+def test_closing_waits_for_the_threads_to_leave(room):
+    seen = watch_waiters(room, 2)
+    calls = [Background(lambda: wait(room, lambda: False)) for _ in range(2)]
+    assert seen.wait(LIMIT)
+    with room.lock:
+        room.stopped = True
+        room.close()
+    for call in calls:
+        assert call.result()
+    assert room._doorbell == -1
+
+
+def test_an_error_of_a_condition_is_its_own_threads(room, pipe):
+    writer, got = pipe
+
+    def fails():
+        if got:
+            raise LookupError("mine")
+        return False
+
+    seen = watch_waiters(room, 2)
+    calls = [Background(lambda: wait(room, lambda: bool(got))), Background(lambda: wait(room, fails))]
+    assert seen.wait(LIMIT)
+    os.write(writer, b"x")
+    assert calls[0].result()
+    with pytest.raises(LookupError, match="mine"):
+        calls[1].result()
+    assert room.spoiled == []
+
+
+def test_a_callback_may_not_wait(room):
+    complaints = []
+
+    def callback(_events):
+        try:
+            room.wait(lambda: False, NEVER)
+        except RuntimeError as error:
+            complaints.append(str(error))
+            os.read(reader, 1)
+
+    reader, ours = os.pipe()
+    with room.lock:
+        room.poller.register(reader, 1, callback)
+    os.write(ours, b"x")
+    assert wait(room, lambda: bool(complaints))
+    assert "a callback of the poller may not wait" in complaints[0]
+    with room.lock:
+        room.poller.unregister(reader)
+    os.close(reader)
+    os.close(ours)
+
+
+def test_an_exception_that_escapes_a_callback_spoils(room):
+    reader, ours = os.pipe()
+    with room.lock:
+        room.poller.register(reader, 1, lambda _: 1 // 0)
+    os.write(ours, b"x")
+    with pytest.raises(ZeroDivisionError):
+        wait(room, lambda: False)
+    assert room.spoiled == [True]
+    with room.lock:
+        room.poller.unregister(reader)
+    os.close(reader)
+    os.close(ours)
+
+
+def test_a_callback_may_unregister_another_that_is_due(room):
+    pairs = [os.pipe() for _ in range(2)]
+    called = []
+
+    def callback(index):
+        called.append(index)
+        for reader, _ in pairs:
+            room.poller.unregister(reader)
+
+    with room.lock:
+        for index, (reader, writer) in enumerate(pairs):
+            room.poller.register(reader, 1, lambda _, index=index: callback(index))
+            os.write(writer, b"x")
+    assert wait(room, lambda: bool(called))
+    assert len(called) == 1
+    for fd in (fd for pair in pairs for fd in pair):
+        os.close(fd)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_ctrl_c_is_seen_at_once_by_the_poller_and_by_a_sleeper(room, others):
+    leave = []
+    seen = watch_waiters(room, 1)
+    calls = [Background(lambda: wait(room, lambda: bool(leave))) for _ in range(others)]
+    assert not others or seen.wait(LIMIT)
+    about_to_wait = watch_waiters(room, others + 1)
+
+    def interrupt():
+        assert about_to_wait.wait(LIMIT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupter = Background(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        wait(room, lambda: False)
+    interrupter.result()
+    assert not room.lock._is_owned()
+    assert room.spoiled == []
+    with room.lock:
+        leave.append(True)
+        room.notify()
+    for call in calls:
+        assert call.result()
+    assert not wait(room, lambda: False, 0)
+
+
+def test_an_idle_wait_uses_no_cpu(room):
+    before = time.process_time()
+    assert not wait(room, lambda: False, 0.3)
+    assert time.process_time() - before < 0.1
+
+
+def test_progress_wakes_who_it_served(room, pipe):
+    writer, got = pipe
+    seen = watch_waiters(room, 1)
+    call = Background(lambda: wait(room, lambda: bool(got)))
+    assert seen.wait(LIMIT)
+    os.write(writer, b"x")
+    with room.lock:
+        room.progress()
+    assert call.result()
