@@ -43,6 +43,7 @@ class Run:
 
     Attributes:
         number: counts the runs of the World's present ranks, from 1.
+        collected: whether somebody has been given its results, or its error.
     """
 
     def __init__(self, job: LocalJob, codec: Codec, number: int) -> None:
@@ -53,6 +54,7 @@ class Run:
         self._good = 0
         self._results: list[Any] | None = None
         self._error: BaseException | None = None
+        self.collected = False
 
     def submit(self, encoded: tuple[int, bytes, list[Any]]) -> None:
         """Send the function to every rank; all of them get it or, after an interruption, none keeps it."""
@@ -91,6 +93,7 @@ class Run:
                 self._interrupt()
                 self._error = RunCancelledError("the run was ended by Ctrl-C")
                 raise error from None
+        self.collected = True
         if self._error is not None:
             raise self._error
         assert self._results is not None  # noqa: S101 - finished means one of the two
@@ -104,6 +107,7 @@ class Run:
         """
         if self.done():
             return False
+        self.collected = True
         self._end("cancelled", "was cancelled", grace=GRACE_SECONDS)
         self._error = RunCancelledError("the run was cancelled")
         return True

@@ -225,7 +225,7 @@ class World:
             self.terminate()
             return
         try:
-            if self._run is not None:
+            if self._run is not None and not self._run.collected:
                 self._run.result()
         except BaseException:
             self.terminate()

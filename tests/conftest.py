@@ -133,6 +133,17 @@ def zygotes():
     return list(job._zygotes.values()) if job else []
 
 
+def is_spare(pid):
+    """Tell whether a zygote keeps this process ready for a next World: it ends with it, or after ten seconds."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    # Until it has its own name it has the zygote's.
+    named = "(klyng spare)" in fields or "(klyng zygote)" in fields
+    return named and int(fields.rpartition(")")[2].split()[1]) in {zygote.pid for zygote in zygotes()}
+
+
 def threads_left(before):
     return settle(lambda: [thread.name for thread in threading.enumerate() if thread not in before])
 
@@ -200,7 +211,7 @@ def processes_left(before, cookie):
     left = []
     for pid in descendants(cookie) - kept:
         what = describe(pid)
-        if what is not None and not ends_before(pid, end):
+        if what is not None and not is_spare(pid) and not ends_before(pid, end):
             left.append(what)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

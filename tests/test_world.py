@@ -761,5 +761,5 @@ def test_64_ranks_talk_to_each_other_with_few_descriptors(tmp_path):
         seconds=60,
     )
     in_a_rank, in_the_driver = map(int, out.split())
-    assert in_a_rank < 64 + 20
+    assert in_a_rank < 2 * 64 + 20  # two that call at once make a connection each
     assert in_the_driver < 64 + 30

@@ -28,6 +28,9 @@ __all__ = ["EpollPoller", "WaitingRoom"]
 
 _MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
+# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when
+# that call returns. Giving up the interpreter lets another thread send one just then: so the first is short.
+_FIRST_SLEEP = 0.02
 
 
 class EpollPoller:
@@ -123,19 +126,22 @@ class WaitingRoom:
         waiter = _Waiter(ready)
         waiters = self._waiters
         waiters.append(waiter)
+        longest = _FIRST_SLEEP
         try:
             while True:
                 left = deadline.left()
+                pause = longest if left is None or left > longest else left
                 if left == 0:
                     self.progress()
                 elif self._polling is None:
-                    events = self._poll(waiter, left)
+                    events = self._poll(waiter, pause)
                     if events:
                         self._call(events)
                         if len(waiters) > 1:
                             self.notify()
                 else:
-                    self._sleep(waiter, left)
+                    self._sleep(waiter, pause)
+                longest = _LONGEST_SLEEP
                 if ready() or self.stopped:
                     return True
                 if left == 0:
@@ -180,14 +186,12 @@ class WaitingRoom:
         self._closed = True
         self._close_descriptors()
 
-    def _poll(self, waiter: _Waiter, left: float | None) -> list[tuple[int, int]]:
+    def _poll(self, waiter: _Waiter, seconds: float) -> list[tuple[int, int]]:
         self._polling = waiter
-        if left is not None and left > _LONGEST_SLEEP:
-            left = _LONGEST_SLEEP
         lock, turn = self.lock, self._turn
         try:
             lock.release()
-            events = self.poller.wait(left, _MAX_EVENTS)
+            events = self.poller.wait(seconds, _MAX_EVENTS)
         finally:
             try:
                 lock.acquire()
@@ -202,21 +206,23 @@ class WaitingRoom:
         # Another thread may have served them since; what is still due will be told again.
         return events if turn == self._turn else []
 
-    def _sleep(self, waiter: _Waiter, left: float | None) -> None:
+    def _sleep(self, waiter: _Waiter, seconds: float) -> None:
         if waiter.alarm is None:
             waiter.alarm = allocate_lock()
             waiter.alarm.acquire()
         try:
             self.lock.release()
-            woken = waiter.alarm.acquire(True, -1 if left is None else min(left, _LONGEST_SLEEP))
+            woken = waiter.alarm.acquire(True, seconds)
         finally:
             try:
                 self.lock.acquire()
             except BaseException:
                 self._acquire_after_all()
                 raise
-        if woken:
+        if waiter.called:
             waiter.called = False
+            if not woken:  # it was rung for when the time was over
+                waiter.alarm.acquire(False)
 
     def _acquire_after_all(self) -> None:
         """Take the lock although a signal handler raised meanwhile: the callers' ``with`` is going to release it."""

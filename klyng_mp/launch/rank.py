@@ -28,6 +28,7 @@ from klyng_mp.launch.surroundings import (
     end_process,
     flush_streams,
     seed_random_numbers,
+    show_in_ps,
     take_place,
 )
 from klyng_mp.wire.codec import Codec
@@ -53,6 +54,7 @@ def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None)
     """
     channel = cut_loose(ends, keep)
     if rehearsal is not None:
+        show_in_ps("klyng spare")
         _rehearse(rehearsal)
     place = take_place(channel)
     if place.spec.preparation is not None:

@@ -94,6 +94,7 @@ class Supervisor:
         self._serve = serve  # ranks serve a driver, run after run, and are replaced when they die
         self._closing = False
         self._timer: Timer | None = None
+        self._incarnations: dict[int, int] = {}
         self.occupants: dict[int, Occupant] = {}
         self.cause: Cause | None = None
         self.run = 1
@@ -102,11 +103,13 @@ class Supervisor:
 
     def start(self, ranks: Iterable[int] | None = None) -> None:
         """Bring ranks to life (by default all), each as the next occupant of its place."""
+        ranks = range(self._spec.size) if ranks is None else list(ranks)
+        for rank in ranks:  # all at once, since each is told of all the others
+            self._incarnations[rank] = self._incarnations.get(rank, 0) + 1
         born, sockets = [], []
-        for rank in range(self._spec.size) if ranks is None else ranks:
-            former = self.occupants.get(rank)
+        for rank in ranks:
             try:
-                occupant, to_driver = self._launch(rank, former.incarnation + 1 if former else 1)
+                occupant, to_driver = self._launch(rank)
             except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
                 self._owner.unlaunchable(f"rank {rank}: {error}")
                 self.kill()
@@ -118,10 +121,11 @@ class Supervisor:
         for ours in sockets:
             ours.close()
 
-    def _launch(self, rank: int, incarnation: int) -> tuple[Occupant, list[socket.socket]]:
+    def _launch(self, rank: int) -> tuple[Occupant, list[socket.socket]]:
         body = self._launcher.launch(self._spec)
+        incarnation = self._incarnations[rank]
         occupant = Occupant(rank, incarnation, body)
-        incarnations = {who.rank: who.incarnation for who in self.occupants.values() if who.incarnation > 1}
+        incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
         spec = None if body.knows_spec else self._packed_spec
         driver = list(socket.socketpair()) if self._serve else []
         fds = [self._stdin if rank == 0 else self._nothing, *(sock.fileno() for sock in driver[1:])]

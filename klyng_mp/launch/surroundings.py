@@ -37,6 +37,7 @@ __all__ = [
     "flush_streams",
     "forget_parent",
     "seed_random_numbers",
+    "show_in_ps",
     "take_place",
 ]
 
@@ -211,10 +212,15 @@ def _limit(spec: RankSpec) -> None:
         threadpool_limits(limits=spec.blas_threads)
 
 
+def show_in_ps(name: str) -> None:
+    """Let ``ps`` and ``top`` show this name (15 characters of it) for the process."""
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
+
+
 def _name(place: Place) -> None:
     """Show the rank in ``ps``, in multiprocessing, and so in log records (as ``processName``)."""
-    with open("/proc/self/comm", "w") as comm:
-        comm.write(f"klyng {place.rank}/{place.spec.size}")
+    show_in_ps(f"klyng {place.rank}/{place.spec.size}")
     multiprocessing.current_process().name = f"rank {place.rank}"
 
 

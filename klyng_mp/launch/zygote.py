@@ -27,7 +27,7 @@ from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.rank import rank_main
 from klyng_mp.launch.spec import BLAS_VARIABLES, RankSpec
 from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
-from klyng_mp.launch.surroundings import forget_parent
+from klyng_mp.launch.surroundings import forget_parent, show_in_ps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +59,7 @@ def zygote_main(channel_fd: int) -> NoReturn:
     os.dup2(nothing, 1)
     os.close(nothing)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    show_in_ps("klyng zygote")
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
     _Zygote(Channel(socket.socket(fileno=channel_fd))).serve()
     os._exit(0)

@@ -268,3 +268,30 @@ def test_progress_wakes_who_it_served(room, pipe):
     with room.lock:
         room.progress()
     assert call.result()
+
+
+def test_nobody_silences_a_doorbell_that_rings_for_another(room):
+    seen = watch_waiters(room, 1)
+    done = []
+    call = Background(lambda: wait(room, lambda: bool(done)))
+    assert seen.wait(LIMIT)
+    with room.lock:
+        done.append(True)
+        room.notify()
+        for _ in range(100):
+            room.progress()
+    assert call.result()
+
+
+def test_a_signal_just_before_the_kernels_call_is_seen_soon(room):
+    """A strike that Python has noted, but that the kernel's call no longer sees, as epoll would."""
+    poll, struck = room.poller.wait, []
+
+    def strike_first(seconds, max_events):
+        if not struck:
+            struck.append(seconds)
+        return poll(seconds, max_events)
+
+    room.poller.wait = strike_first
+    assert not wait(room, lambda: False, 0.05)
+    assert struck[0] <= 0.02

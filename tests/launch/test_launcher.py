@@ -13,21 +13,22 @@ import pytest
 
 from klyng_mp.launch.launcher import ForkLauncher, SpareLauncher, SpawnLauncher, interpreter_command
 from klyng_mp.launch.spec import RankSpec
-from klyng_mp.launch.surroundings import forget_parent
+from klyng_mp.launch.surroundings import cut_loose, forget_parent
 from klyng_mp.machine import hostname
 
 
-def say_hello(ends, _keep, *_rehearsal):
+def say_hello(ends, keep, *_rehearsal):
     """Stand for a rank: say something on standard output, and wait for the end of the leash."""
     forget_parent()
-    os.write(ends.stdout, b"hello")
-    while select.select([ends.leash], [], [])[0] and os.read(ends.leash, 1):
-        pass
-    os._exit(0)
+    cut_loose(ends, keep)
+    os.write(1, b"hello")
+    while True:
+        signal.pause()
 
 
-def fail(_ends, _keep):
+def fail(ends, keep):
     forget_parent()
+    cut_loose(ends, keep)
     raise RuntimeError("could not begin")
 
 
@@ -65,6 +66,7 @@ def test_a_body_that_fails_says_why_and_ends(spec):
     assert not body.alive()
     status = os.waitid(os.P_PIDFD, body.pidfd, os.WEXITED | os.WNOWAIT)
     assert (status.si_code, status.si_status != 0) == (os.CLD_EXITED, True)
+    assert b"RuntimeError: could not begin" in os.read(body.stderr, 10_000)
     body.dismiss()
 
 
@@ -100,7 +102,8 @@ def test_a_spare_that_has_died_is_not_used(spec):
 
 def test_a_spawned_body_is_a_fresh_interpreter_that_waits(spec):
     body = SpawnLauncher().launch(spec)
-    assert b"klyng_mp.launch.rank" in programs.Path(f"/proc/{body.pid}/cmdline").read_bytes()
+    command = programs.Path(f"/proc/{body.pid}/cmdline")
+    programs.wait_until(lambda: b"klyng_mp.launch.rank" in command.read_bytes())
     assert body.alive()
     body.dismiss()
     assert body.pid not in programs.children_of(os.getpid())

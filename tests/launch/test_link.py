@@ -16,10 +16,11 @@ def test_ranks_are_connected_when_they_first_talk():
         alone = world.run(rankwork.count_sockets)
         assert world.run(rankwork.talk_in_pairs) == [1, 0, 3, 2]
         paired = world.run(rankwork.count_sockets)
-        assert [two - one for one, two in zip(alone, paired, strict=True)] == [1, 1, 1, 1]
+        # Two that call at once make a connection each.
+        assert {two - one for one, two in zip(alone, paired, strict=True)} <= {1, 2}
         assert all(right for right, _ in world.run(rankwork.all_to_all))
         everyone = world.run(rankwork.count_sockets)
-        assert [two - one for one, two in zip(alone, everyone, strict=True)] == [3, 3, 3, 3]
+        assert {two - one for one, two in zip(alone, everyone, strict=True)} <= {3, 4, 5, 6}
 
 
 def test_both_may_call_at_once_and_nothing_is_lost():
@@ -29,8 +30,9 @@ def test_both_may_call_at_once_and_nothing_is_lost():
 
 
 def test_messages_keep_their_order_across_the_introduction():
-    with mp.World(2) as world:
-        assert world.run(rankwork.send_in_order, 200) == [list(range(200))] * 2
+    for _ in range(15):
+        with mp.World(2) as world:  # new ranks, that nobody has introduced yet
+            assert world.run(rankwork.send_in_order, 200) == [list(range(200))] * 2
 
 
 def test_what_was_sent_arrives_however_long_its_sender_computes_then(tmp_path):

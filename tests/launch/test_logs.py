@@ -35,21 +35,14 @@ def records():
 def logger():
     """Give a logger whose records are packed for the driver, and the packets."""
     packets = []
-    logger = logging.getLogger("klyng-test-of-logs")
-    handler = DriverHandler(packets.append)
-    logger.addHandler(handler)
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    yield logger, packets
-    logger.removeHandler(handler)
-    logger.propagate = True
+    logger = logging.Logger("klyng-test-of-logs")  # alone: its records reach no other handler
+    logger.addHandler(DriverHandler(packets.append))
+    return logger, packets
 
 
 def test_a_record_keeps_what_it_says(logger, records):
     logger, packets = logger
     logger.warning("%d of %s", 3, "four", extra={"own": 7})
-    logger.propagate = True
-    logger.handlers.clear()
     handle_record(packets[0])
     (record,) = records
     assert record.getMessage() == "3 of four"
@@ -84,12 +77,13 @@ def test_a_record_that_cannot_be_formatted_hurts_nobody(logger, capsys):
 def test_the_drivers_levels_are_heeded(logger, records):
     logger, packets = logger
     logger.info("too quiet")
-    logger.handlers.clear()
-    logger.propagate = True
-    logger.setLevel(logging.WARNING)
+    named = logging.getLogger(logger.name)
+    named.setLevel(logging.WARNING)
     handle_record(packets[0])
     assert records == []
-    logger.setLevel(logging.DEBUG)
+    named.setLevel(logging.NOTSET)
+    handle_record(packets[0])
+    assert [record.getMessage() for record in records] == ["too quiet"]
 
 
 def test_records_are_marked():
