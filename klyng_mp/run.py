@@ -57,9 +57,14 @@ class Run:
         self.collected = False
 
     def submit(self, encoded: tuple[int, bytes, list[Any]]) -> None:
-        """Send the function to every rank; all of them get it or, after an interruption, none keeps it."""
+        """Send the function to every rank and wait until it is on its way, since nobody may wait for the result soon.
+
+        All of them get it or, after an interruption, none keeps it.
+        """
+        job = self._job
         try:
-            self._job.submit(self.number, encoded)
+            job.submit(self.number, encoded)
+            job.wait(lambda: job.all_sent() or self.number in job.settled, _FOREVER, "starting a run")
         except BaseException:
             self._interrupt()
             self._error = RunCancelledError("the run was interrupted before it had begun in all ranks")
@@ -190,7 +195,7 @@ class Run:
     def _explain(self, cause: Cause) -> BaseException:
         rank, host = cause.rank, self._job.spec.host
         if cause.kind == "stillborn":
-            return LaunchError(f"rank {rank} could not start: it {cause.detail}\n{cause.text}".rstrip())
+            return LaunchError(f"rank {rank} could not start: {cause.detail}\n{cause.text}".rstrip())
         if rank is None:
             return RunCancelledError(f"the run {cause.detail}")
         if cause.kind == "failed":

@@ -148,7 +148,7 @@ class World:
         if cause is not None:
             self._run_number += 1
             if cause.kind == "stillborn":
-                job.lost = f"rank {cause.rank} could not start: it {cause.detail}\n{cause.text}".rstrip()
+                job.lost = f"rank {cause.rank} could not start: {cause.detail}\n{cause.text}".rstrip()
                 raise LaunchError(job.lost)
             _say(f"rank {cause.rank} {cause.detail} while it had nothing to do; it has been replaced")
 
@@ -253,6 +253,8 @@ def _check_size(n: int | None) -> int:
 
 
 def _check_method(method: str | None, preload: Sequence[str]) -> str:
+    if not all(isinstance(name, str) for name in preload):
+        raise TypeError(f"preload needs names of modules, not {preload!r}")
     if method is None:
         return "zygote"
     if method not in METHODS:
@@ -266,6 +268,8 @@ def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int 
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise TypeError(f"seed must be an int or None, not {seed!r}")
     spec = RankSpec(size, hostname())
+    if env is not None and not hasattr(env, "items"):
+        raise TypeError(f"env needs a mapping of names to values, not {env!r}")
     for name, value in (env or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env needs names and values that are str, not {name!r}: {value!r}")

@@ -32,7 +32,7 @@ class Program:
     """A Python process; its standard error goes to a file, so that only its output must be read."""
 
     def __init__(self, *words, cwd, env=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **keywords):
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
         self.out = ""
         self.process = subprocess.Popen(
             [sys.executable, *map(str, words)],

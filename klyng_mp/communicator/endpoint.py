@@ -40,8 +40,8 @@ class Endpoint(Membership):
         What arrives meanwhile is taken in, so two that send to each other never block each other.
 
         Raises:
-            DeadlineError: the message was withdrawn if nothing of it had left; else it is still delivered
-                later, and the error says so. The caller's buffers are its own again in either case.
+            DeadlineError: the message was withdrawn if nothing of it had left; else it is still delivered, and
+                the error says so. The caller's buffers are its own again in either case.
             PeerLostError: the peer is gone, or the run was ended; as above.
         """
         with self._room.lock:
@@ -110,16 +110,21 @@ class Endpoint(Membership):
             PeerLostError: the source is gone, or the run was ended; nothing was taken.
         """
         with self._room.lock:
-            receive = self._post(context, source, tag, doing)
+            if self._refusal is not None or context < self._lowest:
+                self._admit(context, doing)
+            receive = Receive(context, source, tag)
+            try:
+                self.mailbox.post(receive)
+            except BaseException:
+                self._poison()
+                raise
             if receive.message is not None:
                 return receive.message
             try:
                 return self._await_message(receive, deadline, doing, among)
             except BaseException:
-                if receive.message is not None:  # an interruption came between: nothing was taken, then
-                    self.mailbox.restore(receive.message)
-                else:
-                    self.mailbox.withdraw(receive)
+                if not self.mailbox.withdraw(receive) and receive.message is not None:
+                    self.mailbox.restore(receive.message)  # an interruption came between: nothing was taken, then
                 raise
 
     def start_receive(self, context: int, source: int, tag: int | str, *, doing: str = "irecv") -> Receive:
@@ -167,12 +172,12 @@ class Endpoint(Membership):
         among: Iterable[int] | None = None,
     ) -> Message:
         """Wait for a message that matches and leave it there; see `receive`."""
+
+        def ready() -> bool:
+            return self.mailbox.peek(context, source, tag) is not None or self._peers.is_hopeless(source, among)
+
         with self._room.lock:
             self._admit(context, doing)
-
-            def ready() -> bool:
-                return self.mailbox.peek(context, source, tag) is not None or self._peers.is_hopeless(source, among)
-
             if not self._settle(ready, deadline, doing):
                 raise deadline.error(doing)
             found = self.mailbox.peek(context, source, tag)
@@ -246,8 +251,7 @@ class Endpoint(Membership):
         return False
 
     def _post(self, context: int, source: int, tag: int | str, doing: str) -> Receive:
-        if self._refusal is not None or context < self._lowest:
-            self._admit(context, doing)
+        self._admit(context, doing)
         receive = Receive(context, source, tag)
         try:
             self.mailbox.post(receive)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import LockType, allocate_lock
+from _thread import LockType, _count, allocate_lock
 from contextlib import suppress
 from threading import RLock
 from typing import TYPE_CHECKING
@@ -28,8 +28,9 @@ __all__ = ["EpollPoller", "WaitingRoom"]
 
 _MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
-# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when
-# that call returns. Giving up the interpreter lets another thread send one just then: so the first is short.
+# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when that
+# call returns. To give up the interpreter lets another thread send one just then; so where there are others,
+# the first sleep is short. It is not where there are none, as a timer costs a tenth of a ping-pong.
 _FIRST_SLEEP = 0.02
 
 
@@ -87,6 +88,11 @@ class _Waiter:
             return True
 
 
+def _shortest(left: float | None, brief: float | None) -> float:
+    pauses = [pause for pause in (left, brief, _LONGEST_SLEEP) if pause is not None]
+    return min(pauses)
+
+
 class WaitingRoom:
     """Where the threads of one endpoint wait.
 
@@ -126,22 +132,20 @@ class WaitingRoom:
         waiter = _Waiter(ready)
         waiters = self._waiters
         waiters.append(waiter)
-        longest = _FIRST_SLEEP
+        brief = _FIRST_SLEEP if _count() else None
         try:
             while True:
                 left = deadline.left()
-                pause = longest if left is None or left > longest else left
+                pause = left if left is None and brief is None else _shortest(left, brief)
+                brief = None
                 if left == 0:
                     self.progress()
-                elif self._polling is None:
-                    events = self._poll(waiter, pause)
-                    if events:
-                        self._call(events)
-                        if len(waiters) > 1:
-                            self.notify()
-                else:
+                elif self._polling is not None:
                     self._sleep(waiter, pause)
-                longest = _LONGEST_SLEEP
+                elif events := self._poll(waiter, pause):
+                    self._call(events)
+                    if len(waiters) > 1:
+                        self.notify()
                 if ready() or self.stopped:
                     return True
                 if left == 0:
@@ -186,7 +190,7 @@ class WaitingRoom:
         self._closed = True
         self._close_descriptors()
 
-    def _poll(self, waiter: _Waiter, seconds: float) -> list[tuple[int, int]]:
+    def _poll(self, waiter: _Waiter, seconds: float | None) -> list[tuple[int, int]]:
         self._polling = waiter
         lock, turn = self.lock, self._turn
         try:
@@ -206,13 +210,13 @@ class WaitingRoom:
         # Another thread may have served them since; what is still due will be told again.
         return events if turn == self._turn else []
 
-    def _sleep(self, waiter: _Waiter, seconds: float) -> None:
+    def _sleep(self, waiter: _Waiter, seconds: float | None) -> None:
         if waiter.alarm is None:
             waiter.alarm = allocate_lock()
             waiter.alarm.acquire()
         try:
             self.lock.release()
-            woken = waiter.alarm.acquire(True, seconds)
+            woken = waiter.alarm.acquire(True, -1 if seconds is None else seconds)
         finally:
             try:
                 self.lock.acquire()

@@ -99,13 +99,9 @@ class Channel:
             OSError: descriptors were cut off because this process may open no more files.
         """
         try:
-            data, ancillary, flags, _ = self.socket.recvmsg(
-                _INLINE_BYTES + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            )
+            data, ancillary, flags = self._receive()
         except (BlockingIOError, InterruptedError):
             return None
-        except ConnectionResetError:
-            data, ancillary, flags = b"", [], 0
         fds = array.array("i")
         for _level, _kind, packed in ancillary:
             fds.frombytes(packed[: len(packed) - len(packed) % fds.itemsize])
@@ -120,6 +116,14 @@ class Channel:
                 file.seek(0)
                 return pickle.load(file), list(fds)  # noqa: S301 - both ends are this job's
         return pickle.loads(data[1:]), list(fds)  # noqa: S301 - both ends are this job's
+
+    def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        arguments = (_INLINE_BYTES + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+        try:
+            return self.socket.recvmsg(*arguments)[:3]
+        except ConnectionResetError:
+            # The other side left something unread; the kernel says so once, before what it had sent itself.
+            return self.socket.recvmsg(*arguments)[:3]
 
     def receive_now(self) -> tuple[tuple[Any, ...], list[int]]:
         """Wait for the next record and return it as ``receive`` does."""

@@ -35,4 +35,6 @@ class Cause:
 
     def phrase(self) -> str:
         """Return what the other ranks are told, to follow "rank N"."""
+        if self.kind == "stillborn":
+            return f"could not start: {self.detail}"
         return f"failed ({self.detail})" if self.kind == "failed" else self.detail

@@ -52,25 +52,29 @@ class LocalJob:
     def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
         reserve_standard_fds()
         self.spec = spec
-        self.endpoint = Endpoint(DRIVER)
-        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)
-        self.endpoint.use(self._transport)
-        self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
         self._incarnations = dict.fromkeys(range(spec.size), 1)
         self.settled: dict[int, Cause] = {}
         self.fenced = 0
         self.closed = False
         self.lost: str | None = None
         self._forked: int | None = None
-        self._channel, theirs = Channel.pair()
+        self._zygote: _ZygoteProcess | None = None
+        self.endpoint = Endpoint(DRIVER)
+        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)
+        self.endpoint.use(self._transport)
+        self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
         try:
-            self._start(theirs.fileno(), method, preload, label=label)
+            self._channel, theirs = Channel.pair()
+        except OSError:
+            self.endpoint.close()
+            raise
+        try:
+            with theirs:
+                self._start(theirs.fileno(), method, preload, label=label)
+            self.endpoint.watch(self._channel.fileno(), self._hear)
         except BaseException:
             self.dispose()
             raise
-        finally:
-            theirs.close()
-        self.endpoint.watch(self._channel.fileno(), self._hear)
         _jobs.add(self)
 
     def _start(self, fd: int, method: str, preload: Sequence[str], *, label: bool) -> None:
@@ -86,7 +90,8 @@ class LocalJob:
             else:
                 fds = [fd, stdin, *(number for number in outputs if number is not None)]
                 has = [number is not None for number in outputs]
-                _zygote_for(tuple(preload)).channel.send_now("job", method, self.spec, label, *has, fds=fds)
+                self._zygote = _zygote_for(tuple(preload))
+                self._zygote.channel.send_now("job", method, self.spec, label, *has, fds=fds)
         finally:
             if stdin:
                 os.close(stdin)
@@ -114,6 +119,10 @@ class LocalJob:
         """Send the same message to ranks (by default all) without waiting."""
         for rank in range(self.spec.size) if ranks is None else ranks:
             self.endpoint.start_send(rank, Message(CONTROL, DRIVER, run, self._incarnations[rank], *encoded))
+
+    def all_sent(self) -> bool:
+        """Tell whether all that was submitted is with the kernel."""
+        return not self._transport.pending()
 
     def answer(self, tag: int | str) -> Message | None:
         """Return the next answer that has come with this tag, or None."""
@@ -175,6 +184,8 @@ class LocalJob:
             self.endpoint.unwatch(self._channel.fileno())
             if not self.closed:
                 self.lost = "the process that supervises its ranks is gone (was it killed?), and they with it"
+                if self._zygote is not None:
+                    self._zygote.gone = True
 
     def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = record
@@ -188,7 +199,8 @@ class LocalJob:
             self.fenced = rest[0]
         elif kind == "output":
             name, data = rest
-            getattr(sys, name).write(data.decode(errors="replace"))
+            if (stream := getattr(sys, name)) is not None:
+                stream.write(data.decode(errors="replace"))
         elif kind == "unlaunchable":
             self.lost = f"its ranks could not be started: {rest[0]}"
         elif kind == "closed":
@@ -225,6 +237,7 @@ class _ZygoteProcess:
     def __init__(self, preload: tuple[str, ...]) -> None:
         from multiprocessing.util import spawnv_passfds  # noqa: PLC0415 - a program without Worlds does not need it
 
+        self.gone = False  # it has been seen to end
         self.channel, theirs = Channel.pair()
         fd = theirs.fileno()
         command = interpreter_command("klyng_mp.launch.zygote", "zygote_main", [fd])
@@ -245,6 +258,9 @@ class _ZygoteProcess:
 
     def alive(self) -> bool:
         """Tell whether it can take another job; a dead one is laid to rest."""
+        if self.gone:
+            self.stop()
+            return False
         if dead := _reap(self.pid, os.WNOHANG):
             self.channel.close()
         return not dead

@@ -75,7 +75,9 @@ class RankLink:
 
     def balance(self) -> tuple[dict[int, int], int]:
         """Return how many of this run's messages were sent to whom, and how many were received."""
-        return self.endpoint.sent_counts(), self.endpoint.mailbox.taken(self.run)
+        sent = self.endpoint.sent_counts()
+        sent.pop(DRIVER, None)
+        return sent, self.endpoint.mailbox.taken(self.run)
 
     def unreceived(self) -> list[tuple[int, int | str]]:
         """Return (source, tag) of the messages of this run that nobody has received, oldest first."""

@@ -9,6 +9,7 @@ rebuilt does not take the rest with it.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -58,14 +59,23 @@ def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None)
         _rehearse(rehearsal)
     place = take_place(channel)
     if place.spec.preparation is not None:
-        from multiprocessing.spawn import prepare  # noqa: PLC0415 - only ranks that import the main module
-
-        prepare(place.spec.preparation)
+        _import_main(place.spec.preparation)
     server = _Server(place)
     server.forward_logs()
     server.serve()
     set_current(None)
     end_process(0, server.say_goodbye)
+
+
+def _import_main(preparation: dict[str, Any]) -> None:
+    from multiprocessing.spawn import prepare  # noqa: PLC0415 - only ranks that import the main module
+
+    process: Any = multiprocessing.current_process()
+    process._inheriting = True  # noqa: SLF001 - by this, multiprocessing refuses what a main guard should prevent
+    try:
+        prepare(preparation)
+    finally:
+        del process._inheriting  # noqa: SLF001
 
 
 def spawned(*fds: int) -> NoReturn:

@@ -95,6 +95,7 @@ class _Command(Owner):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
         self._loop.register(self._wakeup.fileno(), select.EPOLLIN, lambda _events: self._signalled())
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it may have been ignored where the command was started
         for signum in (*_FATAL_SIGNALS, signal.SIGTSTP, signal.SIGCONT):
             if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup and "&" leave it
                 signal.signal(signum, lambda _signum, _frame: None)
@@ -176,6 +177,8 @@ class _Command(Owner):
         if cause.kind == "interrupted":
             _say(f"the program {cause.detail}")
             return 128 - cause.exitcode
+        if cause.kind == "stillborn":
+            raise LaunchError(f"rank {cause.rank} {cause.phrase()}")
         if cause.kind == "unlaunchable" or cause.rank is None:
             raise LaunchError(cause.detail)
         _say(str(RankDiedError(cause.rank, self._spec.host, cause.exitcode)))

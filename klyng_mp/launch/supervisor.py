@@ -40,7 +40,7 @@ _VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well
 class Occupant:
     """The process that fills a place, as its supervisor sees it."""
 
-    __slots__ = ("body", "channel", "ended_run", "exitcode", "incarnation", "orderly", "rank", "ready")
+    __slots__ = ("body", "channel", "ended_run", "exitcode", "incarnation", "orderly", "rank", "ready", "unfit")
 
     def __init__(self, rank: int, incarnation: int, body: Body) -> None:
         self.rank = rank
@@ -49,6 +49,7 @@ class Occupant:
         self.channel = body.channel
         self.ended_run = 0
         self.ready = False  # it has reached its own main
+        self.unfit = ""  # why it could not reach it
         self.orderly = False  # it has said goodbye
         self.exitcode: int | None = None
 
@@ -163,8 +164,10 @@ class Supervisor:
         if not self._closing:
             for other in self._living():
                 self._tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
-            if not occupant.orderly or exitcode:
-                kind = "exited" if occupant.orderly else "died" if occupant.ready else "stillborn"
+            if not occupant.ready:
+                self.end_run(Cause("stillborn", occupant.rank, occupant.unfit or f"it {what}", stderr, exitcode))
+            elif not occupant.orderly or exitcode:
+                kind = "exited" if occupant.orderly else "died"
                 self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
         self._settle()
         if not any(self._living()):
@@ -205,6 +208,8 @@ class Supervisor:
         elif kind == "ended":
             occupant.ended_run = rest[0]
             self._settle()
+        elif kind == "unfit":
+            occupant.unfit = rest[0]
         elif kind == "ready":
             occupant.ready = True
         elif kind == "goodbye":

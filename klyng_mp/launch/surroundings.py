@@ -103,8 +103,12 @@ def cut_loose(ends: BodyEnds, keep: set[int]) -> Channel:
 def take_place(channel: Channel) -> Place:
     """Wait to be told a place, and fill it."""
     place = _wait_for_place(channel)
-    adopt(place.spec)
-    _limit(place.spec)
+    try:
+        adopt(place.spec)
+        _limit(place.spec)
+    except (OSError, ValueError) as error:
+        channel.send_now("unfit", f"its surroundings cannot be made: {error}")
+        os._exit(71)
     _name(place)
     if place.spec.seed is None:
         _forget_inherited_seeds()

@@ -59,6 +59,7 @@ def zygote_main(channel_fd: int) -> NoReturn:
     os.dup2(nothing, 1)
     os.close(nothing)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a driver that ignores it would have it ignored here, too
     show_in_ps("klyng zygote")
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
     _Zygote(Channel(socket.socket(fileno=channel_fd))).serve()
@@ -73,6 +74,7 @@ def serve_forked_job(
     signal.set_wakeup_fd(-1)
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     loop = Loop()
     _allow_many_files()
     channel = Channel(socket.socket(fileno=channel_fd))

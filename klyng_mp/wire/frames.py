@@ -234,9 +234,11 @@ class FrameReader:
             raise RemoteProtocolError(self._error)
         try:
             body = self._body
-            if body is None and count:
-                return self._parse(self._end + count)
-            if body is None or not count:
+            if body is None:
+                if self._end or count < _HEADER_SIZE:
+                    return self._parse(self._end + count) if count else self._finish()
+                return self._parse_alone(count) or self._parse(count)
+            if not count:
                 return self._finish()
             if not body.fill(count):
                 return []
@@ -264,6 +266,13 @@ class FrameReader:
     def _resize(self, size: int) -> None:
         area = bytearray(size)
         self._area, self._view = area, memoryview(area)
+
+    def _parse_alone(self, end: int) -> list[Message]:
+        """Parse the commonest of all arrivals, one small frame and nothing else; return [] if it is not that."""
+        greeting, code, kind, count, context, source, incarnation, tag, head_size = _HEADER.unpack_from(self._area)
+        if head_size != end - _HEADER_SIZE or greeting != _GREETING or kind or count or tag < 0:
+            return []
+        return [Message(context, source, tag, incarnation, code, bytes(self._view[_HEADER_SIZE:end]), ())]
 
     def _parse(self, end: int) -> list[Message]:
         messages: list[Message] = []

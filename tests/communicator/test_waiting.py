@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from contracts.ranks import LIMIT, Background
+from contracts.ranks import LIMIT, Background, when_in
 
 from klyng_mp.communicator.waiting import WaitingRoom
 from klyng_mp.deadline import Deadline
@@ -47,23 +47,6 @@ def wait(room, ready, timeout=None):
         return room.wait(ready, Deadline(timeout))
 
 
-def watch_waiters(room, count):
-    """Return an event that is set when ``count`` threads are about to wait."""
-    seen = threading.Event()
-    poll, sleep = room._poll, room._sleep
-
-    def note(original):
-        def spy(waiter, left):
-            if len(room._waiters) >= count:
-                seen.set()
-            return original(waiter, left)
-
-        return spy
-
-    room._poll, room._sleep = note(poll), note(sleep)
-    return seen
-
-
 def test_what_is_ready_is_not_waited_for(room):
     room.poller.wait = None  # it would fail
     assert wait(room, lambda: True)
@@ -84,7 +67,7 @@ def test_a_deadline_that_is_over_still_moves_what_can_be_moved(room, pipe):
 
 def test_a_deadline_beyond_what_the_kernel_can_count(room, pipe):
     writer, got = pipe
-    seen = watch_waiters(room, 2)
+    seen = when_in(room, 2)
     calls = [Background(lambda: wait(room, lambda: bool(got), 1e12)) for _ in range(2)]
     assert seen.wait(LIMIT)
     os.write(writer, b"x")
@@ -93,7 +76,7 @@ def test_a_deadline_beyond_what_the_kernel_can_count(room, pipe):
 
 def test_whoever_polls_wakes_the_one_that_is_ready_only(room, pipe):
     writer, got = pipe
-    seen = watch_waiters(room, 5)
+    seen = when_in(room, 5)
     calls = [Background(lambda n=n: wait(room, lambda: len(got) > n)) for n in range(5)]
     assert seen.wait(LIMIT)
     for number in range(5):
@@ -106,10 +89,10 @@ def test_whoever_polls_wakes_the_one_that_is_ready_only(room, pipe):
 def test_the_last_to_come_takes_over_when_the_poller_leaves(room, pipe):
     writer, got = pipe
     leave = []
-    seen = watch_waiters(room, 1)
+    seen = when_in(room, 1)
     first = Background(lambda: wait(room, lambda: bool(leave)))
     assert seen.wait(LIMIT)
-    seen = watch_waiters(room, 2)
+    seen = when_in(room, 2)
     second = Background(lambda: wait(room, lambda: bool(got)))
     assert seen.wait(LIMIT)
     with room.lock:
@@ -121,7 +104,7 @@ def test_the_last_to_come_takes_over_when_the_poller_leaves(room, pipe):
 
 
 def test_a_sleeper_gives_up_at_its_own_time(room):
-    seen = watch_waiters(room, 1)
+    seen = when_in(room, 1)
     leave = []
     first = Background(lambda: wait(room, lambda: bool(leave)))
     assert seen.wait(LIMIT)
@@ -133,7 +116,7 @@ def test_a_sleeper_gives_up_at_its_own_time(room):
 
 
 def test_stopping_ends_all_waits(room):
-    seen = watch_waiters(room, 4)
+    seen = when_in(room, 4)
     calls = [Background(lambda: wait(room, lambda: False)) for _ in range(4)]
     assert seen.wait(LIMIT)
     with room.lock:
@@ -143,7 +126,7 @@ def test_stopping_ends_all_waits(room):
 
 
 def test_closing_waits_for_the_threads_to_leave(room):
-    seen = watch_waiters(room, 2)
+    seen = when_in(room, 2)
     calls = [Background(lambda: wait(room, lambda: False)) for _ in range(2)]
     assert seen.wait(LIMIT)
     with room.lock:
@@ -162,7 +145,7 @@ def test_an_error_of_a_condition_is_its_own_threads(room, pipe):
             raise LookupError("mine")
         return False
 
-    seen = watch_waiters(room, 2)
+    seen = when_in(room, 2)
     calls = [Background(lambda: wait(room, lambda: bool(got))), Background(lambda: wait(room, fails))]
     assert seen.wait(LIMIT)
     os.write(writer, b"x")
@@ -230,10 +213,10 @@ def test_a_callback_may_unregister_another_that_is_due(room):
 @pytest.mark.parametrize("others", [0, 1])
 def test_ctrl_c_is_seen_at_once_by_the_poller_and_by_a_sleeper(room, others):
     leave = []
-    seen = watch_waiters(room, 1)
+    seen = when_in(room, 1)
     calls = [Background(lambda: wait(room, lambda: bool(leave))) for _ in range(others)]
     assert not others or seen.wait(LIMIT)
-    about_to_wait = watch_waiters(room, others + 1)
+    about_to_wait = when_in(room, others + 1)
 
     def interrupt():
         assert about_to_wait.wait(LIMIT)
@@ -261,7 +244,7 @@ def test_an_idle_wait_uses_no_cpu(room):
 
 def test_progress_wakes_who_it_served(room, pipe):
     writer, got = pipe
-    seen = watch_waiters(room, 1)
+    seen = when_in(room, 1)
     call = Background(lambda: wait(room, lambda: bool(got)))
     assert seen.wait(LIMIT)
     os.write(writer, b"x")
@@ -271,7 +254,7 @@ def test_progress_wakes_who_it_served(room, pipe):
 
 
 def test_nobody_silences_a_doorbell_that_rings_for_another(room):
-    seen = watch_waiters(room, 1)
+    seen = when_in(room, 1)
     done = []
     call = Background(lambda: wait(room, lambda: bool(done)))
     assert seen.wait(LIMIT)
@@ -283,15 +266,24 @@ def test_nobody_silences_a_doorbell_that_rings_for_another(room):
     assert call.result()
 
 
-def test_a_signal_just_before_the_kernels_call_is_seen_soon(room):
-    """A strike that Python has noted, but that the kernel's call no longer sees, as epoll would."""
-    poll, struck = room.poller.wait, []
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_signal_just_before_the_kernels_call_is_seen_soon(room, others):
+    """The first sleep is short where another thread can send a signal between Python's last look and the call."""
+    seen = when_in(room, 1)
+    leave, pauses = [], []
+    poll = room.poller.wait
 
-    def strike_first(seconds, max_events):
-        if not struck:
-            struck.append(seconds)
-        return poll(seconds, max_events)
+    def note(seconds, max_events):
+        pauses.append(seconds)
+        return poll(0, max_events) if others else leave.append(True) or []
 
-    room.poller.wait = strike_first
-    assert not wait(room, lambda: False, 0.05)
-    assert struck[0] <= 0.02
+    other = threading.Event()
+    calls = [Background(lambda: other.wait(LIMIT)) for _ in range(others)]
+    room.poller.wait = note
+    assert not others or not wait(room, lambda: False, 0.05)
+    assert others or wait(room, lambda: bool(leave))
+    assert pauses[0] is None or pauses[0] <= 0.02
+    assert (pauses[0] is None) == (not others)
+    other.set()
+    assert all(call.result() for call in calls)
+    assert others or seen.is_set()

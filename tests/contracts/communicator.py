@@ -219,12 +219,12 @@ class CommunicatorContract:
 
     def test_a_large_isend_goes_on_while_others_wait(self, pair):
         def exchange(comm):
-            requests = [comm.isend(bytes(3_000_000), 1 - comm.rank, tag) for tag in range(5)]
+            requests = [comm.isend(bytes(6_000_000), 1 - comm.rank, tag) for tag in range(5)]
             got = [len(comm.recv(1 - comm.rank, tag)) for tag in reversed(range(5))]
             waitall(requests, LIMIT)
             return got
 
-        assert pair.run(exchange) == [[3_000_000] * 5] * 2
+        assert pair.run(exchange) == [[6_000_000] * 5] * 2
 
     # -- probe
 
@@ -259,7 +259,7 @@ class CommunicatorContract:
 
     def test_a_send_that_has_not_begun_in_time_is_withdrawn(self, pair):
         sender, receiver = pair.comms
-        filler = sender.isend(bytes(1_000_000), 1, "filler")
+        filler = sender.isend(bytes(10_000_000), 1, "filler")
         for timeout in (0, 0.01):
             with pytest.raises(DeadlineError, match=r"send\(dest=1, tag='t'\) .*; nothing of the message was sent"):
                 sender.send(bytes(1_000_000), 1, "t", timeout=timeout)
@@ -267,7 +267,7 @@ class CommunicatorContract:
         filler.wait(LIMIT)
         sender.send("end", 1, timeout=LIMIT)
         sender.endpoint.flush(Deadline(LIMIT))
-        assert receiving.result() == 1_000_000
+        assert receiving.result() == 10_000_000
         assert receiver.recv(0) == "end"
         assert sender.endpoint.sent_counts() == {1: 2}
 

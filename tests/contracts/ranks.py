@@ -130,21 +130,20 @@ def ranks(size, transport="stream"):
 
 def when_waiting(endpoint, count=1):
     """Return an event that is set once ``count`` threads are about to wait in the endpoint."""
-    room = endpoint._room
+    return when_in(endpoint._room, count)
+
+
+def when_in(room, count=1):
+    """Return an event that is set once ``count`` threads are about to wait in the room."""
     waiting = threading.Event()
-    poll, sleep = room._poll, room._sleep
 
-    def note():
-        if len(room._waiters) >= count:
-            waiting.set()
+    def spied(original):
+        def spy(waiter, seconds):
+            if len(room._waiters) >= count:
+                waiting.set()
+            return original(waiter, seconds)
 
-    def spy_poll(waiter, left):
-        note()
-        return poll(waiter, left)
+        return spy
 
-    def spy_sleep(waiter, left):
-        note()
-        return sleep(waiter, left)
-
-    room._poll, room._sleep = spy_poll, spy_sleep
+    room._poll, room._sleep = spied(room._poll), spied(room._sleep)
     return waiting

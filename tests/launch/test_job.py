@@ -48,7 +48,7 @@ def test_a_driver_without_a_descriptor_to_spare_is_told(tmp_path):
     out = programs.run_script(
         tmp_path,
         """
-        import os, resource
+        import gc, os, resource
         import klyng_mp as mp
         with mp.World(1) as w:
             w.run(len, "")
@@ -66,39 +66,33 @@ def test_a_driver_without_a_descriptor_to_spare_is_told(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         with mp.World(4) as w:
             print(w.run(mp.rank))
+        gc.collect()
         print(len(os.listdir("/proc/self/fd")) - used)
         """,
     )
     assert out in ("worked\n[0, 1, 2, 3]\n0\n", "[0, 1, 2, 3]\n0\n")
 
 
-def test_a_machine_without_a_process_to_spare_is_told(tmp_path):
-    if os.getuid() == 0:
-        text = "import os; os.setgid(12345); os.setuid(12345)"
-    else:
-        text = "pass"
-    path = programs.write_script(
+def test_ranks_that_cannot_all_be_made_are_told_and_none_is_left(tmp_path):
+    out = programs.run_script(
         tmp_path,
-        f"""
-        {text}
-        import resource
+        """
+        import resource, time
         import klyng_mp as mp
-        resource.setrlimit(resource.RLIMIT_NPROC, (4, 4))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))    # the zygote may not raise it
+        begin = time.monotonic()
         try:
-            with mp.World(20) as w:
+            with mp.World(30) as w:
                 w.run(mp.rank)
-        except (mp.LaunchError, mp.WorldError, OSError) as error:
+        except (mp.WorldError, OSError) as error:
             print("told:", error)
+        with mp.World(2) as w:
+            print(w.run(mp.rank))
         """,
     )
-    tmp_path.chmod(0o755)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    with programs.Program(path, cwd=tmp_path, env={"HOME": str(tmp_path)}) as program:
-        assert program.finish() == 0, program.err
-        assert "told: " in program.out
-        assert "process" in program.out or "temporarily unavailable" in program.out
+    assert "told: " in out
+    assert "open files" in out
+    assert out.endswith("[0, 1]\n")
 
 
 def test_the_driver_may_change_its_folder_and_path_later(tmp_path, monkeypatch):

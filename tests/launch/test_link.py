@@ -52,9 +52,8 @@ def test_a_rank_that_was_replaced_can_be_talked_to_at_once():
 
 
 def test_an_error_of_a_lost_peer_travels(tmp_path):
-    with mp.World(2) as world:
-        with pytest.raises(mp.RankFailedError):
-            world.run(rankwork.leave_error, tmp_path)
+    with mp.World(2) as world, pytest.raises(mp.RankFailedError):
+        world.run(rankwork.leave_error, tmp_path)
     error = pickle.loads((tmp_path / "error").read_bytes())
     assert isinstance(error, mp.PeerLostError)
     assert isinstance(error, EOFError)

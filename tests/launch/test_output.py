@@ -215,7 +215,7 @@ def test_a_reader_that_is_gone_lets_the_ranks_next_write_fail(loop):
     output.attach(0, out, err)
     os.close(read_end)
     try:
-        with pytest.raises(BrokenPipeError):
+        with pytest.raises(BrokenPipeError):  # noqa: PT012 - which of the writes is not foreseen
             for _ in range(100):
                 os.write(out_end, b"line\n")
                 turn(loop)
@@ -275,12 +275,12 @@ def test_all_lines_are_there_when_run_returns(capsys):
 
 
 def test_output_goes_where_sys_stdout_goes():
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        with mp.World(2) as world:
-            world.run(rankwork.print_lines, 100)
-            check_lines(out.getvalue(), 2, 100)
-            world.run(rankwork.print_to_stderr, "from a rank")
-            assert err.getvalue() == "from a rank\n" * 2
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mp.World(2) as world:
+        world.run(rankwork.print_lines, 100)
+        check_lines(out.getvalue(), 2, 100)
+        world.run(rankwork.print_to_stderr, "from a rank")
+        assert err.getvalue() == "from a rank\n" * 2
 
 
 def test_output_follows_a_redirection_of_later():

@@ -35,7 +35,6 @@ def test_mp_functions_are_those_of_the_run():
     with mp.World(3) as world:
         assert world.run(mp.rank) == [0, 1, 2]
         assert world.run(mp.size) == [3, 3, 3]
-    assert (mp.rank(), mp.size()) == (0, 1)
 
 
 def test_klyngs_own_shape_works_in_a_world():

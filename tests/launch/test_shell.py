@@ -55,7 +55,8 @@ import os, sys
 import klyng_mp as mp
 comm = mp.comm()
 if comm.rank == 1:
-    print(__name__, sys.argv, os.getcwd(), os.environ.get("GIVEN"), sys.path[0], __file__ if "__file__" in globals() else None)
+    file = __file__ if "__file__" in globals() else None
+    print(__name__, sys.argv, os.getcwd(), os.environ.get("GIVEN"), sys.path[0], file)
 """
 
 
@@ -206,8 +207,17 @@ def test_a_failure_is_told_once_with_its_rank(tmp_path, result):
     assert "klyng_mp/" not in err
 
 
-@pytest.mark.parametrize("wait", ["mp.recv(source=1)", "mp.recv()", "mp.comm().barrier()", "import time; time.sleep(60)",
-                                  "while True: pass", "mp.send(bytes(100_000_000), 1)"])  # fmt: skip
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "mp.recv(source=1)",
+        "mp.recv()",
+        "mp.comm().barrier()",
+        "import time; time.sleep(60)",
+        "while True: pass",
+        "mp.send(bytes(100_000_000), 1)",
+    ],
+)
 @pytest.mark.parametrize(
     ("end", "code"),
     [
@@ -227,14 +237,18 @@ def test_the_others_end_with_the_first_whatever_they_wait_for(result, wait, end,
 
 
 def test_a_segfault_is_told_by_its_name(result):
-    code, _, err = result("-n", "2", "-c", "import ctypes, klyng_mp as mp\nif mp.rank(): ctypes.string_at(0)\nmp.recv()")
+    code, _, err = result(
+        "-n", "2", "-c", "import ctypes, klyng_mp as mp\nif mp.rank(): ctypes.string_at(0)\nmp.recv()"
+    )
     assert code == 139
     assert "rank 1" in err
     assert "SIGSEGV" in err
 
 
 def test_the_last_words_of_a_dead_rank_are_shown_once(result):
-    words = "import os, sys, klyng_mp as mp\nprint('last words', file=sys.stderr)\nos._exit(4) if mp.rank() else mp.recv()"
+    words = (
+        "import os, sys, klyng_mp as mp\nprint('last words', file=sys.stderr)\nos._exit(4) if mp.rank() else mp.recv()"
+    )
     code, _, err = result("-n", "2", "-c", words)
     assert code == 4
     assert err.count("last words") == 2  # one a rank
@@ -249,16 +263,16 @@ def test_sys_exit_of_all_ranks_is_the_commands(result):
     assert err.splitlines()[0] == "why"
 
 
-@pytest.mark.parametrize("method", ["with", "without"])
-def test_a_rank_that_ends_early_does_not_end_the_others(result, method):
+@pytest.mark.parametrize("talk", ["with", "without"])
+def test_a_rank_that_ends_early_does_not_end_the_others(result, talk):
     code = (
         "import klyng_mp as mp, os, select\n"
         "comm = mp.comm()\n"
         "if comm.rank == 1:\n"
-        f"    {'comm.recv(source=0)' if method == 'with' else 'pass'}\n"
+        f"    {'comm.recv(source=0)' if talk == 'with' else 'pass'}\n"
         "    comm.send(os.getpid(), 0)\n"
         "elif comm.rank == 0:\n"
-        f"    {'comm.send(1, 1)' if method == 'with' else 'pass'}\n"
+        f"    {'comm.send(1, 1)' if talk == 'with' else 'pass'}\n"
         "    pid = comm.recv(source=1)\n"
         "    try:\n        select.select([os.pidfd_open(pid)], [], [])\n    except ProcessLookupError:\n        pass\n"
         "    comm.send('go on', 2)\n"
@@ -280,7 +294,9 @@ ENDED = (
 
 
 def test_to_receive_from_a_rank_that_has_ended_is_an_error(result):
-    words = ENDED + "    try:\n        comm.recv(source=1)\n    except mp.PeerLostError as error:\n        print(error)\n"
+    words = (
+        ENDED + "    try:\n        comm.recv(source=1)\n    except mp.PeerLostError as error:\n        print(error)\n"
+    )
     code, out, err = result("-n", "2", "-c", words)
     assert (code, err) == (0, "")
     assert "rank 1" in out
@@ -366,7 +382,10 @@ WAITS = {
     "receives": "mp.recv()",
     "sleeps": "import time; time.sleep(60)",
     "computes": "while True: pass",
-    "ignores": "import signal\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\nos.write(1, b'deaf\\n')\nwhile True: pass",
+    "ignores": (
+        "import signal\nfor s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)\n"
+        "os.write(1, b'deaf\\n')\nwhile True: pass"
+    ),
 }
 
 
@@ -488,7 +507,7 @@ def test_labels_are_on_every_line_of_both_streams(result):
     words = "import sys, klyng_mp as mp\nprint('a\\nb'); print('c', end='', flush=True); print('d', file=sys.stderr)"
     code, out, err = result("-n", "2", "--label", "-c", words)
     assert code == 0
-    assert sorted(out.split("\n")) == sorted([f"[{rank}@{HOST}] {word}" for rank in range(2) for word in "abc"] + [""])
+    assert sorted(out.split("\n")) == sorted(f"[{rank}@{HOST}] {word}" for rank in range(2) for word in "abc")
     assert sorted(err.splitlines()) == [f"[{rank}@{HOST}] d" for rank in range(2)]
 
 

@@ -101,7 +101,9 @@ BLAS = """
 UNSET = dict.fromkeys(BLAS_VARIABLES)
 
 
-@pytest.mark.parametrize("words", [["zygote"], ["zygote", "preload"], ["fork"], ["fork", "numpy"], ["spawn"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["zygote"], ["zygote", "preload"], ["fork"], ["fork", "numpy"], ["spawn"]], ids=" ".join
+)
 def test_blas_threads_are_limited_in_each_rank(tmp_path, words):
     found, cpus = json.loads(programs.run_script(tmp_path, BLAS, *words, env=UNSET))
     limit = max(1, cpus // 2)

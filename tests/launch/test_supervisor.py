@@ -11,7 +11,6 @@ import rankwork
 
 import klyng_mp as mp
 
-
 # A driver whose ranks are busy in every way, and tell of themselves and of what they started.
 DRIVER = """
     import os, signal, subprocess, sys, threading, time
@@ -154,10 +153,11 @@ def test_a_rank_that_cannot_start_is_told_with_its_reason(tmp_path):
         with mp.World(2) as w:
             print(w.run(mp.rank))
     """
-    out = programs.run_script(tmp_path, text)
-    assert "told: " in out
-    assert "directory" in out.partition("told: ")[2]
-    assert out.endswith("[0, 1]\n")
+    with programs.start_script(tmp_path, text) as program:
+        assert program.finish() == 0, program.err
+        assert "told: rank" in program.out
+        assert "No such file or directory" in program.out
+        assert program.out.endswith("[0, 1]\n")
 
 
 def test_several_ranks_that_are_replaced_at_once_know_each_other(time_limit):

@@ -1,4 +1,4 @@
-"""launch.surroundings: a rank finds what its driver had at World(), and has a name, a session and numbers of its own."""
+"""launch.surroundings: a rank finds what its driver had at World(); name, session and random numbers are its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ LOOK = """
 @pytest.mark.parametrize("method", METHODS)
 def test_ranks_have_what_the_driver_had_when_its_world_was_made(tmp_path, method):
     (tmp_path / "there").mkdir()
-    text = LOOK + f"""
+    text = (
+        LOOK
+        + f"""
     if __name__ == "__main__":
         os.chdir("there")
         os.umask(0o027)
@@ -58,6 +60,7 @@ def test_ranks_have_what_the_driver_had_when_its_world_was_made(tmp_path, method
             theirs = w.run(look)
         print(json.dumps([mine, *theirs]))
     """
+    )
     words = ["-W", "ignore::ImportWarning"]
     script = programs.write_script(tmp_path, text)
     with programs.Program(*words, script, "one", cwd=tmp_path, env={"GONE": "x", "OF_THE_DRIVER": None}) as program:
@@ -72,8 +75,10 @@ def test_ranks_have_what_the_driver_had_when_its_world_was_made(tmp_path, method
 
 @pytest.mark.parametrize("flags", [["-O"], ["-X", "utf8"], ["-X", "dev"], ["-B", "-u"], ["-I"], ["-E", "-s"]], ids=str)
 def test_interpreter_flags_are_the_drivers(tmp_path, flags):
-    text = f"import sys; sys.path.insert(0, {str(programs.ROOT)!r})\n" + _plain(LOOK) + (
-        "with mp.World(1) as w:\n    print(json.dumps([look(), w.run(look)[0]]))\n"
+    text = (
+        f"import sys; sys.path.insert(0, {str(programs.ROOT)!r})\n"
+        + _plain(LOOK)
+        + ("with mp.World(1) as w:\n    print(json.dumps([look(), w.run(look)[0]]))\n")
     )
     path = tmp_path / "flags.py"
     path.write_text(text)
@@ -162,7 +167,8 @@ def test_signals_are_pythons_in_a_rank_whatever_the_driver_did(tmp_path):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2, signal.SIGTERM])
         def look():
             names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGCHLD", "SIGTSTP")
-            return [getattr(signal.getsignal(getattr(signal, name)), "name", "own") for name in names], signal.pthread_sigmask(0, [])
+            handlers = [signal.getsignal(getattr(signal, name)) for name in names]
+            return [getattr(handler, "name", "own") for handler in handlers], signal.pthread_sigmask(0, [])
         for method in ("zygote", "fork"):
             with mp.World(1, method=method) as w:
                 (handlers, mask), = w.run(look)

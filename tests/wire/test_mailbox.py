@@ -14,8 +14,8 @@ from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, Mailbox, Receive
 
 RUN1, RUN1_COLLECTIVE, RUN2 = make_context(1), make_context(1, collective=True), make_context(2)
 CONTEXTS = st.sampled_from([0, RUN1, RUN1_COLLECTIVE, RUN2])
-SOURCES = st.integers(0, 2)
-TAGS = st.sampled_from([0, 1, "a", "0"])
+SOURCES = st.integers(0, 1)
+TAGS = st.sampled_from([0, "0"])
 
 
 def message(context=RUN1, source=0, tag=0, head=b""):
@@ -131,7 +131,7 @@ class Against(RuleBasedStateMachine):
         assert all(receive.withdrawn for receive in self.withdrawn)
 
 
-Against.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Against.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestAgainstAList = Against.TestCase
 
 
