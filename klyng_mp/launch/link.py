@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.launch.surroundings import give_up
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import DRIVER, make_context
 
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
     from klyng_mp.launch.surroundings import Place
     from klyng_mp.wire.codec import Codec
 
-__all__ = ["RankLink"]
+__all__ = ["RankLink", "make_link"]
+
+
+def make_link(place: Place, codec: Codec) -> RankLink:
+    """Return the link of the rank that this process is, or end it where there is no room for one."""
+    try:
+        return RankLink(place, codec)
+    except OSError as error:
+        give_up(place.channel, f"its limits are too low: {error}")
 
 
 class RankLink:

@@ -19,7 +19,7 @@ from klyng_mp.deadline import Deadline
 from klyng_mp.errors import CodecError
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.control import CLOSE, LOG, UNRECEIVED
-from klyng_mp.launch.link import RankLink
+from klyng_mp.launch.link import make_link
 from klyng_mp.launch.logs import DriverHandler, mark_records
 from klyng_mp.launch.program import format_user_traceback, summarize
 from klyng_mp.launch.surroundings import (
@@ -111,7 +111,7 @@ class _Server:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._codec = Codec(main_by_reference=place.spec.main_by_reference)
-        self._link = RankLink(place, self._codec)
+        self._link = make_link(place, self._codec)
 
     def forward_logs(self) -> None:
         """Hand this process's log records to the driver, if it wants them."""

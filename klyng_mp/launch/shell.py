@@ -18,7 +18,7 @@ from klyng_mp.errors import LaunchError, RankDiedError
 from klyng_mp.launch.channel import reserve_standard_fds
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.launcher import ForkLauncher
-from klyng_mp.launch.link import RankLink
+from klyng_mp.launch.link import RankLink, make_link
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
@@ -194,7 +194,7 @@ def _program_main(ends: BodyEnds, keep: set[int], program: Program) -> NoReturn:
     place = take_place(cut_loose(ends, keep))
     if place.spec.seed is not None:
         seed_random_numbers(place.spec.seed, _RUN, place.rank)
-    link = RankLink(place, Codec(main_by_reference=True))
+    link = make_link(place, Codec(main_by_reference=True))
     link.begin(_RUN)
     code = _execute(program, link)
     end_process(code, lambda: _say_goodbye(link))

@@ -36,6 +36,7 @@ __all__ = [
     "end_process",
     "flush_streams",
     "forget_parent",
+    "give_up",
     "seed_random_numbers",
     "show_in_ps",
     "take_place",
@@ -107,12 +108,17 @@ def take_place(channel: Channel) -> Place:
         adopt(place.spec)
         _limit(place.spec)
     except (OSError, ValueError) as error:
-        channel.send_now("unfit", f"its surroundings cannot be made: {error}")
-        os._exit(71)
+        give_up(channel, f"its surroundings cannot be made: {error}")
     _name(place)
     if place.spec.seed is None:
         _forget_inherited_seeds()
     return place
+
+
+def give_up(channel: Channel, reason: str) -> NoReturn:
+    """End this process, which cannot fill its place, and let the supervisor say why."""
+    channel.send_now("unfit", reason)
+    os._exit(71)
 
 
 def _wait_for_place(channel: Channel) -> Place:

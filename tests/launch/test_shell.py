@@ -369,7 +369,7 @@ def test_the_timeout_ends_what_does_not_end(result, time_limit):
         begin = time.monotonic()
         code, _, err = result("-n", "2", "--timeout", "0.3", "-c", words)
         assert code == 124
-        assert time.monotonic() - begin < time_limit(3)
+        assert time.monotonic() - begin < time_limit(5)
         assert "0.3 s" in err
         assert err.count("\n") == 1
     assert result("-n", "2", "--timeout", "60", "-c", "pass") == (0, "", "")
