@@ -159,7 +159,7 @@ class Run:
         if cause is not None:
             self._error = self._explain(cause)
         elif self._good < job.spec.size:
-            self._error = WorldError(f"the World is lost: {job.lost or 'it was closed before the run was over'}")
+            self._error = job.lost or RunCancelledError("the World was closed before the run was over")
         else:
             job.fence(self.number)
             job.wait(lambda: job.fenced >= self.number, deadline, f"the output of run {self.number}")
@@ -190,7 +190,7 @@ class Run:
             self._end("interrupted", "was interrupted by Ctrl-C", grace=0.0)
         except ClosedError:
             # The first Ctrl-C came between two bytes of a message: nothing more can be heard of these ranks.
-            self._job.lost = "it was interrupted in the middle of a message"
+            self._job.lost = WorldError("the World is lost: it was interrupted in the middle of a message")
 
     def _explain(self, cause: Cause) -> BaseException:
         rank, host = cause.rank, self._job.spec.host

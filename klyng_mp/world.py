@@ -148,8 +148,8 @@ class World:
         if cause is not None:
             self._run_number += 1
             if cause.kind == "stillborn":
-                job.lost = f"rank {cause.rank} could not start: {cause.detail}\n{cause.text}".rstrip()
-                raise LaunchError(job.lost)
+                job.lost = LaunchError(f"rank {cause.rank} could not start: {cause.detail}\n{cause.text}".rstrip())
+                raise job.lost
             _say(f"rank {cause.rank} {cause.detail} while it had nothing to do; it has been replaced")
 
     # Life

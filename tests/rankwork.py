@@ -197,8 +197,12 @@ def raise_in(who, kind="ordinary"):
 
 
 def fail_then(who, others):
+    """One rank raises when all are there; the others wait in some way."""
     if mp.rank() == who:
+        for _ in range(mp.size() - 1):
+            mp.recv(tag="up")
         raise ValueError("the first cause")
+    mp.send(None, who, "up")
     WAITS[others](who)
 
 
@@ -256,10 +260,14 @@ def die(how):
 
 
 def die_in(who, how, others="recv from it", words=""):
+    """One rank dies when all are there; the others wait in some way."""
     if mp.rank() == who:
+        for _ in range(mp.size() - 1):
+            mp.recv(tag="up")
         if words:
             print(words, file=sys.stderr)
         die(how)
+    mp.send(None, who, "up")
     WAITS[others](who)
 
 

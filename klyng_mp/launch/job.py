@@ -13,7 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TextIO
 
 from klyng_mp.communicator.endpoint import Endpoint
-from klyng_mp.errors import ClosedError, LaunchError
+from klyng_mp.errors import ClosedError, LaunchError, WorldError
 from klyng_mp.launch.channel import Channel, reserve_standard_fds
 from klyng_mp.launch.launcher import interpreter_command
 from klyng_mp.transports.stream import StreamTransport
@@ -46,7 +46,7 @@ class LocalJob:
         settled: causes of the runs that ended early, by run.
         fenced: the last run whose output has been forwarded whole.
         closed: whether every process of the job has ended.
-        lost: why the job can do nothing more, or None.
+        lost: the error that says why the job can do nothing more, or None.
     """
 
     def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
@@ -56,7 +56,8 @@ class LocalJob:
         self.settled: dict[int, Cause] = {}
         self.fenced = 0
         self.closed = False
-        self.lost: str | None = None
+        self.lost: WorldError | None = None
+        self._trouble: LaunchError | None = None
         self._forked: int | None = None
         self._zygote: _ZygoteProcess | None = None
         self.endpoint = Endpoint(DRIVER)
@@ -183,7 +184,9 @@ class LocalJob:
         except EOFError:
             self.endpoint.unwatch(self._channel.fileno())
             if not self.closed:
-                self.lost = "the process that supervises its ranks is gone (was it killed?), and they with it"
+                self.lost = WorldError(
+                    "the World is lost: the process that supervises its ranks is gone (was it killed?), and they with it"
+                )
                 if self._zygote is not None:
                     self._zygote.gone = True
 
@@ -202,9 +205,10 @@ class LocalJob:
             if (stream := getattr(sys, name)) is not None:
                 stream.write(data.decode(errors="replace"))
         elif kind == "unlaunchable":
-            self.lost = f"its ranks could not be started: {rest[0]}"
+            self._trouble = LaunchError(f"ranks could not be started: {rest[0]}")
         elif kind == "closed":
             self.closed = True
+            self.lost = self._trouble  # only now, when those that could be started have ended
 
     def _welcome(self, rank: int, incarnation: int, sock: socket.socket) -> None:
         if incarnation > 1:

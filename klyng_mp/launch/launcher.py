@@ -6,6 +6,7 @@ nothing. To add one, write a class with ``launch`` and a row where launchers are
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -36,16 +37,21 @@ class Body:
     __slots__ = ("channel", "knows_spec", "leash", "pid", "pidfd", "stderr", "stdout")
 
     def __init__(self, start: Callable[[BodyEnds], int], *, knows_spec: bool) -> None:
-        self.channel, channel_end = Channel.pair()
-        leash_end, self.leash = os.pipe()
-        self.stdout, stdout_end = os.pipe()
-        self.stderr, stderr_end = os.pipe()
         self.knows_spec = knows_spec
-        with channel_end:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            self.channel, channel_end = Channel.pair()
+            ours.callback(self.channel.close)
+            theirs.callback(channel_end.close)
+            pipes = []
+            for end in (0, 1, 1):  # the body reads its leash, and writes what it prints
+                pipe = os.pipe()
+                theirs.callback(os.close, pipe[end])
+                ours.callback(os.close, pipe[1 - end])
+                pipes.append(pipe)
+            (leash_end, self.leash), (self.stdout, stdout_end), (self.stderr, stderr_end) = pipes
             self.pid = start(BodyEnds(channel_end.fileno(), leash_end, stdout_end, stderr_end))
-        for fd in (leash_end, stdout_end, stderr_end):
-            os.close(fd)
-        self.pidfd = os.pidfd_open(self.pid)
+            self.pidfd = os.pidfd_open(self.pid)
+            ours.pop_all()
 
     def alive(self) -> bool:
         """Tell whether the process still runs."""

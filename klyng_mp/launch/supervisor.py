@@ -90,7 +90,6 @@ class Supervisor:
         self._output = output
         self._owner = owner
         self._stdin = stdin
-        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._packed_spec = pickle.dumps(spec, protocol=5)
         self._serve = serve  # ranks serve a driver, run after run, and are replaced when they die
         self._closing = False
@@ -108,31 +107,37 @@ class Supervisor:
         for rank in ranks:  # all at once, since each is told of all the others
             self._incarnations[rank] = self._incarnations.get(rank, 0) + 1
         born, sockets = [], []
-        for rank in ranks:
-            try:
+        try:
+            for rank in ranks:
                 occupant, to_driver = self._launch(rank)
-            except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
-                self._owner.unlaunchable(f"rank {rank}: {error}")
-                self.kill()
-                break
-            self.occupants[rank] = occupant
-            born.append(occupant)
-            sockets.extend(to_driver)
-        self._owner.born(born, sockets)
+                self.occupants[rank] = occupant
+                born.append(occupant)
+                sockets.extend(to_driver)
+        except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
+            self._owner.unlaunchable(f"rank {rank}: {error}")
+            self.kill()
+            if not any(self._living()):
+                self._owner.all_gone()
+        else:
+            self._owner.born(born, sockets)
         for ours in sockets:
             ours.close()
 
     def _launch(self, rank: int) -> tuple[Occupant, list[socket.socket]]:
         body = self._launcher.launch(self._spec)
+        try:
+            driver = list(socket.socketpair()) if self._serve else []
+        except OSError:
+            body.dismiss()
+            raise
         incarnation = self._incarnations[rank]
-        occupant = Occupant(rank, incarnation, body)
         incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
         spec = None if body.knows_spec else self._packed_spec
-        driver = list(socket.socketpair()) if self._serve else []
-        fds = [self._stdin if rank == 0 else self._nothing, *(sock.fileno() for sock in driver[1:])]
+        fds = [*(sock.fileno() for sock in driver[1:]), *((self._stdin,) if rank == 0 else ())]
         body.channel.send("place", spec, rank, incarnation, incarnations, fds=fds)
         for theirs in driver[1:]:
             theirs.close()
+        occupant = Occupant(rank, incarnation, body)
         self._output.attach(rank, body.stdout, body.stderr)
         self._loop.register(body.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant))
         self._loop.register(body.channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
@@ -171,7 +176,6 @@ class Supervisor:
                 self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
         self._settle()
         if not any(self._living()):
-            os.close(self._nothing)
             self._owner.all_gone()
 
     def _living(self) -> list[Occupant]:

@@ -129,11 +129,11 @@ def _wait_for_place(channel: Channel) -> Place:
     spec = _adopted if packed_spec is None else pickle.loads(packed_spec)  # noqa: S301 - from this job's supervisor
     assert spec is not None  # noqa: S101 - whoever is not told it was forked by who adopted it
     place = Place(spec, rank, incarnation, incarnations, channel)
-    stdin, *driver = fds
+    stdin = fds.pop() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
     os.dup2(stdin, 0)
     os.close(stdin)
-    if driver:
-        place.driver = socket.socket(fileno=driver[0])
+    if fds:
+        place.driver = socket.socket(fileno=fds[0])
     return place
 
 
