@@ -185,7 +185,7 @@ class LocalJob:
             self.endpoint.unwatch(self._channel.fileno())
             if not self.closed:
                 self.lost = WorldError(
-                    "the World is lost: the process that supervises its ranks is gone (was it killed?), and they with it"
+                    "the World is lost: the process that supervises its ranks is gone (was it killed?), and so are they"
                 )
                 if self._zygote is not None:
                     self._zygote.gone = True
