@@ -107,7 +107,7 @@ class RankLink:
         if peer == DRIVER:
             os._exit(1)  # nobody is left who wants anything of this rank
         del reason  # the supervisor knows better, and says so when it has seen the process end
-        self.tell("lost", peer)
+        self.tell("lost", peer, self.endpoint.incarnations[peer])
 
     def _hear(self, _events: int) -> None:
         try:

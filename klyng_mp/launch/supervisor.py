@@ -204,7 +204,7 @@ class Supervisor:
         if kind == "connect":
             self._introduce(occupant, rest[0], fds[0])
         elif kind == "lost":
-            self._explain_loss(occupant, rest[0])
+            self._explain_loss(occupant, *rest)
         elif kind == "failed":
             run, summary, traceback = rest
             if run == self.run:
@@ -236,17 +236,16 @@ class Supervisor:
             self._tell(occupant, "gone", rank, other.incarnation, what, other.orderly)
         os.close(fd)
 
-    def _explain_loss(self, occupant: Occupant, rank: int) -> None:
+    def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int) -> None:
         """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
         other = self.occupants[rank]
-        incarnation = other.incarnation
 
         def explain() -> None:
             if other.alive and occupant.alive:
                 what = "closed its connections although it still runs"
                 self._tell(occupant, "gone", rank, incarnation, what, False)
 
-        if other.alive:  # else it has been told already, or will be right away
+        if other.alive and other.incarnation == incarnation:  # else it has been told already, or will be right away
             self._loop.call_later(_VERDICT_SECONDS, explain)
 
     # Ending
