@@ -15,8 +15,6 @@ Layout (a folder imports only from those above it)::
 
 from __future__ import annotations
 
-from klyng_mp.communicator.communicator import ANY_SOURCE as ANY_SOURCE
-from klyng_mp.communicator.communicator import ANY_TAG as ANY_TAG
 from klyng_mp.communicator.communicator import Communicator as Communicator
 from klyng_mp.communicator.current import comm as comm
 from klyng_mp.communicator.current import end as end
@@ -52,6 +50,8 @@ from klyng_mp.errors import WorldBusyError as WorldBusyError
 from klyng_mp.errors import WorldError as WorldError
 from klyng_mp.machine import usable_cpus as usable_cpus
 from klyng_mp.run import Run as Run
+from klyng_mp.wire.mailbox import ANY_SOURCE as ANY_SOURCE
+from klyng_mp.wire.mailbox import ANY_TAG as ANY_TAG
 from klyng_mp.world import World as World
 
 __version__ = "0.1.0"

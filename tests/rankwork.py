@@ -372,6 +372,11 @@ def print_lines(count):
         print(mp.rank(), number, "x" * (number % 90 + 1))
 
 
+def print_and_touch(count, name):
+    print_lines(count)
+    Path(f"{name}{mp.rank()}").touch()
+
+
 def print_to_stderr(text):
     print(text, file=sys.stderr)
 

@@ -62,9 +62,14 @@ MORE_PARAMETERS = {
 LARGER_CLASSES: dict[str, str] = {}
 HEAVY_AT_THE_TOP = {
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
+    "klyng_mp/launch/logs.py": "imported only by ranks, and by a driver whose ranks log",
+    "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",
+    "klyng_mp/launch/zygote.py": "imported only by zygotes",
 }
 LATE_IMPORTS = {
     "klyng_mp/cli/main.py": "each command imports only what it needs: run must start fast",
+    "klyng_mp/launch/job.py": "only a driver that is forked for its World becomes a zygote",
+    "klyng_mp/run.py": "only a driver whose ranks log needs logging",
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }
 TESTS_OF_NO_MODULE = {
@@ -73,6 +78,9 @@ TESTS_OF_NO_MODULE = {
     "tests/test_conftest.py": "of what every test has",
     "tests/test_exports.py": "of the facade",
     "tests/test_house.py": "of the tree",
+    "tests/test_interactive.py": "of IPython and Jupyter",
+    "tests/test_main_rules.py": "of what wire promises, through Worlds",
+    "tests/test_soak.py": "of everything, for long",
 }
 SLEEPERS = {
     "tests/rankwork.py": "a rank that is in a blocking call which is not ours",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.wire.frames import Part
 
-__all__ = ["ANY_SOURCE", "ANY_TAG", "Communicator", "Encoder"]
+__all__ = ["Communicator", "Encoder"]
 
 _NEVER = Deadline(None)
 _LARGEST_TAG = 2**63 - 1

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from klyng_mp.communicator.communicator import ANY_SOURCE, ANY_TAG, Communicator
+from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

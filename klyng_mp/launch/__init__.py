@@ -3,4 +3,6 @@
 Layer: launch.
 """
 
+from __future__ import annotations
+
 __all__: list[str] = []

@@ -73,7 +73,7 @@ class _Command(Owner):
         label = (lambda rank: f"[{rank}@{self._spec.host}] ") if options.label else None
         output = Output(self._loop, *self._sinks, label=label, prompt_rank=0 if os.isatty(0) else None)
         launcher = ForkLauncher(lambda ends, keep: _program_main(ends, keep, program))
-        self._supervisor = Supervisor(self._loop, launcher, self._spec, output, self, stdin=os.dup(0), serve=False)
+        self._supervisor = Supervisor(self._loop, launcher, self._spec, output, self, stdin=os.dup(0))
         self._gone = False
         self._wakeup, self._wakeup_end = socket.socketpair()
 

@@ -60,7 +60,14 @@ class Occupant:
 
 
 class Owner:
-    """Whom a supervisor answers to; the shell command or a driver's job overrides what it needs."""
+    """Whom a supervisor answers to; the shell command or a driver's job overrides what it needs.
+
+    Attributes:
+        serve: whether the ranks serve a driver, run after run, and are replaced when they die; else they
+            run one program.
+    """
+
+    serve = False
 
     def born(self, occupants: list[Occupant], sockets: list[socket.socket]) -> None:
         """Ranks came to life; ``sockets`` lead to them where the job has a driver."""
@@ -82,7 +89,7 @@ class Supervisor:
     """The ranks of one job. One thread, driven by ``loop``."""
 
     def __init__(
-        self, loop: Loop, launcher: Launcher, spec: RankSpec, output: Output, owner: Owner, *, stdin: int, serve: bool
+        self, loop: Loop, launcher: Launcher, spec: RankSpec, output: Output, owner: Owner, *, stdin: int
     ) -> None:
         self._loop = loop
         self._launcher = launcher
@@ -91,7 +98,7 @@ class Supervisor:
         self._owner = owner
         self._stdin = stdin
         self._packed_spec = pickle.dumps(spec, protocol=5)
-        self._serve = serve  # ranks serve a driver, run after run, and are replaced when they die
+        self._serve = owner.serve
         self._closing = False
         self._timer: Timer | None = None
         self._incarnations: dict[int, int] = {}

@@ -173,6 +173,8 @@ def _preload(names: list[str]) -> str | None:
 class _Job(Owner):
     """One World's ranks, and the channel to its driver."""
 
+    serve = True
+
     def __init__(
         self,
         loop: Loop,
@@ -204,9 +206,7 @@ class _Job(Owner):
     def start(self, launcher: Launcher) -> None:
         """Bring the ranks to life."""
         sys.stdout.flush()
-        self._supervisor = Supervisor(
-            self._loop, launcher, self.spec, self._output, self, stdin=self._stdin, serve=True
-        )
+        self._supervisor = Supervisor(self._loop, launcher, self.spec, self._output, self, stdin=self._stdin)
         self._supervisor.start()
 
     def abandon(self) -> None:

@@ -287,3 +287,25 @@ def test_a_signal_just_before_the_kernels_call_is_seen_soon(room, others):
     other.set()
     assert all(call.result() for call in calls)
     assert others or seen.is_set()
+
+
+def test_what_another_thread_has_served_meanwhile_is_not_served_again(room, pipe):
+    writer, got = pipe
+    poll, looked = room.poller.wait, []
+
+    def progress():
+        with room.lock:
+            room.progress()
+
+    def overtaken(seconds, max_events):
+        events = poll(seconds, max_events)
+        if not looked:
+            looked.append(events)
+            Background(progress).result()
+        return events
+
+    os.write(writer, b"x")
+    room.poller.wait = overtaken
+    assert wait(room, lambda: bool(got))
+    assert looked[0] != []
+    assert (got, room.spoiled) == ([b"x"], [])

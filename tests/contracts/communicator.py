@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import pytest
@@ -17,6 +18,37 @@ OBJECTS = [
     None, True, 0, -(2**100), 1.5, "", "text", b"", b"bytes" * 1000, bytearray(b"x"), (1, [2, {3: {4}}]),
     bytes(200_000), "long" * 50_000, ["word"] * 50_000,
 ]  # fmt: skip
+
+
+def play(comm, tag, seed):
+    """Exchange 100 messages under one tag, as a dice says that is the same on all ranks."""
+    dice = random.Random(f"{seed} {tag}")
+    for number in range(100):
+        source, dest = dice.sample(range(comm.size), 2)
+        expected = number, bytes(dice.choice([0, 10, 1000, 70_000, 300_000]))
+        way = dice.randrange(4)
+        if comm.rank == source:
+            comm.send(expected, dest, tag) if way else comm.isend(expected, dest, tag).wait()
+        elif comm.rank == dest:
+            assert receive_somehow(comm, source, tag, way) == expected
+    comm.endpoint.flush(Deadline(LIMIT))
+
+
+def receive_somehow(comm, source, tag, way):
+    if way == 0:
+        return comm.recv(source, tag)
+    if way == 1:
+        comm.probe(source, tag)
+        return comm.recv(source, tag, timeout=0)
+    request = comm.irecv(source, tag) if way == 2 else None
+    while True:
+        try:
+            if request is not None:
+                request.test()
+                return request.wait(random.random() * 0.002)
+            return comm.recv(source, tag, timeout=random.random() * 0.002)
+        except DeadlineError:
+            continue
 
 
 class CommunicatorContract:
@@ -491,6 +523,13 @@ class CommunicatorContract:
         for tag in (1, 0):
             sender.send(tag, 1, tag)
             assert calls[tag].result() == tag
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("seed", range(8))
+    def test_threads_in_any_mix_of_calls(self, seed):
+        with ranks(3, self.transport) as made:
+            calls = [lambda c=c, t=t: play(c, t, seed) for c in made.comms for t in range(5)]
+            together(calls, made.stop)
 
     # -- counters
 

@@ -342,6 +342,27 @@ def test_a_process_with_real_descriptors_gets_whole_lines(tmp_path):
     check_lines(out.removesuffix("run is over\n"), 4)
 
 
+def test_run_waits_for_a_slow_reader_of_its_output(tmp_path):
+    """What the driver says after a run comes after what was said in it, also where nobody reads for a while."""
+    text = f"""
+        import sys
+        sys.path.insert(0, {str(programs.ROOT / "tests")!r})
+        import rankwork, klyng_mp as mp
+        with mp.World(2) as w:
+            w.run(rankwork.print_and_touch, 3000, "done")
+            print("run is over")
+    """
+    read_end, write_end = os.pipe()
+    with programs.start_script(tmp_path, text, stdout=write_end) as program:
+        os.close(write_end)
+        programs.wait_until(lambda: (tmp_path / "done0").exists() and (tmp_path / "done1").exists())
+        with os.fdopen(read_end) as pipe:
+            out = pipe.read()
+        assert program.finish() == 0, program.err
+    assert out.endswith("run is over\n")
+    check_lines(out.removesuffix("run is over\n"), 2, 3000)
+
+
 def test_output_goes_on_while_the_driver_computes(tmp_path):
     """It is forwarded without the driver's interpreter."""
     text = """
