@@ -76,6 +76,7 @@ TESTS_OF_NO_MODULE = {
     "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
     "tests/examples/test_examples.py": "of examples/",
     "tests/test_conftest.py": "of what every test has",
+    "tests/test_coverage.py": "of a tool that people use with ranks",
     "tests/test_exports.py": "of the facade",
     "tests/test_house.py": "of the tree",
     "tests/test_interactive.py": "of IPython and Jupyter",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import CodecError
+from klyng_mp.errors import ClosedError, CodecError
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.control import CLOSE, LOG, UNRECEIVED
 from klyng_mp.launch.link import make_link
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["rank_main", "spawned"]
 
 _FOREVER = Deadline(None)
+_SPOILT_EXIT_CODE = 72
 
 
 def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None) -> NoReturn:
@@ -62,7 +63,11 @@ def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None)
         _import_main(place.spec.preparation)
     server = _Server(place)
     server.forward_logs()
-    server.serve()
+    try:
+        server.serve()
+    except ClosedError:  # an interruption has spoilt the endpoint; whoever is to know has been told
+        flush_streams()
+        os._exit(_SPOILT_EXIT_CODE)
     set_current(None)
     end_process(0, server.say_goodbye)
 
@@ -155,9 +160,11 @@ class _Server:
             outcome = self._codec.encode(("failed", *failure, self._pack_exception(error)))
         flush_streams()
         self._link.finish()
-        self._answer(run, outcome)
-        if failure is not None:
-            self._link.tell("failed", run, *failure)
+        try:
+            self._answer(run, outcome)
+        finally:  # even where an interruption has spoilt the endpoint
+            if failure is not None:
+                self._link.tell("failed", run, *failure)
 
     def _call(self, run: int, message: Message) -> tuple[int, bytes, list[Any]]:
         place = self._place

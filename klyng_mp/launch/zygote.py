@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.launch.channel import FDS_PER_RECORD, Channel
@@ -196,7 +197,9 @@ class _Job(Owner):
         label_of = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
         self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
         self._supervisor: Supervisor | None = None
-        self._gone = False
+        self._waiting: deque[Callable[[], None]] = deque()
+        for sink in self._sinks:
+            sink.on_empty = self._output_written
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
 
@@ -215,7 +218,7 @@ class _Job(Owner):
             sink.discard()
         if self._supervisor is not None:
             self._supervisor.kill()
-        self._end_when_written()
+        self._output_written()
 
     def born(self, occupants: list[Occupant], sockets: list[socket.socket]) -> None:
         for low in range(0, len(occupants), FDS_PER_RECORD):
@@ -224,7 +227,7 @@ class _Job(Owner):
 
     def settled(self, run: int, cause: Cause) -> None:
         self._output.drain_all()
-        self._tell("settled", run, cause)
+        self._when_written(lambda: self._tell("settled", run, cause))
         if cause.kind == "stillborn" and self._supervisor is not None:
             self._supervisor.kill()
 
@@ -232,15 +235,9 @@ class _Job(Owner):
         self._tell("unlaunchable", reason)
 
     def all_gone(self) -> None:
-        self._gone = True
-        for sink in self._sinks:
-            sink.on_empty = self._end_when_written
-        self._end_when_written()
+        self._when_written(self._end)
 
-    def _end_when_written(self) -> None:
-        if not self._gone or not all(sink.empty for sink in self._sinks):
-            return
-        self._gone = False  # it ends once
+    def _end(self) -> None:
         for sink in self._sinks:
             sink.close()
         os.close(self._stdin)
@@ -248,6 +245,15 @@ class _Job(Owner):
         self._loop.unregister(self._channel.fileno())
         self._channel.close()
         self.on_end()
+
+    def _when_written(self, action: Callable[[], None]) -> None:
+        """Do something as soon as all output until now has been written, however slow its reader is."""
+        self._waiting.append(action)
+        self._output_written()
+
+    def _output_written(self) -> None:
+        while self._waiting and all(sink.empty for sink in self._sinks):
+            self._waiting.popleft()()
 
     def _tell(self, *record: Any, fds: list[int] | None = None) -> None:
         self._channel.send(*record, fds=fds or [])
@@ -281,7 +287,7 @@ class _Job(Owner):
         elif kind == "fence":
             self._output.drain_all()
             supervisor.run = rest[0] + 1
-            self._tell("fenced", rest[0])
+            self._when_written(lambda: self._tell("fenced", rest[0]))
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":
