@@ -77,6 +77,8 @@ class Sink:
                 return
             self._write_some(self._fd)
         self._loop.unregister(self._fd)
+        if self.on_empty is not None:
+            self.on_empty()
 
     def _write_some(self, fd: int) -> None:
         data = self._queue.popleft()
@@ -99,8 +101,6 @@ class Sink:
         self.flush()
         if not self.full and self.on_room is not None:
             self.on_room()
-        if self.empty and self.on_empty is not None:
-            self.on_empty()
 
     def discard(self) -> None:
         """Write no more: nobody reads. Ranks that wait for room are let go, and told by their next write."""

@@ -227,7 +227,7 @@ class _Job(Owner):
 
     def settled(self, run: int, cause: Cause) -> None:
         self._output.drain_all()
-        self._when_written(lambda: self._tell("settled", run, cause))
+        self._tell("settled", run, cause)  # news of a failure does not wait for a slow reader of the output
         if cause.kind == "stillborn" and self._supervisor is not None:
             self._supervisor.kill()
 

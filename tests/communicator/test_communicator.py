@@ -11,6 +11,7 @@ from contracts.ranks import LIMIT, ranks
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.communicator.requests import Status
+from klyng_mp.errors import DeadlineError, PeerLostError
 from klyng_mp.wire.codec import Codec
 
 
@@ -67,3 +68,15 @@ def test_two_communicators_of_one_endpoint_do_not_meet():
 def test_the_only_rank_is_told_that_it_is():
     with ranks(1) as made, pytest.raises(ValueError, match="dest must be only 0, for this World has one rank, not 1"):
         made.comms[0].send("x", 1)
+
+
+def test_any_source_is_anybody_of_the_group():
+    with ranks(3) as made:
+        endpoint, codec = made.endpoints[0], made.comms[0].codec
+        group = Communicator(endpoint, codec, context=made.comms[0].context + 2, rank=0, members=[0, 1])
+        made.endpoints[1].close()
+        for call in (group.recv, group.irecv().wait, group.probe):
+            with pytest.raises(PeerLostError, match="every other rank is gone"):
+                call(timeout=LIMIT)
+        with pytest.raises(DeadlineError):
+            made.comms[0].recv(timeout=0)  # of all three, one is left
