@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 
 import programs
@@ -410,10 +411,15 @@ def test_signals_end_it_with_one_line_and_their_code(command, time_limit, wait, 
 
 
 def test_ranks_may_clean_up_after_ctrl_c(command):
-    words = UP + (
-        "try:\n    mp.recv()\n"
-        "except KeyboardInterrupt:\n    os.write(1, b'interrupted\\n')\n    raise\n"
-        "finally:\n    import time; time.sleep(0.3); print('cleaned up')\n"
+    # It is up where the exception is caught: the signal comes at once.
+    words = (
+        "try:\n"
+        + textwrap.indent(UP, "    ")
+        + (
+            "    mp.recv()\n"
+            "except KeyboardInterrupt:\n    os.write(1, b'interrupted\\n')\n    raise\n"
+            "finally:\n    import time; time.sleep(0.3); print('cleaned up')\n"
+        )
     )
     program = command("-n", "2", "-c", words)
     program.wait_for("up", 2)
