@@ -150,7 +150,7 @@ class Run:
             what = f"the result of rank {rank} cannot be rebuilt in the driver: {error}"
             wrapped = CodecError(what, path=error.path)
             wrapped.__cause__ = error
-            return "ok", _Broken(wrapped), ({}, 0)
+            return "ok", _Broken(wrapped), ({}, 0, False)
         return outcome
 
     def _conclude(self, deadline: Deadline) -> None:
@@ -161,10 +161,17 @@ class Run:
         elif self._good < job.spec.size:
             self._error = job.lost or RunCancelledError("the World was closed before the run was over")
         else:
-            job.fence(self.number)
-            job.wait(lambda: job.fenced >= self.number, deadline, f"the output of run {self.number}")
+            self._await_output(deadline)
             self._take_results()
             self._report_unreceived()
+
+    def _await_output(self, deadline: Deadline) -> None:
+        job = self._job
+        if not job.forwards_output and all(outcome[2][2] for outcome in self._outcomes.values()):
+            job.over(self.number)
+            return
+        job.fence(self.number)
+        job.wait(lambda: job.fenced >= self.number, deadline, f"the output of run {self.number}")
 
     def _take_results(self) -> None:
         values = [self._outcomes[rank][1] for rank in range(self._job.spec.size)]
@@ -226,7 +233,7 @@ class Run:
         size = self._job.spec.size
         surplus = [0] * size
         for rank in range(size):
-            sent, taken = self._outcomes[rank][2]
+            sent, taken, _quiet = self._outcomes[rank][2]
             surplus[rank] -= taken
             for dest, count in sent.items():
                 surplus[dest] += count

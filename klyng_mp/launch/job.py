@@ -45,6 +45,7 @@ class LocalJob:
         endpoint: the driver's end of the messages.
         settled: causes of the runs that ended early, by run.
         fenced: the last run whose output has been forwarded whole.
+        forwards_output: whether output comes over the channel, to be written here.
         closed: whether every process of the job has ended.
         lost: the error that says why the job can do nothing more, or None.
     """
@@ -58,6 +59,7 @@ class LocalJob:
         self.closed = False
         self.lost: WorldError | None = None
         self._trouble: LaunchError | None = None
+        self.forwards_output = False
         self._forked: int | None = None
         self._zygote: _ZygoteProcess | None = None
         self.endpoint = Endpoint(DRIVER)
@@ -85,6 +87,7 @@ class LocalJob:
             number if _is_real(stream, original, number) else None
             for number, stream, original in ((1, sys.stdout, sys.__stdout__), (2, sys.stderr, sys.__stderr__))
         ]
+        self.forwards_output = None in outputs
         try:
             if method == "fork":
                 self._fork(fd, stdin, outputs, label=label)
@@ -139,8 +142,12 @@ class LocalJob:
         self._channel.send_now("end", run, wish, phrase, grace, signum)
 
     def fence(self, run: int) -> None:
-        """Ask for all output of a run that is over to be forwarded; ``fenced`` tells when it has been."""
+        """Say that a run is over, and ask for all its output to be written; ``fenced`` tells when it has been."""
         self._channel.send_now("fence", run)
+
+    def over(self, run: int) -> None:
+        """Say that a run is over and has left no output to wait for."""
+        self._channel.send_now("over", run)
 
     def close(self) -> None:
         """Ask the ranks to end by themselves; ``closed`` tells when they have."""

@@ -11,6 +11,8 @@ import select
 from collections import deque
 from typing import TYPE_CHECKING
 
+from klyng_mp.launch import pending
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -191,11 +193,18 @@ class Output:
 
     def drain(self, rank: int) -> None:
         """Forward all that the rank has written until now, unfinished lines too."""
+        pending.note(self, pending=True)
         for stream in self._streams.get(rank, ()):
             for _ in range(_PIPE_READS):
                 if not stream.read():
                     break
             stream.flush()
+        self.note_pending()
+
+    def note_pending(self) -> None:
+        """Let ranks know whether something that was read from them has not been written yet."""
+        held = any(stream.rest for streams in self._streams.values() for stream in streams)
+        pending.note(self, pending=held or not all(sink.empty for sink in self._sinks.values()))
 
     def drain_all(self) -> None:
         """Forward all that any rank has written until now."""
@@ -209,12 +218,18 @@ class Output:
         for stream in streams:
             self._loop.unregister(stream.fd)
             os.close(stream.fd)
+        self.note_pending()
         return b"".join(streams[1].tail).decode(errors="replace")
 
     def _watch(self, rank: int, stream: _Stream) -> None:
         self._loop.register(stream.fd, select.EPOLLIN, lambda _events: self._readable(rank, stream))
 
     def _readable(self, rank: int, stream: _Stream) -> None:
+        pending.note(self, pending=True)
+        self._forward(rank, stream)
+        self.note_pending()
+
+    def _forward(self, rank: int, stream: _Stream) -> None:
         if stream.sink.full:
             stream.paused = True
             self._loop.unregister(stream.fd)

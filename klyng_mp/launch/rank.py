@@ -1,7 +1,7 @@
 """The rank's own main: serves its World's driver, run after run, until it is told to close.
 
 Layer: launch. The driver's messages have the context CONTROL; the tag is the number of the run, or a
-word. What a rank answers has the same tag and is an outcome: ("ok", value, balance) or
+word. What a rank answers has the same tag and is an outcome: ("ok", value, left) or
 ("failed", summary, traceback, exception), the exception encoded by itself so that one that cannot be
 rebuilt does not take the rest with it.
 """
@@ -21,6 +21,7 @@ from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.control import CLOSE, LOG, UNRECEIVED
 from klyng_mp.launch.link import make_link
 from klyng_mp.launch.logs import DriverHandler, mark_records
+from klyng_mp.launch.pending import is_quiet
 from klyng_mp.launch.program import format_user_traceback, summarize
 from klyng_mp.launch.surroundings import (
     BodyEnds,
@@ -180,7 +181,9 @@ class _Server:
                 raise
             value = None
         try:
-            return self._codec.encode(("ok", value, self._link.balance()), names=("", "result", ""))
+            flush_streams()
+            left = (*self._link.balance(), is_quiet())
+            return self._codec.encode(("ok", value, left), names=("", "result", ""))
         except CodecError as error:
             what = f"in what rank {place.rank} returned, {error}"
             raise CodecError(what, path=error.path) from None  # its cause is in its sentence

@@ -72,6 +72,9 @@ class Owner:
     def born(self, occupants: list[Occupant], sockets: list[socket.socket]) -> None:
         """Ranks came to life; ``sockets`` lead to them where the job has a driver."""
 
+    def catch_up(self) -> None:
+        """Read what the driver has said until now, so that ``Supervisor.run`` is the run that goes on."""
+
     def settled(self, run: int, cause: Cause) -> None:
         """A run that was ended early is over, and the dead have been replaced."""
 
@@ -173,6 +176,7 @@ class Supervisor:
 
     def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
         what = describe_exitcode(exitcode)
+        self._owner.catch_up()
         if not self._closing:
             for other in self._living():
                 self._tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
@@ -214,6 +218,7 @@ class Supervisor:
             self._explain_loss(occupant, *rest)
         elif kind == "failed":
             run, summary, traceback = rest
+            self._owner.catch_up()
             if run == self.run:
                 self.end_run(Cause("failed", occupant.rank, summary, traceback))
         elif kind == "ended":

@@ -20,6 +20,7 @@ import traceback
 from collections import deque
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from klyng_mp.launch import pending
 from klyng_mp.launch.channel import FDS_PER_RECORD, Channel
 from klyng_mp.launch.control import Cause
 from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpareLauncher, SpawnLauncher
@@ -78,6 +79,7 @@ def serve_forked_job(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     loop = Loop()
     _allow_many_files()
+    pending.share()
     channel = Channel(socket.socket(fileno=channel_fd))
     job = _Job(loop, channel, spec, targets, label=label, on_end=loop.stop)
     job.start(ForkLauncher(rank_main))
@@ -98,6 +100,7 @@ class _Zygote:
         self._launchers = _launchers()
         self._dismissal: Timer | None = None
         _allow_many_files()
+        pending.share()
         self._loop.register(channel.fileno(), select.EPOLLIN, lambda _events: self._hear())
 
     def serve(self) -> None:
@@ -196,10 +199,10 @@ class _Job(Owner):
         ]
         label_of = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
         self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
-        self._supervisor: Supervisor | None = None
-        self._waiting: deque[Callable[[], None]] = deque()
         for sink in self._sinks:
             sink.on_empty = self._output_written
+        self._supervisor: Supervisor | None = None
+        self._waiting: deque[Callable[[], None]] = deque()
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
 
@@ -231,6 +234,9 @@ class _Job(Owner):
         if cause.kind == "stillborn" and self._supervisor is not None:
             self._supervisor.kill()
 
+    def catch_up(self) -> None:
+        self._ready(select.EPOLLIN)
+
     def unlaunchable(self, reason: str) -> None:
         self._tell("unlaunchable", reason)
 
@@ -252,6 +258,7 @@ class _Job(Owner):
         self._output_written()
 
     def _output_written(self) -> None:
+        self._output.note_pending()
         while self._waiting and all(sink.empty for sink in self._sinks):
             self._waiting.popleft()()
 
@@ -288,6 +295,8 @@ class _Job(Owner):
             self._output.drain_all()
             supervisor.run = rest[0] + 1
             self._when_written(lambda: self._tell("fenced", rest[0]))
+        elif kind == "over":
+            supervisor.run = rest[0] + 1
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":
