@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import (
-    ClosedError,
     CodecError,
     LaunchError,
     RankDiedError,
@@ -22,7 +22,8 @@ from klyng_mp.errors import (
     UnreceivedMessagesWarning,
     WorldError,
 )
-from klyng_mp.launch.control import GRACE_SECONDS, LOG, UNRECEIVED
+from klyng_mp.launch.balance import count_unreceived, describe_unreceived
+from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, LOG, UNRECEIVED
 
 if TYPE_CHECKING:
     from klyng_mp.launch.control import Cause
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
-_INTERRUPT_GRACE_SECONDS = 1.0  # for a rank to act on a Ctrl-C
 _FOREVER = Deadline(None)
 
 
@@ -55,6 +55,7 @@ class Run:
         self._results: list[Any] | None = None
         self._error: BaseException | None = None
         self.collected = False
+        self._concluding = threading.RLock()
 
     def submit(self, encoded: tuple[int, bytes, list[Any]]) -> None:
         """Send the function to every rank and wait until it is on its way, since nobody may wait for the result soon.
@@ -66,17 +67,18 @@ class Run:
             job.submit(self.number, encoded)
             job.wait(lambda: job.all_sent() or self.number in job.settled, _FOREVER, "starting a run")
         except BaseException:
-            self._interrupt()
-            self._error = RunCancelledError("the run was interrupted before it had begun in all ranks")
+            self.interrupt()
             raise
 
     def done(self) -> bool:
         """Tell whether the results, or the error, are there; never waits."""
-        if not self._finished:
-            self._job.endpoint.progress()
-            if self._over():
+        if not self.finished:
+            with self._job.endpoint.lock:
+                self._job.endpoint.progress()
+                over = self._over()
+            if over:
                 self._conclude(_FOREVER)
-        return self._finished
+        return self.finished
 
     def result(self, timeout: float | None = None) -> list[Any]:
         """Wait for the function to return in every rank; return the results by rank.
@@ -89,14 +91,13 @@ class Run:
             RunCancelledError: it was cancelled.
             Exception: as in ``World.run``.
         """
-        if not self._finished:
+        if not self.finished:
             deadline = Deadline(timeout)
             try:
                 self._job.wait(self._over, deadline, f"run {self.number} of the World")
                 self._conclude(deadline)
             except KeyboardInterrupt as error:
-                self._interrupt()
-                self._error = RunCancelledError("the run was ended by Ctrl-C")
+                self.interrupt()
                 raise error from None
         self.collected = True
         if self._error is not None:
@@ -119,17 +120,20 @@ class Run:
 
     def abandon(self, why: str) -> None:
         """Give the run up because its ranks are ended with it."""
-        if not self._finished:
+        if not self.finished:
             self._error = RunCancelledError(f"the run was ended: {why}")
 
     # Waiting
 
     @property
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
+        """Whether its results, or its error, are known."""
         return self._results is not None or self._error is not None
 
     def _over(self) -> bool:
-        """Take what answers have come; tell whether no more are needed. Called while waiting."""
+        """Take what answers have come; tell whether no more are needed. Called while waiting, with its lock held."""
+        if self.finished:
+            return True
         while (message := self._job.answer(self.number)) is not None:
             outcome = self._decode(message.source, message)
             self._outcomes[message.source] = outcome
@@ -154,10 +158,17 @@ class Run:
         return outcome
 
     def _conclude(self, deadline: Deadline) -> None:
+        with self._concluding:
+            if not self.finished:
+                self._find_outcome(deadline)
+        self._job.endpoint.progress()  # whoever else waits for it is woken
+
+    def _find_outcome(self, deadline: Deadline) -> None:
         job = self._job
-        cause = job.settled.pop(self.number, None)
+        cause = job.settled.get(self.number)
         if cause is not None:
             self._error = self._explain(cause)
+            del job.settled[self.number]
         elif self._good < job.spec.size:
             self._error = job.lost or RunCancelledError("the World was closed before the run was over")
         else:
@@ -189,15 +200,19 @@ class Run:
         job.wait(lambda: self.number in job.settled, _FOREVER, "ending the run")
         job.settled.pop(self.number, None)
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
         """Pass a Ctrl-C on to the ranks, and see them out of the run; a second one is less patient."""
+        phrase = "was interrupted by Ctrl-C"
         try:
-            self._end("interrupted", "was interrupted by Ctrl-C", grace=_INTERRUPT_GRACE_SECONDS, signum=signal.SIGINT)
-        except KeyboardInterrupt:
-            self._end("interrupted", "was interrupted by Ctrl-C", grace=0.0)
-        except ClosedError:
-            # The first Ctrl-C came between two bytes of a message: nothing more can be heard of these ranks.
+            try:
+                self._end("interrupted", phrase, grace=INTERRUPT_GRACE_SECONDS, signum=signal.SIGINT)
+            except KeyboardInterrupt:
+                self._end("interrupted", phrase, grace=0.0)
+        except BaseException:  # noqa: BLE001 - the caller raises the KeyboardInterrupt that began it
+            # It came between two bytes of a message, or a third time: nothing more is heard of these ranks.
             self._job.lost = WorldError("the World is lost: it was interrupted in the middle of a message")
+        finally:
+            self._error = RunCancelledError("the run was ended by Ctrl-C")
 
     def _explain(self, cause: Cause) -> BaseException:
         rank, host = cause.rank, self._job.spec.host
@@ -213,7 +228,8 @@ class Run:
 
     def _original(self, rank: int) -> BaseException | None:
         """Return the exception that a rank raised, or one that says why it is not to be had."""
-        self._over()
+        with self._job.endpoint.lock:
+            self._over()
         outcome = self._outcomes.get(rank)
         if outcome is None or outcome[0] != "failed":
             return None
@@ -230,26 +246,20 @@ class Run:
 
     def _report_unreceived(self) -> None:
         """Warn of messages that nobody received: more were sent to a rank than it took."""
-        size = self._job.spec.size
-        surplus = [0] * size
-        for rank in range(size):
-            sent, taken, _quiet = self._outcomes[rank][2]
-            surplus[rank] -= taken
-            for dest, count in sent.items():
-                surplus[dest] += count
-        for rank in [rank for rank in range(size) if surplus[rank] > 0]:
-            self._job.submit(UNRECEIVED, (0, b"", []), [rank])
-            waiting = self._ask_unreceived()
-            if waiting:
-                warnings.warn(describe_unreceived(rank, waiting), UnreceivedMessagesWarning, stacklevel=_user_level())
+        reports = {rank: outcome[2][:2] for rank, outcome in self._outcomes.items()}
+        for rank in count_unreceived(reports):
+            self._job.submit(f"{UNRECEIVED} {self.number}", (0, b"", []), [rank])
+            if waiting := self._ask_unreceived():
+                sentence = describe_unreceived(rank, len(waiting), waiting[0])
+                warnings.warn(sentence, UnreceivedMessagesWarning, stacklevel=_user_level())
 
     def _ask_unreceived(self) -> list[tuple[int, int | str]]:
         answers: list[Any] = []
 
         def answered() -> bool:
-            if (message := self._job.answer(UNRECEIVED)) is not None:
+            if (message := self._job.answer(f"{UNRECEIVED} {self.number}")) is not None:
                 answers.append(message)
-            return bool(answers)
+            return bool(answers) or self.number + 1 in self._job.settled  # the rank has died since
 
         self._job.wait(answered, _FOREVER, "asking for unreceived messages")
         if not answers:
@@ -263,13 +273,6 @@ class _Broken:
 
     def __init__(self, error: CodecError) -> None:
         self.error = error
-
-
-def describe_unreceived(rank: int, waiting: list[tuple[int, int | str]]) -> str:
-    """Say which messages a rank left unreceived."""
-    source, tag = waiting[0]
-    plural = "s" if len(waiting) > 1 else ""
-    return f"rank {rank} ended with {len(waiting)} unreceived message{plural}, first: source {source}, tag {tag!r}"
 
 
 def _user_level() -> int:

@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError
+from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError, WorldError
 from klyng_mp.launch.appmodules import AppModules
 from klyng_mp.launch.job import LocalJob, flush_standard_streams
 from klyng_mp.launch.spec import RankSpec
@@ -102,7 +102,12 @@ class World:
 
         After any of these the World can run the next function: ranks that did not return have been replaced.
         """
-        return self.start(func, *args, **kwargs).result()
+        try:
+            return self.start(func, *args, **kwargs).result()
+        except KeyboardInterrupt:
+            if self._run is not None and not self._run.finished:  # it came between two lines of ours
+                self._run.interrupt()
+            raise
 
     def start(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Run:
         """Begin ``run`` and return at once; ``Run.result`` waits for the results.
@@ -126,6 +131,9 @@ class World:
             raise ClosedError("this World is closed; make a new one")
         if os.getpid() != self._pid:
             raise ForkedError("this World belongs to the process that made it; make one in this child, too")
+        if self._run is not None and self._job is not None and self._job.endpoint.poisoned:
+            self._run.abandon("a signal handler raised while its messages were moved")
+            self._job.lost = WorldError("the World is lost: a signal handler raised while its messages were moved")
         if self._run is not None and not self._run.done():
             raise WorldBusyError(
                 f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
@@ -133,7 +141,7 @@ class World:
         if changed := self._modules.changed():
             _say(f"{', '.join(changed)} changed on disk: the ranks are restarted")
             self.restart()
-        if self._job is not None:
+        if self._job is not None and self._job.lost is None:
             self._job.endpoint.progress()
             self._bury_idle_dead(self._job)
         if self._job is None or self._job.lost is not None:
@@ -144,8 +152,7 @@ class World:
 
     def _bury_idle_dead(self, job: LocalJob) -> None:
         """Go on after ranks that died between two runs: they have been replaced already."""
-        cause = job.settled.pop(self._run_number + 1, None)
-        if cause is not None:
+        while (cause := job.settled.pop(self._run_number + 1, None)) is not None:
             self._run_number += 1
             if cause.kind == "stillborn":
                 job.lost = LaunchError(f"rank {cause.rank} could not start: {cause.detail}\n{cause.text}".rstrip())
@@ -183,9 +190,9 @@ class World:
         """Let the ranks end as Python programs end once they have nothing to do; no more runs. Does not wait."""
         with self._lock:
             if not self._closed:
-                self._closed = True
                 if self._job is not None and self._job.lost is None:
                     self._job.close()
+                self._closed = True
 
     def terminate(self) -> None:
         """End the ranks at once, whatever they do, and wait until they have ended."""
@@ -227,11 +234,7 @@ class World:
         try:
             if self._run is not None and not self._run.collected:
                 self._run.result()
-        except BaseException:
-            self.terminate()
-            raise
-        self.close()
-        try:
+            self.close()
             self.join()
         except BaseException:
             self.terminate()

@@ -16,7 +16,6 @@ import pytest
 import rankwork
 
 import klyng_mp as mp
-from klyng_mp.run import describe_unreceived
 
 BLOCKED = ["recv from it", "recv from anyone", "barrier", "bcast", "irecv", "probe", "chain", "send much"]
 FOLLOWING = ["raise a consequence", "give in", "return"]
@@ -383,12 +382,3 @@ def test_a_program_that_receives_all_is_not_warned(world):
         warnings.simplefilter("error")
         for _ in range(20):
             world.run(rankwork.ring, os.getpid())
-
-
-def test_the_report_is_one_sentence():
-    assert describe_unreceived(2, [(0, 7), (1, 8), (0, 9)]) == (
-        "rank 2 ended with 3 unreceived messages, first: source 0, tag 7"
-    )
-    assert (
-        describe_unreceived(0, [(1, "late")]) == "rank 0 ended with 1 unreceived message, first: source 1, tag 'late'"
-    )

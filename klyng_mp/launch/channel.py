@@ -10,6 +10,7 @@ job, so that unpickling them trusts nobody new. Nothing here waits, except the m
 from __future__ import annotations
 
 import array
+import errno
 import os
 import pickle
 import select
@@ -24,6 +25,8 @@ __all__ = ["FDS_PER_RECORD", "Channel", "reserve_standard_fds"]
 
 FDS_PER_RECORD = 250  # the kernel takes at most 253 (SCM_MAX_FD) a call; one is for the memfd
 _INLINE_BYTES = 32 * 1024  # a seqpacket must fit the socket's buffer whole
+_BACKLOG_RECORDS = 64
+_LOST = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED, errno.EBADF}
 _ANCILLARY = socket.CMSG_SPACE((FDS_PER_RECORD + 1) * array.array("i").itemsize)
 
 
@@ -49,6 +52,11 @@ class Channel:
     def blocked(self) -> bool:
         """Whether records wait for the other side to read earlier ones."""
         return bool(self._outbox)
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether so many records wait that what can wait should."""
+        return len(self._outbox) > _BACKLOG_RECORDS
 
     def send(self, *record: Any, fds: Sequence[int] = ()) -> None:
         """Send a record, or queue it if the other side is slow to read; the caller keeps its ``fds``.
@@ -78,8 +86,9 @@ class Channel:
             self.socket.sendmsg([b"I" + data if data else b"M"], ancillary)
         except (BlockingIOError, InterruptedError):
             return False
-        except OSError:  # the other side is gone, which the reader of this channel is told
-            return True
+        except OSError as error:
+            # A lost peer is told to the reader of this channel; anything else may pass.
+            return error.errno in _LOST
         return True
 
     def send_now(self, *record: Any, fds: Sequence[int] = ()) -> None:
@@ -137,12 +146,16 @@ class Channel:
         poll.register(self.socket, select.POLLIN)
         poll.poll()
 
-    def close(self) -> None:
-        """Close this end; what is still queued is forgotten."""
+    def forget(self) -> None:
+        """Drop what is queued: nobody will read it."""
         for _, fds in self._outbox:
             for fd in fds:
                 os.close(fd)
         self._outbox.clear()
+
+    def close(self) -> None:
+        """Close this end; what is still queued is forgotten."""
+        self.forget()
         self.socket.close()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import select
 import socket
 import sys
 import weakref
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.errors import ClosedError, LaunchError, WorldError
 from klyng_mp.launch.channel import Channel, reserve_standard_fds
+from klyng_mp.launch.control import CLOSE
 from klyng_mp.launch.launcher import interpreter_command
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
 
 __all__ = ["LocalJob"]
+
+
+_DYING_MILLISECONDS = 200
 
 
 class LocalJob:
@@ -152,7 +157,7 @@ class LocalJob:
     def close(self) -> None:
         """Ask the ranks to end by themselves; ``closed`` tells when they have."""
         self._channel.send_now("close")
-        self.submit("close", (0, b"", []))
+        self.submit(CLOSE, (0, b"", []))
 
     def kill(self) -> None:
         """End the ranks at once; ``closed`` tells when they have."""
@@ -195,7 +200,7 @@ class LocalJob:
                     "the World is lost: the process that supervises its ranks is gone (was it killed?), and so are they"
                 )
                 if self._zygote is not None:
-                    self._zygote.gone = True
+                    self._zygote.suspect = True
 
     def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = record
@@ -218,8 +223,6 @@ class LocalJob:
             self.lost = self._trouble  # only now, when those that could be started have ended
 
     def _welcome(self, rank: int, incarnation: int, sock: socket.socket) -> None:
-        if incarnation > 1:
-            self._transport.disconnect(rank)
         self._incarnations[rank] = incarnation
         self.endpoint.mark_present(rank, incarnation)
         self._transport.adopt(rank, sock)
@@ -248,14 +251,18 @@ class _ZygoteProcess:
     def __init__(self, preload: tuple[str, ...]) -> None:
         from multiprocessing.util import spawnv_passfds  # noqa: PLC0415 - a program without Worlds does not need it
 
-        self.gone = False  # it has been seen to end
+        self.suspect = False  # one of its jobs has ended without a word
         self.channel, theirs = Channel.pair()
         fd = theirs.fileno()
         command = interpreter_command("klyng_mp.launch.zygote", "zygote_main", [fd])
         self.pid: int = spawnv_passfds(os.fsencode(sys.executable), command, [fd])
         theirs.close()
-        if preload:
-            self._preload(preload)
+        try:
+            if preload:
+                self._preload(preload)
+        except BaseException:
+            self.stop()
+            raise
 
     def _preload(self, names: tuple[str, ...]) -> None:
         self.channel.send_now("preload", list(names), list(sys.path))
@@ -264,14 +271,18 @@ class _ZygoteProcess:
         except EOFError:
             wrong = f"the zygote ended while it imported {', '.join(names)}"
         if wrong:
-            self.stop()
             raise LaunchError(wrong)
 
     def alive(self) -> bool:
         """Tell whether it can take another job; a dead one is laid to rest."""
-        if self.gone:
-            self.stop()
-            return False
+        if self.suspect:
+            # Its descriptors are closed one after the other, and only then it is a child to wait for.
+            poll = select.poll()
+            poll.register(self.channel, select.POLLIN)
+            self.suspect = False
+            if poll.poll(_DYING_MILLISECONDS):
+                self.stop()
+                return False
         if dead := _reap(self.pid, os.WNOHANG):
             self.channel.close()
         return not dead

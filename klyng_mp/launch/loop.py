@@ -38,7 +38,7 @@ class Loop:
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
-        self._running = False
+        self._running = True
 
     def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """Call ``callback(events)`` whenever one of ``events`` (select.EPOLL…) is there on ``fd``."""
@@ -70,7 +70,6 @@ class Loop:
 
     def run(self) -> None:
         """Wait and call back until ``stop``."""
-        self._running = True
         while self._running:
             self.turn()
 

@@ -32,10 +32,13 @@ _SAFE_WRITE_BYTES = select.PIPE_BUF  # what a descriptor that polls writable tak
 class Sink:
     """Where lines go: a descriptor that may be slow, or a function that takes bytes."""
 
-    def __init__(self, loop: Loop, target: int | Callable[[bytes], None]) -> None:
+    def __init__(
+        self, loop: Loop, target: int | Callable[[bytes], None], *, is_full: Callable[[], bool] | None = None
+    ) -> None:
         self._loop = loop
         self._fd = target if isinstance(target, int) else None
         self._call = None if isinstance(target, int) else target
+        self._is_full = is_full
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._open_line: object = None
@@ -46,7 +49,7 @@ class Sink:
     @property
     def full(self) -> bool:
         """Whether its reader is so far behind that the ranks should wait."""
-        return self._queued_bytes > _KEEP_BYTES
+        return self._queued_bytes > _KEEP_BYTES if self._is_full is None else self._is_full()
 
     @property
     def empty(self) -> bool:
@@ -180,7 +183,7 @@ class Output:
         self._prompt_rank = prompt_rank
         self._streams: dict[int, list[_Stream]] = {}
         for sink in self._sinks.values():
-            sink.on_room = self._resume
+            sink.on_room = self.resume
 
     def attach(self, rank: int, stdout: int, stderr: int) -> None:
         """Forward from the reading ends of a rank's pipes, which are ours from now on."""
@@ -247,7 +250,8 @@ class Output:
         os.dup2(nothing, stream.fd, inheritable=False)
         os.close(nothing)
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """Read again from the ranks that were made to wait, where their sink has room now."""
         for rank, streams in self._streams.items():
             for stream in streams:
                 if stream.paused and not stream.sink.full:

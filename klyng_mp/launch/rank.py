@@ -135,9 +135,9 @@ class _Server:
             )
             if message.tag == CLOSE:
                 return
-            if message.tag == UNRECEIVED:
+            if isinstance(message.tag, str) and message.tag.startswith(UNRECEIVED):
                 self._link.endpoint.progress()
-                self._answer(UNRECEIVED, self._codec.encode(self._link.unreceived()))
+                self._answer(message.tag, self._codec.encode(self._link.unreceived()))
             elif isinstance(message.tag, int) and message.tag > self._link.aborted:
                 self._serve_run(message.tag, message)
 

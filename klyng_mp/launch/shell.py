@@ -15,8 +15,9 @@ from typing import Any, NoReturn
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import LaunchError, RankDiedError
+from klyng_mp.launch.balance import count_unreceived, describe_unreceived
 from klyng_mp.launch.channel import reserve_standard_fds
-from klyng_mp.launch.control import GRACE_SECONDS, Cause
+from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, Cause
 from klyng_mp.launch.launcher import ForkLauncher
 from klyng_mp.launch.link import RankLink, make_link
 from klyng_mp.launch.loop import Loop
@@ -39,7 +40,6 @@ __all__ = ["TIMEOUT_EXIT_CODE", "run_program"]
 
 TIMEOUT_EXIT_CODE = 124  # as timeout(1) has it
 _RUN = 1
-_INTERRUPT_GRACE_SECONDS = 1.0
 _FATAL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -122,7 +122,7 @@ class _Command(Owner):
             self._loop.stop()
         again = self._supervisor.cause is not None
         cause = Cause("interrupted", None, f"was ended by {signum.name}", exitcode=-signum)
-        grace = 0.0 if again else _INTERRUPT_GRACE_SECONDS
+        grace = 0.0 if again else INTERRUPT_GRACE_SECONDS
         self._supervisor.end_run(cause, grace=grace, signum=signum)
 
     def _time_out(self) -> None:
@@ -152,16 +152,9 @@ class _Command(Owner):
     def _report_unreceived(self) -> None:
         if self._supervisor.cause is not None or len(self._reports) < self._spec.size:
             return
-        surplus = dict.fromkeys(range(self._spec.size), 0)
-        for rank, (sent, taken, _waiting) in self._reports.items():
-            surplus[rank] -= taken
-            for dest, count in sent.items():
-                surplus[dest] += count
-        for rank, count in surplus.items():
-            if count > 0:
-                waiting = self._reports[rank][2]
-                first = f", first: source {waiting[0][0]}, tag {waiting[0][1]!r}" if waiting else ""
-                _say(f"rank {rank} ended with {count} unreceived message{'s' if count > 1 else ''}{first}")
+        for rank, count in count_unreceived({rank: report[:2] for rank, report in self._reports.items()}).items():
+            waiting = self._reports[rank][2]
+            _say(describe_unreceived(rank, count, waiting[0] if waiting else None))
 
     def _exit_code(self, cause: Cause | None) -> int:
         if cause is None:

@@ -102,7 +102,9 @@ class Supervisor:
         self._stdin = stdin
         self._packed_spec = pickle.dumps(spec, protocol=5)
         self._serve = owner.serve
-        self._closing = False
+        self._closing = False  # the ranks are expected to end by themselves
+        self._killed = False
+        self._gone = False
         self._timer: Timer | None = None
         self._incarnations: dict[int, int] = {}
         self.occupants: dict[int, Occupant] = {}
@@ -126,8 +128,7 @@ class Supervisor:
         except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
             self._owner.unlaunchable(f"rank {rank}: {error}")
             self.kill()
-            if not any(self._living()):
-                self._owner.all_gone()
+            self._tell_if_gone()
         else:
             self._owner.born(born, sockets)
         for ours in sockets:
@@ -177,7 +178,8 @@ class Supervisor:
     def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
         what = describe_exitcode(exitcode)
         self._owner.catch_up()
-        if not self._closing:
+        expected = self._killed or (self._closing and occupant.orderly)
+        if not expected:
             for other in self._living():
                 self._tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
             if not occupant.ready:
@@ -186,7 +188,11 @@ class Supervisor:
                 kind = "exited" if occupant.orderly else "died"
                 self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
         self._settle()
-        if not any(self._living()):
+        self._tell_if_gone()
+
+    def _tell_if_gone(self) -> None:
+        if not self._gone and not any(self._living()):
+            self._gone = True
             self._owner.all_gone()
 
     def _living(self) -> list[Occupant]:
@@ -296,11 +302,13 @@ class Supervisor:
         if self._timer is not None:
             self._timer.cancel()
         cause, run = self.cause, self.run
-        if self._serve and not self._closing and cause.kind != "stillborn":
+        if self._serve:
             self.cause = None
             self.run += 1
-            self._replace_dead()
-        self._owner.settled(run, cause)
+            if not self._closing and cause.kind != "stillborn":
+                self._replace_dead()
+        if not self._gone:
+            self._owner.settled(run, cause)
 
     def _out_of_run(self, occupant: Occupant) -> bool:
         """Whether a living rank serves on, rather than still being in the run (or the program)."""
@@ -314,12 +322,17 @@ class Supervisor:
                 if other.rank not in dead:
                     self._tell(other, "present", rank, self.occupants[rank].incarnation)
 
+    def finish_run(self, run: int) -> None:
+        """Take note that a run is over for the driver; one that is being ended goes on until it is settled."""
+        if self.cause is None:
+            self.run = max(self.run, run + 1)
+
     def close(self) -> None:
         """Expect the ranks to end by themselves from now on."""
         self._closing = True
 
     def kill(self) -> None:
         """End every rank at once."""
-        self._closing = True
+        self._closing = self._killed = True
         for occupant in self._living():
             self.signal_group(occupant, signal.SIGKILL)

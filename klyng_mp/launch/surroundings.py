@@ -260,7 +260,7 @@ def seed_random_numbers(seed: int, run: int, rank: int) -> None:
 
 
 def _forget_inherited_seeds() -> None:
-    # Module random does so by itself after a fork.
+    random.seed()  # module random does so after a fork, but a spare has rehearsed since then
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()
 

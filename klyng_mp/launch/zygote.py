@@ -194,7 +194,7 @@ class _Job(Owner):
         self.spec = spec
         self._stdin, stdout, stderr = targets
         self._sinks = [
-            Sink(loop, fd if fd is not None else self._forwarder(name))
+            Sink(loop, fd) if fd is not None else Sink(loop, self._forwarder(name), is_full=self._is_backlogged)
             for name, fd in (("stdout", stdout), ("stderr", stderr))
         ]
         label_of = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
@@ -203,8 +203,12 @@ class _Job(Owner):
             sink.on_empty = self._output_written
         self._supervisor: Supervisor | None = None
         self._waiting: deque[Callable[[], None]] = deque()
+        self._ended = False
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
+
+    def _is_backlogged(self) -> bool:
+        return self._channel.backlogged
 
     def _forwarder(self, name: str) -> Callable[[bytes], None]:
         return lambda data: self._tell("output", name, data)
@@ -235,7 +239,8 @@ class _Job(Owner):
             self._supervisor.kill()
 
     def catch_up(self) -> None:
-        self._ready(select.EPOLLIN)
+        if not self._ended:
+            self._ready(select.EPOLLIN)
 
     def unlaunchable(self, reason: str) -> None:
         self._tell("unlaunchable", reason)
@@ -248,9 +253,15 @@ class _Job(Owner):
             sink.close()
         os.close(self._stdin)
         self._tell("closed")
-        self._loop.unregister(self._channel.fileno())
-        self._channel.close()
-        self.on_end()
+        self._ended = True
+        self._leave_when_told()
+
+    def _leave_when_told(self) -> None:
+        if self._ended and not self._channel.blocked:
+            self._ended = False
+            self._loop.unregister(self._channel.fileno())
+            self._channel.close()
+            self.on_end()
 
     def _when_written(self, action: Callable[[], None]) -> None:
         """Do something as soon as all output until now has been written, however slow its reader is."""
@@ -270,14 +281,17 @@ class _Job(Owner):
     def _ready(self, events: int) -> None:
         if events & select.EPOLLOUT:
             self._channel.flush()
+            self._output.resume()
             if not self._channel.blocked:
                 self._loop.modify(self._channel.fileno(), select.EPOLLIN)
         try:
             while (received := self._channel.receive()) is not None:
                 self._obey(received[0])
         except EOFError:
+            self._channel.forget()
             self._loop.unregister(self._channel.fileno())
             self.abandon()
+        self._leave_when_told()
 
     def _obey(self, record: tuple[Any, ...]) -> None:
         supervisor = self._supervisor
@@ -293,10 +307,10 @@ class _Job(Owner):
                 self._tell("settled", run, cause)
         elif kind == "fence":
             self._output.drain_all()
-            supervisor.run = rest[0] + 1
+            supervisor.finish_run(rest[0])
             self._when_written(lambda: self._tell("fenced", rest[0]))
         elif kind == "over":
-            supervisor.run = rest[0] + 1
+            supervisor.finish_run(rest[0])
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":
