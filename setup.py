@@ -1,13 +1,21 @@
-"""Builds the manual pages from the parsers of the command line; all else is in pyproject.toml."""
+"""Builds the manual pages from the parsers of the command line, and the C core; all else is in pyproject.toml.
 
+KLYNG_MP_NATIVE=0 leaves the core out, =1 fails where it cannot be built. KLYNG_MP_SANITIZE=address,undefined builds
+it for the sanitizers.
+"""
+
+import os
 import sys
 from pathlib import Path
 from typing import ClassVar
 
-from setuptools import Command, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build import build
 
 HERE = Path(__file__).resolve().parent
+NATIVE, SANITIZE = os.environ.get("KLYNG_MP_NATIVE"), os.environ.get("KLYNG_MP_SANITIZE")
+WARNINGS = ["-Wall", "-Wextra", "-Wno-cast-function-type", "-Wno-missing-field-initializers"]
+SANITIZERS = [f"-fsanitize={SANITIZE}", "-fno-omit-frame-pointer", "-O1", "-g"] if SANITIZE else []
 
 
 class BuildManual(Command):
@@ -23,31 +31,13 @@ class BuildManual(Command):
     def finalize_options(self):  # noqa: D102
         self.folder = Path(self.get_finalized_command("build").build_base) / "man"
 
-    def get_source_files(self):  # noqa: D102
-        return []
+    get_source_files = get_outputs = lambda _self: []
 
-    def get_outputs(self):  # noqa: D102
-        return []
-
-    def run(self):
-        """Write the pages."""
+    def run(self):  # noqa: D102
         sys.path.insert(0, str(HERE))  # an isolated build does not have the project itself on its path
-        from argparse_manpage.manpage import Manpage  # noqa: PLC0415 (there when building, not when making an sdist)
+        from klyng_mp.cli.manual import write_pages  # noqa: PLC0415 (only now can it be found)
 
-        from klyng_mp.cli.parser import manual  # noqa: PLC0415 (only now can it be found)
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        pages = []
-        for name, (summary, parser) in manual().items():
-            epilog, parser.epilog = parser.epilog, None
-            page = Manpage(parser)
-            page.prog, page.description = name, summary
-            page.source, page.manual = f"klyng_mp {self.distribution.get_version()}", "klyng_mp"
-            for block in epilog.split("\n\n"):
-                heading, _, text = block.replace("\\", r"\e").replace("-", r"\-").partition(":\n")
-                page.add_section(heading, "=", f".nf\n{text}\n.fi")
-            pages.append(str(self.folder / f"{name}.1"))
-            Path(pages[-1]).write_text(str(page), encoding="utf-8")
+        pages = write_pages(self.folder, self.distribution.get_version())
         self.distribution.data_files = [*(self.distribution.data_files or []), ("share/man/man1", pages)]
 
 
@@ -57,4 +47,14 @@ class Build(build):
     sub_commands: ClassVar[list] = [*build.sub_commands, ("build_manual", None)]
 
 
-setup(cmdclass={"build": Build, "build_manual": BuildManual})
+core = Extension(
+    "klyng_mp._core",
+    sources=sorted(str(path.relative_to(HERE)) for path in HERE.glob("klyng_mp/_core/*.c")),
+    depends=sorted(str(path.relative_to(HERE)) for path in HERE.glob("klyng_mp/_core/*.h")),
+    define_macros=[("_GNU_SOURCE", None)],
+    extra_compile_args=["-std=c11", "-O3", "-fvisibility=hidden", *WARNINGS, *SANITIZERS],
+    extra_link_args=SANITIZERS,
+    optional=NATIVE != "1",  # it is done without where there is no compiler
+)
+modules = [] if NATIVE == "0" else [core]
+setup(cmdclass={"build": Build, "build_manual": BuildManual}, ext_modules=modules)

@@ -22,6 +22,7 @@ ROOMS = (
     "errors",
     "deadline",
     "machine",
+    "native",
     "wire",
     "transports",
     "communicator",
@@ -56,11 +57,12 @@ LONGER_FILES: dict[str, str] = {}
 LONGER_BODIES: dict[str, str] = {}
 MORE_PARAMETERS = {
     "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
-    "klyng_mp/wire/frames.py:Message.__init__": "the record itself",
+    "klyng_mp/wire/frames.py:PureMessage.__init__": "the record itself",
     "klyng_mp/communicator/communicator.py:Communicator.sendrecv": "MPI's own parameters",
 }
 LARGER_CLASSES: dict[str, str] = {}
 HEAVY_AT_THE_TOP = {
+    "klyng_mp/cli/manual.py": "imported only when klyng_mp is built",
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
     "klyng_mp/launch/logs.py": "imported only by ranks, and by a driver whose ranks log",
     "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",

@@ -16,6 +16,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.communicator import collectives
+from klyng_mp.communicator.express import NOTHING, ExpressCodec, make_express
 from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, Status
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError
@@ -34,7 +35,7 @@ _NEVER = Deadline(None)
 _LARGEST_TAG = 2**63 - 1
 
 
-class Encoder(Protocol):
+class Encoder(ExpressCodec, Protocol):
     """What a communicator needs of a codec."""
 
     def encode(self, obj: object) -> tuple[int, bytes, list[memoryview]]:
@@ -57,9 +58,10 @@ class Communicator:
     Attributes:
         rank: the number of this rank, from 0.
         size: how many ranks there are.
+        next_call: returns the number of the next collective call: the same on all ranks, as they make the same calls.
     """
 
-    __slots__ = ("_calls", "_closed", "_ranks", "codec", "context", "endpoint", "members", "rank", "size")
+    __slots__ = ("_closed", "_ranks", "_short", "codec", "context", "endpoint", "members", "next_call", "rank", "size")
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
         self.endpoint = endpoint
@@ -69,7 +71,8 @@ class Communicator:
         self.members = members
         self.size = len(members)
         self._ranks = {number: rank for rank, number in enumerate(members)}
-        self._calls = count()
+        self.next_call = count().__next__
+        self._short = make_express(endpoint, context, members, codec)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -78,6 +81,7 @@ class Communicator:
     def close(self) -> None:
         """Say that this rank's program uses it no more: later calls raise ClosedError. May be called again."""
         self._closed = True
+        self._short = None
 
     # -- point to point
 
@@ -90,13 +94,15 @@ class Communicator:
             tag: an int from 0 to 2**63 - 1, or a str, for the receiver to choose by.
             timeout: seconds; 0 sends only what can be sent at once; None for no limit.
 
-        Returns when the kernel has the message. One of up to 64 KiB may also wait in this rank for its turn.
+        Returns when all of it is in the receiver's memory or with the kernel; up to 64 KiB may also wait here.
 
         Raises:
             CodecError: the object cannot travel; nothing was sent.
             DeadlineError: nothing was sent if the error says so; else the rest follows and it is delivered.
             PeerLostError: the receiver is gone.
         """
+        if self._short is not None and self._short.send(obj, dest, tag):
+            return
         usual = type(dest) is int and 0 <= dest < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
         if not usual or self._closed:
             dest, tag = self._check_send("send", dest, tag)
@@ -128,6 +134,10 @@ class Communicator:
             PeerLostError: the source, or with ANY_SOURCE every other rank, is gone; nothing was taken.
             CodecError: the object cannot be rebuilt here; the message is gone.
         """
+        if self._short is not None and status is None:
+            got = self._short.recv(source, tag)
+            if got is not NOTHING:
+                return self._unpack(got, None) if type(got) is Message else got
         usual = type(source) is int and 0 <= source < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
         if usual and not self._closed:
             number = self.members[source]
@@ -213,13 +223,13 @@ class Communicator:
             doing=_describe("probe", source, tag),
             among=self.members,
         )
-        return self._describe_message(message, Status())
+        return Status().describe(message, self._ranks[message.source])
 
     def iprobe(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG) -> Status | None:
         """Look for a message that matches, leave it there, and return what is known of it, or None."""
         number, tag = self._check_receive("iprobe", source, tag)
         message = self.endpoint.peek(self.context, number, tag, doing=_describe("iprobe", source, tag))
-        return None if message is None else self._describe_message(message, Status())
+        return None if message is None else Status().describe(message, self._ranks[message.source])
 
     # -- collectives
 
@@ -234,10 +244,6 @@ class Communicator:
     def gather(self, obj: object, root: int = 0, *, timeout: float | None = None) -> list[Any] | None:
         """Bring one object of each rank to the root; see `collectives.gather`."""
         return collectives.gather(self, obj, root, timeout=timeout)
-
-    def next_call(self) -> int:
-        """Return the number of the next collective call: the same on all ranks, as they make the same calls."""
-        return next(self._calls)
 
     # -- checks
 
@@ -285,14 +291,8 @@ class Communicator:
 
     def _unpack(self, message: Message, status: Status | None) -> Any:
         if status is not None:
-            self._describe_message(message, status)
+            status.describe(message, self._ranks[message.source])
         return self.codec.decode(message.code, message.head, message.buffers)
-
-    def _describe_message(self, message: Message, status: Status) -> Status:
-        status.source = self._ranks[message.source]
-        status.tag = message.tag
-        status.count = message.nbytes
-        return status
 
 
 def _who(source: int) -> str:

@@ -21,8 +21,8 @@ from klyng_mp.errors import ClosedError, ForkedError, KlyngError, PeerLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import RLock
 
+    from klyng_mp.communicator.waiting import Gate
     from klyng_mp.deadline import Deadline
     from klyng_mp.transports.contract import Poller
 
@@ -51,7 +51,7 @@ class Lifecycle:
         _LIVES.add(self)
 
     @property
-    def lock(self) -> RLock:
+    def lock(self) -> Gate:
         """The lock around everything here; re-entrant."""
         return self._room.lock
 
@@ -124,7 +124,7 @@ class Lifecycle:
 
     def abandon(self) -> None:
         """In a forked child: close its copies of the descriptors and refuse everything with ForkedError."""
-        self._over = self._room.stopped = True
+        self._over = self._room.stopped = True  # also for the core's short way, which looks at the old lock
         self._refusal = lambda doing: ForkedError(
             f"{doing} was called in a child that was forked from rank {self.number}: a communicator belongs to one "
             "process. Send from the rank itself, or start the child from a World"

@@ -9,7 +9,7 @@ former occupant of this place, or for a run that is over, is dropped and counted
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
@@ -49,6 +49,7 @@ class Membership(Lifecycle):
     Attributes:
         mailbox: what has arrived; use it with the lock held.
         incarnations: of the peers that are known, by number; what is sent to them carries it.
+        port: the core's, where some of the peers share memory with this process, else None.
         on_lost: called, with the lock held, when a peer's connection has ended; the owner finds out why, and
             calls `mark_lost` or `mark_present`; until then, calls that depend on the peer wait. Without
             it the connection's own reason is taken at once.
@@ -62,13 +63,20 @@ class Membership(Lifecycle):
         self._peers = Peers(number)
         self.incarnations = self._peers.incarnations
         self._transport: Transport = Nowhere()
+        self.port: Any = None
         self._sent: defaultdict[int, int] = defaultdict(int)
         self._lowest = 0
         self._dropped = 0
 
-    def use(self, transport: Transport) -> None:
-        """Reach all peers by this transport."""
+    def use(self, transport: Transport, port: Any = None) -> None:
+        """Reach all peers by this transport.
+
+        Args:
+            transport: knows the way to each.
+            port: the core's, where some of them share memory with this process.
+        """
         self._transport = transport
+        self.port = port
 
     def flush(self, deadline: Deadline) -> None:
         """Wait until nothing is queued for any peer that is not lost."""
@@ -107,8 +115,10 @@ class Membership(Lifecycle):
         """
         with self._room.lock:
             self.resume()
-            self._lowest = max(self._lowest, context_low)
+            self._lowest = self._room.lock.lowest = max(self._lowest, context_low)
             self._sent.clear()
+            if self.port is not None:
+                self.port.take_counts()
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten
@@ -116,6 +126,9 @@ class Membership(Lifecycle):
     def sent_counts(self) -> dict[int, int]:
         """Return how many messages of users (not of collectives) went to whom since `begin_run`."""
         with self._room.lock:
+            if self.port is not None:
+                for peer, count in self.port.take_counts().items():
+                    self._sent[peer] += count
             return dict(self._sent)
 
     def unreceived(self, low: int, high: int) -> list[Message]:
@@ -165,7 +178,7 @@ class Membership(Lifecycle):
     def _part_from(self, peer: int) -> None:
         """Take in what the peer sent last, then close its connection."""
         self._transport.drain(peer)
-        self._transport.disconnect(peer)
+        self._transport.disconnect(peer, dead=True)
 
     def _disconnect(self) -> None:
         self._transport.close()

@@ -39,6 +39,13 @@ class Status:
         self.tag = tag
         self.count = count
 
+    def describe(self, message: Message, source: int) -> Status:
+        """Take on what is known of a message that the rank ``source`` sent; return itself."""
+        self.source = source
+        self.tag = message.tag
+        self.count = message.nbytes
+        return self
+
     def __repr__(self) -> str:
         return f"Status(source={self.source}, tag={self.tag!r}, count={self.count})"
 

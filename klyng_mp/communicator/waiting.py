@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import os
 import select
-from _thread import LockType, _count, allocate_lock
+from _thread import LockType, RLock, _count, allocate_lock
 from contextlib import suppress
-from threading import RLock
 from typing import TYPE_CHECKING
+
+from klyng_mp.native import core
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.deadline import Deadline
 
-__all__ = ["EpollPoller", "WaitingRoom"]
+__all__ = ["EpollPoller", "Gate", "PureGate", "WaitingRoom"]
 
 _MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
@@ -32,6 +33,28 @@ _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 2
 # call returns. To give up the interpreter lets another thread send one just then; so where there are others,
 # the first sleep is short. It is not where there are none, as a timer costs a tenth of a ping-pong.
 _FIRST_SLEEP = 0.02
+
+
+class PureGate(RLock):  # type: ignore[misc]  # the stubs call it final; it is not
+    """A re-entrant lock, and whether the core's short way past it is open, which without the core nobody asks.
+
+    Attributes:
+        lowest: contexts below it belong to runs that are over.
+        waiting: how many threads wait.
+        stopped: the endpoint refuses everything.
+    """
+
+    __slots__ = ("lowest", "stopped", "waiting")
+
+    def __init__(self) -> None:
+        self.lowest = self.waiting = 0
+        self.stopped = False
+
+
+if TYPE_CHECKING or core is None:  # noqa: SIM108 - mypy takes this for a name of the class
+    Gate = PureGate
+else:
+    Gate = core.Gate
 
 
 class EpollPoller:
@@ -46,6 +69,7 @@ class EpollPoller:
         self._epoll = select.epoll()
         self.callbacks: dict[int, Callable[[int], None]] = {}
         self.wait = self._epoll.poll
+        self._attended: list[tuple[int, Callable[[bool], bool]]] = []
 
     def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
         """See `Poller.register`."""
@@ -60,6 +84,15 @@ class EpollPoller:
         """See `Poller.unregister`."""
         if self.callbacks.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
+        self._attended = [(other, is_quiet) for other, is_quiet in self._attended if other != fd]
+
+    def attend(self, fd: int, is_quiet: Callable[[bool], bool]) -> None:
+        """See `Poller.attend`."""
+        self._attended.append((fd, is_quiet))
+
+    def noises(self, before_sleep: bool) -> list[tuple[int, int]]:
+        """Return as events what is due although its descriptor does not show it; nothing, if it is safe to sleep."""
+        return [(fd, select.EPOLLIN) for fd, is_quiet in self._attended if not is_quiet(before_sleep)]
 
     def fileno(self) -> int:
         """Return the epoll descriptor, which is itself readable when something is due."""
@@ -102,13 +135,11 @@ class WaitingRoom:
     Attributes:
         lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
         poller: what is waited for besides other threads.
-        stopped: nobody is to wait any more; set it with the lock held, then `notify`.
     """
 
     def __init__(self, spoiled: Callable[[], None]) -> None:
-        self.lock = RLock()
+        self.lock = Gate()
         self.poller = EpollPoller()
-        self.stopped = False
         self._spoiled = spoiled
         self._waiters: list[_Waiter] = []
         self._polling: _Waiter | None = None
@@ -118,6 +149,15 @@ class WaitingRoom:
         self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Only the thread that it was rung for may silence it: others that look meanwhile leave it alone.
         self.poller.register(self._doorbell, select.EPOLLIN, lambda _: None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody is to wait any more; set it with the lock held, then `notify`."""
+        return self.lock.stopped
+
+    @stopped.setter
+    def stopped(self, stopped: bool) -> None:
+        self.lock.stopped = stopped
 
     def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
         """Wait, with the lock held once, until ``ready()`` or `stopped`; return False if the deadline comes first.
@@ -132,6 +172,7 @@ class WaitingRoom:
         waiter = _Waiter(ready)
         waiters = self._waiters
         waiters.append(waiter)
+        self.lock.waiting += 1
         brief = _FIRST_SLEEP if _count() else None
         try:
             while True:
@@ -152,6 +193,7 @@ class WaitingRoom:
                     return False
         finally:
             waiters.remove(waiter)
+            self.lock.waiting -= 1
             if waiters or self._closed:
                 self._leave()
 
@@ -159,7 +201,7 @@ class WaitingRoom:
         """Do what is due at the descriptors, without waiting; needs the lock."""
         if self._calling or self._closed:
             return
-        events = self.poller.wait(0, _MAX_EVENTS)
+        events = self.poller.noises(False) or self.poller.wait(0, _MAX_EVENTS)
         if events:
             self._call(events)
             self.notify()
@@ -185,12 +227,15 @@ class WaitingRoom:
 
     def abandon(self) -> None:
         """Close this process's copies of the descriptors, in a forked child; its parent's are untouched."""
-        self.lock = RLock()  # a thread that the child does not have may hold the old one
+        stopped, self.lock = self.stopped, Gate()  # a thread that the child does not have may hold the old one
+        self.stopped = stopped
         self._waiters.clear()
         self._closed = True
         self._close_descriptors()
 
     def _poll(self, waiter: _Waiter, seconds: float | None) -> list[tuple[int, int]]:
+        if noises := self.poller.noises(True):
+            return noises
         self._polling = waiter
         lock, turn = self.lock, self._turn
         try:

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.deadline import Deadline
 from klyng_mp.launch.surroundings import give_up
+from klyng_mp.transports.routes import Routes
+from klyng_mp.transports.shm import ShmTransport
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import DRIVER, make_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from klyng_mp.launch.surroundings import Place
     from klyng_mp.wire.codec import Codec
 
@@ -44,7 +49,11 @@ class RankLink:
         self.endpoint = Endpoint(place.rank, incarnation=place.incarnation)
         self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
-        self.endpoint.use(self._transport)
+        self._memory: ShmTransport | None = None
+        if place.shared is None:
+            self.endpoint.use(self._transport)
+        else:
+            self._share_memory(*place.shared)
         self.endpoint.on_lost = self._lost
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
         self.endpoint.watch(place.channel.fileno(), self._hear)
@@ -82,6 +91,12 @@ class RankLink:
         if aborted:
             self.tell("ended", self.run)
 
+    def say_goodbye(self, report: Callable[[], tuple[Any, ...]]) -> None:
+        """Let what was sent leave; tell the supervisor that this end is meant, and the others that nothing follows."""
+        self.endpoint.flush(Deadline(None))
+        self.tell("goodbye", report())
+        self.endpoint.close()
+
     def balance(self) -> tuple[dict[int, int], int]:
         """Return how many of this run's messages were sent to whom, and how many were received."""
         sent = self.endpoint.sent_counts()
@@ -92,6 +107,18 @@ class RankLink:
         """Return (source, tag) of the messages of this run that nobody has received, oldest first."""
         waiting = self.endpoint.unreceived(make_context(self.run), make_context(self.run + 1))
         return [(message.source, message.tag) for message in waiting]
+
+    def _share_memory(self, memory: int, bell: int) -> None:
+        """Reach the other ranks through the memory that all of them share, and the driver over its socket."""
+        place = self.place
+        self._memory = ShmTransport(
+            self.endpoint,
+            self.endpoint.poller,
+            place=(memory, bell, place.spec.size, place.rank, place.incarnation),
+            spin=place.spec.size <= len(place.spec.affinity),
+            call=lambda peer: self.tell("ring", peer),
+        )
+        self.endpoint.use(Routes(self._memory, {DRIVER: self._transport}), self._memory.port)
 
     def _connect(self, peer: int) -> None:
         """Make a connection and let the supervisor hand its other end to the peer.
@@ -122,6 +149,9 @@ class RankLink:
             peer, incarnation = rest
             self.endpoint.mark_present(peer, incarnation)
             self._transport.adopt(peer, socket.socket(fileno=fds[0]))
+        elif kind == "bell":
+            assert self._memory is not None  # noqa: S101 - who has none asks for no bell
+            self._memory.learn_bell(rest[0], fds[0])
         elif kind == "present":
             self.endpoint.mark_present(*rest)
         elif kind == "gone":

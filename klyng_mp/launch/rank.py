@@ -148,8 +148,7 @@ class _Server:
 
     def say_goodbye(self) -> None:
         """Let what was sent leave, and tell the supervisor that this end is meant."""
-        self._link.endpoint.flush(_FOREVER)
-        self._link.tell("goodbye", ())
+        self._link.say_goodbye(tuple)
 
     def _serve_run(self, run: int, message: Message) -> None:
         failure: tuple[str, str] | None = None

@@ -13,7 +13,6 @@ import sys
 from typing import Any, NoReturn
 
 from klyng_mp.communicator.current import set_current
-from klyng_mp.deadline import Deadline
 from klyng_mp.errors import LaunchError, RankDiedError
 from klyng_mp.launch.balance import count_unreceived, describe_unreceived
 from klyng_mp.launch.channel import reserve_standard_fds
@@ -24,7 +23,7 @@ from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
 from klyng_mp.launch.spec import RankSpec
-from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
+from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor, signal_group
 from klyng_mp.launch.surroundings import (
     BodyEnds,
     cut_loose,
@@ -113,7 +112,7 @@ class _Command(Owner):
     def _each(self, signum: int) -> None:
         for occupant in self._supervisor.occupants.values():
             if occupant.alive:
-                self._supervisor.signal_group(occupant, signum)
+                signal_group(occupant, signum)
 
     def _interrupt(self, signum: signal.Signals) -> None:
         if self._gone:  # only a reader of the output is being waited for
@@ -217,6 +216,5 @@ def _exit_code_of(error: SystemExit) -> int:
 
 def _say_goodbye(link: RankLink) -> None:
     link.endpoint.resume()
-    link.endpoint.flush(Deadline(None))
-    link.tell("goodbye", (*link.balance(), link.unreceived()))
+    link.say_goodbye(lambda: (*link.balance(), link.unreceived()))
     set_current(None)

@@ -10,6 +10,9 @@ import resource
 import sys
 from typing import Any
 
+from klyng_mp.native import VARIABLE, core, is_wanted
+from klyng_mp.transports.shm import MAX_RANKS
+
 __all__ = ["BLAS_VARIABLES", "RankSpec"]
 
 BLAS_VARIABLES = (
@@ -72,6 +75,11 @@ class RankSpec:
         # A driver that has not imported logging has left it as it is by default.
         logging = sys.modules.get("logging")
         self.log_level: int | None = logging.getLogger().getEffectiveLevel() if logging is not None else _WARNING
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the ranks of one host talk through shared memory, by the native core."""
+        return core is not None and is_wanted(self.environment.get(VARIABLE)) and 1 < self.size <= MAX_RANKS
 
     def limit_blas(self, cpus: int) -> None:
         """Share ``cpus`` among the ranks' BLAS threads; what the user has set stays."""

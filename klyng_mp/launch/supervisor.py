@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
+from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.output import Output
     from klyng_mp.launch.spec import RankSpec
 
-__all__ = ["Occupant", "Owner", "Supervisor"]
+__all__ = ["Occupant", "Owner", "Supervisor", "signal_group"]
 
 _VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well within that, if it ends
 
@@ -106,6 +107,7 @@ class Supervisor:
         self._killed = False
         self._gone = False
         self._timer: Timer | None = None
+        self._segment: Segment | None = None
         self._incarnations: dict[int, int] = {}
         self.occupants: dict[int, Occupant] = {}
         self.cause: Cause | None = None
@@ -120,6 +122,8 @@ class Supervisor:
             self._incarnations[rank] = self._incarnations.get(rank, 0) + 1
         born, sockets = [], []
         try:
+            if self._segment is None and self._spec.shares_memory:
+                self._segment = Segment(self._spec.size)
             for rank in ranks:
                 occupant, to_driver = self._launch(rank)
                 self.occupants[rank] = occupant
@@ -144,8 +148,10 @@ class Supervisor:
         incarnation = self._incarnations[rank]
         incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
         spec = None if body.knows_spec else self._packed_spec
-        fds = [*(sock.fileno() for sock in driver[1:]), *((self._stdin,) if rank == 0 else ())]
-        body.channel.send("place", spec, rank, incarnation, incarnations, fds=fds)
+        segment = self._segment
+        shared = [] if segment is None else [segment.fd, segment.bells[rank]]
+        fds = [*(sock.fileno() for sock in driver[1:]), *shared, *((self._stdin,) if rank == 0 else ())]
+        body.channel.send("place", spec, rank, incarnation, incarnations, bool(shared), fds=fds)
         for theirs in driver[1:]:
             theirs.close()
         occupant = Occupant(rank, incarnation, body)
@@ -193,6 +199,8 @@ class Supervisor:
     def _tell_if_gone(self) -> None:
         if not self._gone and not any(self._living()):
             self._gone = True
+            if self._segment is not None:
+                self._segment.close()
             self._owner.all_gone()
 
     def _living(self) -> list[Occupant]:
@@ -220,6 +228,9 @@ class Supervisor:
         kind, *rest = record
         if kind == "connect":
             self._introduce(occupant, rest[0], fds[0])
+        elif kind == "ring" and self._segment is not None:
+            self._segment.ring(rest[0])
+            self._tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
         elif kind == "lost":
             self._explain_loss(occupant, *rest)
         elif kind == "failed":
@@ -274,7 +285,7 @@ class Supervisor:
             self.cause = cause
             for occupant in self._living():
                 if signum is not None:
-                    self.signal_group(occupant, signum)
+                    signal_group(occupant, signum)
                 self._tell(occupant, "abort", self.run, cause.rank, cause.phrase())
         elif grace >= GRACE_SECONDS:
             return
@@ -286,15 +297,7 @@ class Supervisor:
     def _kill_unfinished(self) -> None:
         for occupant in self._living():
             if not self._out_of_run(occupant):
-                self.signal_group(occupant, signal.SIGKILL)
-
-    @staticmethod
-    def signal_group(occupant: Occupant, signum: int) -> None:
-        """Send a signal to a rank and what it started."""
-        try:
-            os.killpg(occupant.body.pid, signum)
-        except (ProcessLookupError, PermissionError):
-            os.kill(occupant.body.pid, signum)  # it has no group of its own yet; not reaped, so the number is its
+                signal_group(occupant, signal.SIGKILL)
 
     def _settle(self) -> None:
         if self.cause is None or not all(map(self._out_of_run, self._living())):
@@ -335,4 +338,12 @@ class Supervisor:
         """End every rank at once."""
         self._closing = self._killed = True
         for occupant in self._living():
-            self.signal_group(occupant, signal.SIGKILL)
+            signal_group(occupant, signal.SIGKILL)
+
+
+def signal_group(occupant: Occupant, signum: int) -> None:
+    """Send a signal to a rank and what it started."""
+    try:
+        os.killpg(occupant.body.pid, signum)
+    except (ProcessLookupError, PermissionError):
+        os.kill(occupant.body.pid, signum)  # it has no group of its own yet; not reaped, so the number is its

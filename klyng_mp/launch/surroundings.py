@@ -69,9 +69,10 @@ class Place:
         incarnations: the occupants of the other places that are not the first.
         channel: to the supervisor.
         driver: stream socket to the driver, or None where there is none.
+        shared: descriptors of the ranks' shared memory and of this rank's bell, or None where there is none.
     """
 
-    __slots__ = ("channel", "driver", "incarnation", "incarnations", "rank", "spec")
+    __slots__ = ("channel", "driver", "incarnation", "incarnations", "rank", "shared", "spec")
 
     def __init__(
         self, spec: RankSpec, rank: int, incarnation: int, incarnations: dict[int, int], channel: Channel
@@ -82,6 +83,7 @@ class Place:
         self.incarnations = incarnations
         self.channel = channel
         self.driver: socket.socket | None = None
+        self.shared: tuple[int, int] | None = None
 
 
 def cut_loose(ends: BodyEnds, keep: set[int]) -> Channel:
@@ -107,9 +109,9 @@ def take_place(channel: Channel) -> Place:
     try:
         adopt(place.spec)
         _limit(place.spec)
+        _name(place)
     except (OSError, ValueError) as error:
         give_up(channel, f"its surroundings cannot be made: {error}")
-    _name(place)
     if place.spec.seed is None:
         _forget_inherited_seeds()
     return place
@@ -123,7 +125,7 @@ def give_up(channel: Channel, reason: str) -> NoReturn:
 
 def _wait_for_place(channel: Channel) -> Place:
     try:
-        (_, packed_spec, rank, incarnation, incarnations), fds = channel.receive_now()
+        (_, packed_spec, rank, incarnation, incarnations, is_shared), fds = channel.receive_now()
     except EOFError:
         os._exit(0)  # a spare that nobody needs
     spec = _adopted if packed_spec is None else pickle.loads(packed_spec)  # noqa: S301 - from this job's supervisor
@@ -132,6 +134,9 @@ def _wait_for_place(channel: Channel) -> Place:
     stdin = fds.pop() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
     os.dup2(stdin, 0)
     os.close(stdin)
+    if is_shared:
+        bell, memory = fds.pop(), fds.pop()
+        place.shared = memory, bell
     if fds:
         place.driver = socket.socket(fileno=fds[0])
     return place

@@ -43,6 +43,12 @@ class Poller(Protocol):
     def unregister(self, fd: int) -> None:
         """Watch no longer; to be called before ``fd`` is closed."""
 
+    def attend(self, fd: int, is_quiet: Callable[[bool], bool]) -> None:
+        """Ask whether nothing is due at ``fd`` that does not show there, with True before a sleep, until `unregister`.
+
+        Who said yes before a sleep sees to it that whatever is due later shows.
+        """
+
 
 class TransportStatistics(NamedTuple):
     """What a transport has done so far; bytes include headers where there are any."""
@@ -103,8 +109,13 @@ class Transport(Protocol):
     def pending(self, peer: int | None = None) -> int:
         """Return the bytes that are queued for a peer, or for all."""
 
-    def disconnect(self, peer: int) -> None:
-        """Close the connection and drop what is queued for it; says nothing to the sink."""
+    def disconnect(self, peer: int, *, dead: bool = False) -> None:
+        """Close the connection and drop what is queued for it; says nothing to the sink.
+
+        Args:
+            peer: its number.
+            dead: its process has ended, so nobody is there to be told, and its successor must not be.
+        """
 
     def close(self) -> None:
         """Close every connection and descriptor; may be called again."""
@@ -132,7 +143,7 @@ class Nowhere:
         del peer
         return 0
 
-    def disconnect(self, peer: int) -> None:
+    def disconnect(self, peer: int, *, dead: bool = False) -> None:
         """See `Transport.disconnect`."""
 
     def close(self) -> None:

@@ -166,8 +166,9 @@ class MemoryTransport:
         outboxes = self._outboxes.values() if peer is None else [self._outboxes.get(peer, deque())]
         return sum(ticket.size_bytes for outbox in outboxes for ticket in outbox)
 
-    def disconnect(self, peer: int) -> None:
+    def disconnect(self, peer: int, *, dead: bool = False) -> None:
         """See `Transport.disconnect`."""
+        del dead  # a closed connection harms nobody
         if peer not in self._parted:
             self._parted.add(peer)
             self._met.discard(peer)

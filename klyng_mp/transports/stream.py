@@ -186,8 +186,9 @@ class StreamTransport:
         link = self._links.get(peer)
         return 0 if link is None else link.pending
 
-    def disconnect(self, peer: int) -> None:
+    def disconnect(self, peer: int, *, dead: bool = False) -> None:
         """See `Transport.disconnect`."""
+        del dead  # a closed connection harms nobody
         link = self._links.pop(peer, None)
         if link is not None:
             self._drop(link, "was disconnected from")

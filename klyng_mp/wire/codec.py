@@ -83,10 +83,10 @@ class Codec:
     Threads: all may encode and decode; a run's own messages come one after another.
     """
 
-    __slots__ = ("_known", "_main_by_reference", "_sent")
+    __slots__ = ("_known", "_sent", "main_by_reference")
 
     def __init__(self, *, main_by_reference: bool) -> None:
-        self._main_by_reference = main_by_reference
+        self.main_by_reference = main_by_reference
         self._known = Known()
         self._sent: dict[int, Any] = {}
 
@@ -119,7 +119,7 @@ class Codec:
         that it can come home.
         """
         function = obj[0] if type(obj) is tuple and obj else obj
-        if self._main_by_reference or type(function) is not FunctionType or not _is_main(function):
+        if self.main_by_reference or type(function) is not FunctionType or not _is_main(function):
             encoded = self._encode_plainly(obj, name, names)
             if encoded is not None:
                 self._sent = {}
@@ -159,6 +159,11 @@ class Codec:
             raise _decode_error(error, code, head) from error
         return obj
 
+    @staticmethod
+    def decode_error(error: Exception, code: int, head: bytes) -> CodecError:
+        """Return the error that says why a message, of which unpickling made ``error``, cannot be rebuilt here."""
+        return _decode_error(error, code, head)
+
     def _encode_plainly(self, obj: object, name: str, names: Sequence[str]) -> Encoded | None:
         """Encode by a typed head or the C pickler; None if that is not enough."""
         encoder = _ENCODERS.get(type(obj))
@@ -173,12 +178,12 @@ class Codec:
             return None
         except Exception as error:
             raise self._error(obj, name, names, error) from error
-        if not self._main_by_reference and _MAIN_TAIL in head:
+        if not self.main_by_reference and _MAIN_TAIL in head:
             return None
         return _PICKLE, head, buffers
 
     def _pack(self, obj: object, name: str, names: Sequence[str], known: Known | None) -> Encoded:
-        packing = Packing(main_by_reference=self._main_by_reference, known=known)
+        packing = Packing(main_by_reference=self.main_by_reference, known=known)
         try:
             front, body, buffers = packing.pack(obj, run=known is None)
         except Exception as error:
@@ -207,9 +212,9 @@ class Codec:
         except REFUSALS:
             pass
         else:
-            if self._main_by_reference or _MAIN_TAIL not in head:
+            if self.main_by_reference or _MAIN_TAIL not in head:
                 return
-        Packing(main_by_reference=self._main_by_reference, known=self._known).pack(part)
+        Packing(main_by_reference=self.main_by_reference, known=self._known).pack(part)
 
 
 def _is_main(function: FunctionType) -> bool:

@@ -24,6 +24,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.errors import LocalProtocolError, MessageTooLargeError, RemoteProtocolError
+from klyng_mp.native import core
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,8 @@ __all__ = [
     "Limits",
     "Message",
     "Part",
+    "PureMessage",
+    "check_limits",
     "is_collective",
     "make_context",
     "pack_frame",
@@ -73,7 +76,7 @@ class Limits(NamedTuple):
 LIMITS = Limits()
 
 
-class Message:
+class PureMessage:
     """One message: its envelope, which matching looks at, and what the codec made of the object.
 
     Attributes:
@@ -119,6 +122,12 @@ class Message:
         return len(self.head) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 
+if TYPE_CHECKING or core is None:  # noqa: SIM108 - mypy takes this for a name of the class
+    Message = PureMessage
+else:  # its twin, klyng_mp/_core/message.c
+    Message = core.Message
+
+
 def make_context(run: int, index: int = 0, *, collective: bool = False) -> int:
     """Return the context number of communicator ``index`` in ``run`` (1 or more)."""
     return run << 32 | index << 1 | collective
@@ -156,15 +165,26 @@ def pack_frame(message: Message, limits: Limits = LIMITS) -> list[bytes | memory
         raise LocalProtocolError(f"{message!r} does not fit into a frame: {error}") from None
 
 
-def _pack_parts(message: Message, limits: Limits) -> list[bytes | memoryview]:
+def check_limits(message: Message, limits: Limits = LIMITS) -> tuple[bytes, list[memoryview]]:
+    """Return a message's tag as text (or nothing, where it is a number) and flat views of its buffers.
+
+    Raises:
+        MessageTooLargeError: something is over the limit.
+        LocalProtocolError: the tag is no text that can be sent.
+    """
     text = b"" if isinstance(message.tag, int) else _tag_bytes(message.tag, limits)
     views = [_flat(buffer) for buffer in message.buffers]
-    lengths = [view.nbytes for view in views]
     if len(views) > limits.parts:
         raise MessageTooLargeError(len(views), limits.parts, "number of buffers")
-    largest = max([len(message.head), *lengths])
+    largest = max([len(message.head), *(view.nbytes for view in views)])
     if largest > limits.part_bytes:
         raise MessageTooLargeError(largest, limits.part_bytes, "part of a message")
+    return text, views
+
+
+def _pack_parts(message: Message, limits: Limits) -> list[bytes | memoryview]:
+    text, views = check_limits(message, limits)
+    lengths = [view.nbytes for view in views]
     kind, tag = (_INT_TAG, message.tag) if isinstance(message.tag, int) else (_TEXT_TAG, len(text))
     try:
         first = _HEADER.pack(

@@ -12,10 +12,15 @@ Threads: not safe by itself. Its owner has one lock around every call.
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
-from klyng_mp.wire.frames import Message, is_collective, run_of
+from klyng_mp.native import core
+from klyng_mp.wire.frames import is_collective, run_of
 
-__all__ = ["ANY_SOURCE", "ANY_TAG", "Mailbox", "Receive"]
+if TYPE_CHECKING:
+    from klyng_mp.wire.frames import PureMessage
+
+__all__ = ["ANY_SOURCE", "ANY_TAG", "Mailbox", "PureMailbox", "PureReceive", "Receive"]
 
 ANY_SOURCE = -1  # mpi4py's value
 ANY_TAG = -1  # mpi4py's value
@@ -23,7 +28,7 @@ ANY_TAG = -1  # mpi4py's value
 _Key = tuple[int, int | str]
 
 
-class Receive:
+class PureReceive:
     """A posted receive: what it accepts, and the message once it has got one.
 
     Attributes:
@@ -41,7 +46,7 @@ class Receive:
         self.context = context
         self.source = source
         self.tag = tag
-        self.message: Message | None = None
+        self.message: PureMessage | None = None
         self.withdrawn = False
         self.order = 0
 
@@ -57,12 +62,12 @@ class _Box:
     __slots__ = ("posted", "stored", "taken")
 
     def __init__(self) -> None:
-        self.stored: dict[_Key, deque[Message]] = {}
-        self.posted: dict[_Key, deque[Receive]] = {}
+        self.stored: dict[_Key, deque[PureMessage]] = {}
+        self.posted: dict[_Key, deque[PureReceive]] = {}
         self.taken = 0
 
 
-class Mailbox:
+class PureMailbox:
     """Messages that nobody has received yet, and receives that no message has come for.
 
     Attributes:
@@ -80,7 +85,7 @@ class Mailbox:
     def __len__(self) -> int:
         return sum(len(bucket) for box in self._boxes.values() for bucket in box.stored.values())
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: PureMessage) -> None:
         """Give the message to the first posted receive that accepts it, else keep it."""
         box = self._boxes.get(message.context)
         if box is None:
@@ -103,7 +108,7 @@ class Mailbox:
         else:
             bucket.append(message)
 
-    def take(self, context: int, source: int, tag: int | str) -> Message | None:
+    def take(self, context: int, source: int, tag: int | str) -> PureMessage | None:
         """Remove and return the first waiting message that matches, or return None."""
         box = self._boxes.get(context)
         if box is None or not box.stored:
@@ -118,20 +123,20 @@ class Mailbox:
         box.taken += 1
         return message
 
-    def peek(self, context: int, source: int, tag: int | str) -> Message | None:
+    def peek(self, context: int, source: int, tag: int | str) -> PureMessage | None:
         """Return the first waiting message that matches and leave it there, or return None."""
         box = self._boxes.get(context)
         key = _first_key(box.stored, source, tag) if box is not None else None
         return box.stored[key][0] if box is not None and key is not None else None
 
-    def restore(self, message: Message) -> None:
+    def restore(self, message: PureMessage) -> None:
         """Put back a message that was taken and not used: it is again the first of its sender and tag."""
         box = self._boxes.setdefault(message.context, _Box())
         bucket = box.stored.setdefault((message.source, message.tag), deque())
         bucket.appendleft(message)
         box.taken -= 1
 
-    def post(self, receive: Receive) -> None:
+    def post(self, receive: PureReceive) -> None:
         """Match the receive with a waiting message, else with the first that comes and no earlier receive accepts.
 
         A receive in a context that was dropped is withdrawn at once.
@@ -156,7 +161,7 @@ class Mailbox:
         else:
             bucket.append(receive)
 
-    def withdraw(self, receive: Receive) -> bool:
+    def withdraw(self, receive: PureReceive) -> bool:
         """Take a posted receive back; return False if it was matched or withdrawn already."""
         if receive.message is not None or receive.withdrawn:
             return False
@@ -169,7 +174,7 @@ class Mailbox:
             del posted[key]
         return True
 
-    def drop_below(self, context: int) -> list[Message]:
+    def drop_below(self, context: int) -> list[PureMessage]:
         """Forget everything in contexts from 1 up to (not including) ``context``, for good.
 
         Posted receives are withdrawn; messages that come later are dropped and counted.
@@ -185,7 +190,7 @@ class Mailbox:
                     receive.withdrawn = True
         return forgotten
 
-    def waiting(self, low: int, high: int) -> list[Message]:
+    def waiting(self, low: int, high: int) -> list[PureMessage]:
         """Return the messages with low <= context < high that wait, in the order of arrival; they stay."""
         found = [
             message
@@ -204,11 +209,19 @@ class Mailbox:
         )
 
 
-def _by_arrival(message: Message) -> int:
+if TYPE_CHECKING or core is None:
+    Mailbox = PureMailbox
+    Receive = PureReceive
+else:  # its twin, klyng_mp/_core/mailbox.c, of which the same suite asks the same
+    Mailbox = core.Mailbox
+    Receive = core.Receive
+
+
+def _by_arrival(message: PureMessage) -> int:
     return message.arrival
 
 
-def _first_key(stored: dict[_Key, deque[Message]], source: int, tag: int | str) -> _Key | None:
+def _first_key(stored: dict[_Key, deque[PureMessage]], source: int, tag: int | str) -> _Key | None:
     """Return the key of the message that matches first."""
     if source != ANY_SOURCE and tag != ANY_TAG:
         key = (source, tag)
@@ -223,7 +236,7 @@ def _first_key(stored: dict[_Key, deque[Message]], source: int, tag: int | str) 
     return first
 
 
-def _pop_posted(posted: dict[_Key, deque[Receive]], key: _Key) -> Receive | None:
+def _pop_posted(posted: dict[_Key, deque[PureReceive]], key: _Key) -> PureReceive | None:
     """Remove and return the receive that accepts a message with this key and was posted first."""
     bucket = posted.get(key)
     if bucket is None or len(posted) > 1:  # else it is the one blocking receive of one thread, mostly

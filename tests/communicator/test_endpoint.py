@@ -152,13 +152,19 @@ def test_an_interrupted_receive_takes_nothing():
 
 @pytest.mark.parametrize("where", ["deliver", "post"])
 def test_an_interruption_while_messages_are_moved_poisons(line, where, monkeypatch):
-    def interrupted(*_args):
-        raise KeyboardInterrupt
+    class Interrupted:
+        def __init__(self, mailbox):
+            self.mailbox = mailbox
+
+        def __getattr__(self, name):
+            if name == where:
+                raise KeyboardInterrupt
+            return getattr(self.mailbox, name)
 
     with ranks(2) as made:
         sender, receiver = made.comms
         sender.send("x", 1)
-        monkeypatch.setattr(f"klyng_mp.wire.mailbox.Mailbox.{where}", interrupted)
+        monkeypatch.setattr(receiver.endpoint, "mailbox", Interrupted(receiver.endpoint.mailbox))
         with pytest.raises(KeyboardInterrupt):
             receiver.recv(0)
         monkeypatch.undo()

@@ -33,7 +33,7 @@ class Side:
 
     def turn(self, timeout=0.0):
         """Do what is due; tell whether there was anything."""
-        events = self.poller.wait(timeout, 64)
+        events = self.poller.noises(before_sleep=False) or self.poller.wait(timeout, 64)
         for fd, happened in events:
             callback = self.poller.callbacks.get(fd)
             if callback is not None:
@@ -67,7 +67,7 @@ def turn_until(condition, *sides):
     while not condition():
         assert time.monotonic() < end, "it never came"
         moved = [side.turn() for side in sides]
-        if not any(moved):
+        if not any(moved) and not any(side.poller.noises(before_sleep=True) for side in sides):
             # Whoever's turn it is next: wait for any of the pollers without a busy loop.
             select.select([side.poller.fileno() for side in sides], [], [], 0.05)
 

@@ -9,10 +9,11 @@ import pytest
 import rankwork
 
 import klyng_mp as mp
+from klyng_mp import native
 
 
-def test_ranks_are_connected_when_they_first_talk():
-    with mp.World(4) as world:
+def test_ranks_without_the_core_are_connected_when_they_first_talk():
+    with mp.World(4, env={native.VARIABLE: "0"}) as world:
         alone = world.run(rankwork.count_sockets)
         assert world.run(rankwork.talk_in_pairs) == [1, 0, 3, 2]
         paired = world.run(rankwork.count_sockets)

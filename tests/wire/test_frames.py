@@ -14,6 +14,7 @@ from klyng_mp.wire.frames import (
     FrameReader,
     Limits,
     Message,
+    PureMessage,
     is_collective,
     make_context,
     pack_frame,
@@ -284,10 +285,10 @@ def test_who_claims_much_must_send_it():
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        (Message(CONTEXT, 1, 2**63, 0, 1, b"", ()), LocalProtocolError),
-        (Message(CONTEXT, 1, 7, 0, 256, b"", ()), LocalProtocolError),
-        (Message(2**64, 1, 7, 0, 1, b"", [b"x"]), LocalProtocolError),
-        (Message(CONTEXT, 1, "\ud800", 0, 1, b"", ()), LocalProtocolError),
+        (PureMessage(CONTEXT, 1, 2**63, 0, 1, b"", ()), LocalProtocolError),
+        (PureMessage(CONTEXT, 1, 7, 0, 256, b"", ()), LocalProtocolError),
+        (PureMessage(2**64, 1, 7, 0, 1, b"", [b"x"]), LocalProtocolError),
+        (PureMessage(CONTEXT, 1, "\ud800", 0, 1, b"", ()), LocalProtocolError),
     ],
 )
 def test_what_does_not_fit_is_refused_before_it_is_sent(message, error):

@@ -1,16 +1,18 @@
-"""The mailbox against a list that does the same slowly, and its own promises."""
+"""Both mailboxes, the pure and the native one, against a list that does the same slowly; and their promises."""
 
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from klyng_mp.wire.frames import Message, make_context
-from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, Mailbox, Receive
+from klyng_mp.native import core
+from klyng_mp.wire.frames import PureMessage, make_context
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PureMailbox, PureReceive
 
 RUN1, RUN1_COLLECTIVE, RUN2 = make_context(1), make_context(1, collective=True), make_context(2)
 CONTEXTS = st.sampled_from([0, RUN1, RUN1_COLLECTIVE, RUN2])
@@ -18,18 +20,37 @@ SOURCES = st.integers(0, 1)
 TAGS = st.sampled_from([0, "0"])
 
 
-def message(context=RUN1, source=0, tag=0, head=b""):
-    return Message(context, source, tag, 0, 0, head, ())
+class Kind(NamedTuple):
+    """What belongs together: a mailbox takes only its own kind of messages and receives."""
+
+    Mailbox: type
+    Message: type
+    Receive: type
+
+    def message(self, context=RUN1, source=0, tag=0, head=b""):
+        return self.Message(context, source, tag, 0, 0, head, ())
+
+
+PURE = Kind(PureMailbox, PureMessage, PureReceive)
+NATIVE = None if core is None else Kind(core.Mailbox, core.Message, core.Receive)
+
+
+@pytest.fixture(params=["pure", "native"])
+def kind(request):
+    if request.param == "native" and NATIVE is None:
+        pytest.skip("the native core is not in use")
+    return PURE if request.param == "pure" else NATIVE
 
 
 class Against(RuleBasedStateMachine):
     """Every operation on a mailbox and on a plain list; both must agree at every step."""
 
+    kind = PURE
     receives = Bundle("receives")
 
     def __init__(self):
         super().__init__()
-        self.mailbox = Mailbox()
+        self.mailbox = self.kind.Mailbox()
         self.stored = []
         self.posted = []
         self.matched = {}
@@ -54,7 +75,7 @@ class Against(RuleBasedStateMachine):
 
     @rule(context=CONTEXTS, source=SOURCES, tag=TAGS)
     def deliver(self, context, source, tag):
-        one = message(context, source, tag)
+        one = self.kind.message(context, source, tag)
         self.mailbox.deliver(one)
         if 0 < context < self.lowest:
             self.dropped += 1
@@ -85,7 +106,7 @@ class Against(RuleBasedStateMachine):
 
     @rule(target=receives, context=CONTEXTS, source=SOURCES | st.just(ANY_SOURCE), tag=TAGS | st.just(ANY_TAG))
     def post(self, context, source, tag):
-        receive = Receive(context, source, tag)
+        receive = self.kind.Receive(context, source, tag)
         self.mailbox.post(receive)
         expected = self.first(context, source, tag)
         if 0 < context < self.lowest:
@@ -131,34 +152,42 @@ class Against(RuleBasedStateMachine):
         assert all(receive.withdrawn for receive in self.withdrawn)
 
 
-Against.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
-TestAgainstAList = Against.TestCase
+class AgainstNative(Against):
+    kind = NATIVE
 
 
-def test_one_senders_messages_keep_their_order():
-    mailbox = Mailbox()
+for machine in (Against, AgainstNative):
+    machine.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestPureAgainstAList = Against.TestCase
+TestNativeAgainstAList = pytest.mark.skipif(NATIVE is None, reason="the native core is not in use")(
+    AgainstNative.TestCase
+)
+
+
+def test_one_senders_messages_keep_their_order(kind):
+    mailbox = kind.Mailbox()
     for number in range(100):
-        mailbox.deliver(message(source=number % 3, tag=number % 2, head=b"%d" % number))
+        mailbox.deliver(kind.message(source=number % 3, tag=number % 2, head=b"%d" % number))
     assert [mailbox.take(RUN1, 0, ANY_TAG).head for _ in range(34)] == [b"%d" % n for n in range(0, 100, 3)]
     rest = [mailbox.take(RUN1, ANY_SOURCE, ANY_TAG).head for _ in range(66)]
     assert rest == [b"%d" % n for n in range(100) if n % 3]
 
 
-def test_a_word_and_a_number_are_different_tags():
-    mailbox = Mailbox()
-    mailbox.deliver(message(tag="1"))
+def test_a_word_and_a_number_are_different_tags(kind):
+    mailbox = kind.Mailbox()
+    mailbox.deliver(kind.message(tag="1"))
     assert mailbox.take(RUN1, 0, 1) is None
     assert mailbox.take(RUN1, 0, "1") is not None
 
 
-def test_posted_receives_match_in_the_order_of_posting():
-    mailbox = Mailbox()
+def test_posted_receives_match_in_the_order_of_posting(kind):
+    mailbox = kind.Mailbox()
     wanted = [(ANY_SOURCE, 5), (0, ANY_TAG), (0, 5), (ANY_SOURCE, ANY_TAG), (0, 5)]
-    receives = [Receive(RUN1, *one) for one in wanted]
+    receives = [kind.Receive(RUN1, *one) for one in wanted]
     for receive in receives:
         mailbox.post(receive)
     for number in range(5):
-        mailbox.deliver(message(tag=5, head=b"%d" % number))
+        mailbox.deliver(kind.message(tag=5, head=b"%d" % number))
     assert [receive.message.head for receive in receives] == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -172,33 +201,33 @@ def seconds(action, times):
     return best
 
 
-@pytest.mark.parametrize("kind", ["messages", "receives"])
-def test_exact_matches_cost_the_same_with_100_000_others(kind):
-    empty, full = Mailbox(), Mailbox()
+@pytest.mark.parametrize("what", ["messages", "receives"])
+def test_exact_matches_cost_the_same_with_100_000_others(kind, what):
+    empty, full = kind.Mailbox(), kind.Mailbox()
     for number in range(100_000):
-        if kind == "messages":
-            full.deliver(message(source=number % 50, tag=number))
+        if what == "messages":
+            full.deliver(kind.message(source=number % 50, tag=number))
         else:
-            full.post(Receive(RUN1, number % 50, number))
+            full.post(kind.Receive(RUN1, number % 50, number))
 
     def exchange(mailbox):
-        mailbox.deliver(message(source=99, tag="here"))
+        mailbox.deliver(kind.message(source=99, tag="here"))
         assert mailbox.take(RUN1, 99, "here") is not None
-        receive = Receive(RUN1, 99, "here")
+        receive = kind.Receive(RUN1, 99, "here")
         mailbox.post(receive)
-        mailbox.deliver(message(source=99, tag="here"))
+        mailbox.deliver(kind.message(source=99, tag="here"))
         assert receive.done
 
     assert seconds(lambda: exchange(full), 500) < 20 * seconds(lambda: exchange(empty), 500)
 
 
-def test_withdrawing_leaves_nothing_behind():
-    mailbox = Mailbox()
+def test_withdrawing_leaves_nothing_behind(kind):
+    mailbox = kind.Mailbox()
     for _ in range(3):
-        receives = [Receive(RUN1, 0, number % 7) for number in range(1000)]
+        receives = [kind.Receive(RUN1, 0, number % 7) for number in range(1000)]
         for receive in receives:
             mailbox.post(receive)
         for receive in reversed(receives):
             assert mailbox.withdraw(receive)
-    mailbox.deliver(message(tag=3))
+    mailbox.deliver(kind.message(tag=3))
     assert len(mailbox) == 1

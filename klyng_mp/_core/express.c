@@ -1,0 +1,537 @@
+/* The short way of a small message: from the caller's object into the ring, and from the ring to the caller's object,
+   without a layer of Python in between.
+
+   It does what Communicator, Codec, Endpoint, transport and Mailbox do together in the usual case, and nothing in any
+   other: whatever is unusual (another thread is inside or waits, the run is over, the peer is lost or its ring is full,
+   the tag is a text, the object is not of an everyday type, the message is not there yet), it leaves everything as it
+   is and answers "take the long way". So each rule has its home there; here are only the looks that tell whether a
+   rule is concerned.
+
+   The interpreter lock is held from the look through the gate to the end of what is done behind it, and no Python code
+   runs in between: objects are pickled before, and unpickled after. */
+
+#include "port.h"
+
+#include <string.h>
+
+/* wire/codec.py has these; a test compares. */
+enum { NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY, BYTEARRAY_APART, PICKLE };
+
+#define APART_SIZE 4096 /* codec.APART_BYTES: larger buffers travel beside the head */
+
+typedef struct {
+    PyObject_HEAD
+    CoreState *state;
+    Gate *gate;
+    Port *port;
+    Mailbox *mailbox;
+    PyObject *blame;  /* blame(error, code, head): the CodecError for an object that cannot be rebuilt */
+    uint64_t context;
+    uint32_t *members; /* the endpoint's number of each rank */
+    uint32_t size, own;
+    bool main_by_reference;
+} Express;
+
+/* -- Keeper: pickle's buffer_callback, which says whether an object has large buffers ------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    bool found;
+} Keeper;
+
+static PyObject *
+keeper_call(PyObject *object, PyObject *args, PyObject *Py_UNUSED(kwargs))
+{
+    Py_buffer view;
+    if (PyTuple_GET_SIZE(args) != 1 || PyObject_GetBuffer(PyTuple_GET_ITEM(args, 0), &view, PyBUF_FULL_RO) < 0)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "one buffer at a time");
+    bool large = view.len >= APART_SIZE;
+    PyBuffer_Release(&view);
+    if (large)
+        ((Keeper *)object)->found = true;
+    return PyBool_FromLong(!large);
+}
+
+static void
+keeper_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyType_Slot keeper_slots[] = {
+    {Py_tp_call, keeper_call},
+    {Py_tp_dealloc, keeper_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec keeper_spec = {
+    .name = "klyng_mp._core.Keeper",
+    .basicsize = sizeof(Keeper),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = keeper_slots,
+};
+
+/* -- Objects as heads --------------------------------------------------------------------------------------- */
+
+/* What an object became. `owner` keeps `data` alive; a short one is in `room`. */
+typedef struct {
+    uint8_t code;
+    const char *data;
+    size_t size;
+    PyObject *owner;
+    char room[24];
+} Encoded;
+
+typedef enum { ENCODED, LONG_WAY, RAISED } Encoding;
+
+static Encoding
+encode_int(PyObject *object, Encoded *result)
+{
+    int overflow;
+    long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow)
+        return LONG_WAY;
+    /* As int.to_bytes(bit_length() // 8 + 1, "little", signed=True). */
+    unsigned long long magnitude = value < 0 ? 0ull - (unsigned long long)value : (unsigned long long)value;
+    unsigned bits = magnitude ? 64 - (unsigned)__builtin_clzll(magnitude) : 0;
+    result->code = INT;
+    result->size = bits / 8 + 1;
+    unsigned long long digits = (unsigned long long)value;
+    for (size_t index = 0; index < result->size; index++) {
+        result->room[index] = (char)(index < 8 ? digits >> 8 * index : value < 0 ? 0xff : 0);
+    }
+    result->data = result->room;
+    return ENCODED;
+}
+
+static Encoding
+encode_pickle(Express *self, PyObject *object, Encoded *result)
+{
+    CoreState *state = self->state;
+    Keeper *keeper = (Keeper *)state->keeper_type->tp_alloc(state->keeper_type, 0);
+    if (keeper == NULL)
+        return RAISED;
+    PyObject *const args[] = {object, state->protocol, (PyObject *)keeper};
+    PyObject *head = PyObject_Vectorcall(state->dumps, args, 2, state->dumps_names);
+    bool found = keeper->found;
+    Py_DECREF(keeper);
+    if (head == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return RAISED;
+        PyErr_Clear(); /* the long way knows what else to try, and how to say what is wrong */
+        return LONG_WAY;
+    }
+    if (found || !PyBytes_CheckExact(head) ||
+        (!self->main_by_reference && memmem(PyBytes_AS_STRING(head), (size_t)PyBytes_GET_SIZE(head), "main__", 6))) {
+        Py_DECREF(head);
+        return LONG_WAY;
+    }
+    result->code = PICKLE;
+    result->owner = head;
+    result->data = PyBytes_AS_STRING(head);
+    result->size = (size_t)PyBytes_GET_SIZE(head);
+    return ENCODED;
+}
+
+static Encoding
+encode(Express *self, PyObject *object, Encoded *result)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    result->owner = NULL;
+    result->data = result->room;
+    result->size = 0;
+    if (type == &PyLong_Type)
+        return encode_int(object, result);
+    if (type == &PyDict_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PySet_Type)
+        return encode_pickle(self, object, result);
+    if (type == &PyBytes_Type) {
+        result->code = BYTES;
+        result->data = PyBytes_AS_STRING(object);
+        result->size = (size_t)PyBytes_GET_SIZE(object);
+        return result->size < APART_SIZE ? ENCODED : LONG_WAY;
+    }
+    if (type == &PyUnicode_Type) {
+        Py_ssize_t size;
+        result->code = STR;
+        result->data = PyUnicode_AsUTF8AndSize(object, &size);
+        if (result->data == NULL) {
+            PyErr_Clear(); /* lone surrogates */
+            return LONG_WAY;
+        }
+        result->size = (size_t)size;
+        return ENCODED;
+    }
+    if (type == &PyFloat_Type) {
+        double value = PyFloat_AS_DOUBLE(object);
+        result->code = FLOAT;
+        result->size = sizeof value;
+        return PyFloat_Pack8(value, result->room, 1) < 0 ? RAISED : ENCODED;
+    }
+    if (object == Py_None) {
+        result->code = NONE;
+        return ENCODED;
+    }
+    if (type == &PyBool_Type) {
+        result->code = BOOL;
+        result->size = 1;
+        result->room[0] = object == Py_True;
+        return ENCODED;
+    }
+    return LONG_WAY;
+}
+
+static PyObject *
+decode_pickle(Express *self, uint8_t code, PyObject *head, PyObject *buffers)
+{
+    PyObject *const args[] = {head, buffers};
+    PyObject *object = PyObject_Vectorcall(self->state->loads, args, 1, buffers ? self->state->loads_names : NULL);
+    if (object != NULL || !PyErr_ExceptionMatches(PyExc_Exception))
+        return object;
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    PyObject *blamed = PyObject_CallFunction(self->blame, "OBO", error, code, head);
+    if (blamed != NULL) {
+        PyException_SetCause(blamed, Py_NewRef(error));
+        PyErr_SetObject((PyObject *)Py_TYPE(blamed), blamed);
+        Py_DECREF(blamed);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    return NULL;
+}
+
+/* Returns the object of a head that is one of the everyday kinds; the caller knows that it is. */
+static PyObject *
+decode(Express *self, uint8_t code, const char *data, size_t size, PyObject *head, PyObject *buffers)
+{
+    switch (code) {
+    case NONE:
+        Py_RETURN_NONE;
+    case BOOL:
+        return PyBool_FromLong(size && *data);
+    case INT:
+        return _PyLong_FromByteArray((const unsigned char *)data, size, 1, 1);
+    case FLOAT: {
+        double value = PyFloat_Unpack8(data, 1);
+        return value == -1.0 && PyErr_Occurred() ? NULL : PyFloat_FromDouble(value);
+    }
+    case STR:
+        return PyUnicode_DecodeUTF8(data, (Py_ssize_t)size, "surrogatepass");
+    case BYTES:
+        return head != NULL ? Py_NewRef(head) : PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
+    default:
+        return decode_pickle(self, code, head, buffers);
+    }
+}
+
+/* Whether `decode` can make an object of such a message at once. */
+static bool
+is_everyday(uint8_t code, size_t size)
+{
+    return code <= BYTES ? code != FLOAT || size == 8 : code == PICKLE;
+}
+
+/* -- Sending ------------------------------------------------------------------------------------------------ */
+
+/* Reads a rank and a tag of the usual kind; false for anything else. */
+static bool
+read_usual(Express *self, PyObject *rank_object, PyObject *tag_object, uint32_t *rank, int64_t *tag)
+{
+    if (!PyLong_CheckExact(rank_object) || !PyLong_CheckExact(tag_object))
+        return false;
+    int overflow;
+    long long number = PyLong_AsLongLongAndOverflow(rank_object, &overflow);
+    if (overflow || number < 0 || number >= self->size)
+        return false;
+    *rank = (uint32_t)number;
+    *tag = PyLong_AsLongLongAndOverflow(tag_object, &overflow);
+    return !overflow && *tag >= 0;
+}
+
+static PyObject *
+express_send(Express *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint32_t rank;
+    int64_t tag;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "send() takes an object, a rank and a tag");
+        return NULL;
+    }
+    if (!read_usual(self, args[1], args[2], &rank, &tag))
+        Py_RETURN_FALSE;
+    uint32_t peer = self->members[rank];
+    if (peer >= self->port->size || peer == self->own || !self->port->out[peer].open)
+        Py_RETURN_FALSE;
+    Encoded encoded;
+    Encoding how = encode(self, args[0], &encoded);
+    if (how == RAISED)
+        return NULL;
+    Outcome outcome = NO_ROOM;
+    /* Pickling may have run anything, so all that matters is looked at now. */
+    Ring *ring = &self->port->out[peer];
+    if (how == ENCODED && gate_is_open(self->gate, self->context) && self->port->base != NULL && ring->open) {
+        const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data, encoded.size};
+        outcome = port_send_small(self->port, peer, &small);
+        if (outcome == SENT && !(self->context & 1))
+            ring->sent++;
+    }
+    Py_XDECREF(encoded.owner);
+    if (outcome == FAILED)
+        return NULL;
+    return PyBool_FromLong(outcome == SENT);
+}
+
+/* -- Receiving ---------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    Express *express;
+    uint32_t source;
+    int64_t tag;
+    bool enough; /* what is wanted is here: */
+    uint8_t code;
+    PyObject *head;   /* bytes */
+    Message *message; /* or all of it */
+} Wanted;
+
+static bool
+is_wanted(const Wanted *wanted, uint64_t context, uint32_t source, int64_t number, const PyObject *text)
+{
+    return !wanted->enough && context == wanted->express->context && source == wanted->source && text == NULL &&
+           number == wanted->tag && mailbox_is_unposted(wanted->express->mailbox, context);
+}
+
+static int
+take_large(void *context, Message *message)
+{
+    Wanted *wanted = context;
+    Express *express = wanted->express;
+    if (!is_wanted(wanted, message->context, message->source, message->number, message->text))
+        return mailbox_deliver(express->mailbox, message);
+    if (mailbox_count_taken(express->mailbox, message->context) < 0)
+        return -1;
+    wanted->message = (Message *)Py_NewRef(message);
+    wanted->enough = true;
+    return 0;
+}
+
+static int
+take_small(void *context, const Small *small)
+{
+    Wanted *wanted = context;
+    Express *express = wanted->express;
+    PyObject *head = PyBytes_FromStringAndSize(small->head, (Py_ssize_t)small->head_size);
+    if (head == NULL)
+        return -1;
+    if (is_wanted(wanted, small->context, small->source, small->number, NULL) &&
+        is_everyday(small->code, small->head_size)) {
+        if (mailbox_count_taken(express->mailbox, small->context) < 0) {
+            Py_DECREF(head);
+            return -1;
+        }
+        wanted->code = small->code;
+        wanted->head = head;
+        wanted->enough = true;
+        return 0;
+    }
+    const Envelope tag = {.number = small->number};
+    Message *message = message_new(express->state, small->context, small->source, &tag, small->incarnation, small->code,
+                                   head, Py_NewRef(express->state->no_buffers));
+    if (message == NULL)
+        return -1;
+    int result = take_large(context, message);
+    Py_DECREF(message);
+    return result;
+}
+
+/* Returns the object of a message, or the message itself where the codec has more to do than unpickle it. */
+static PyObject *
+open_message(Express *self, Message *message)
+{
+    Py_ssize_t parts = PyObject_Size(message->buffers);
+    if (parts < 0)
+        return NULL;
+    if (message->code == BYTES_APART && parts == 1) {
+        PyObject *only = PySequence_GetItem(message->buffers, 0);
+        if (only == NULL || PyBytes_CheckExact(only))
+            return only;
+        Py_DECREF(only);
+    }
+    if (!is_everyday(message->code, (size_t)PyBytes_GET_SIZE(message->head)))
+        return Py_NewRef(message);
+    return decode(self, message->code, PyBytes_AS_STRING(message->head), (size_t)PyBytes_GET_SIZE(message->head),
+                  message->head, parts ? message->buffers : NULL);
+}
+
+static PyObject *
+express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint32_t rank;
+    int64_t tag;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "recv() takes a rank and a tag");
+        return NULL;
+    }
+    if (!read_usual(self, args[0], args[1], &rank, &tag))
+        return Py_NewRef(self->state->nothing);
+    Port *port = self->port;
+    uint32_t peer = self->members[rank];
+    if (peer >= port->size || peer == self->own || port->base == NULL || !gate_is_open(self->gate, self->context))
+        return Py_NewRef(self->state->nothing);
+    const Envelope envelope = {.source = peer, .number = tag};
+    Wanted wanted = {.express = self, .source = peer, .tag = tag};
+    wanted.message = mailbox_take(self->mailbox, self->context, &envelope);
+    Ring *ring = &port->in[peer];
+    static const Reader reader = {take_small, take_large};
+    bool spins = port_may_spin(port);
+    while (wanted.message == NULL && !wanted.enough) {
+        if (!port_has_source(port, peer)) /* its ring was never used: not even to be looked at */
+            return Py_NewRef(self->state->nothing);
+        if (!port_has_news(port, ring) && !(spins && port_spin(port, port_has_news, ring)))
+            return Py_NewRef(self->state->nothing);
+        Py_ssize_t read = port_read(port, peer, &reader, &wanted, &wanted.enough);
+        if (read < 0)
+            return NULL;
+        if (port->endings)
+            break; /* somebody is lost: the long way tells, and looks for what has come */
+    }
+    if (wanted.message != NULL) {
+        PyObject *object = open_message(self, wanted.message);
+        Py_DECREF(wanted.message);
+        return object;
+    }
+    if (!wanted.enough)
+        return Py_NewRef(self->state->nothing);
+    PyObject *object = decode(self, wanted.code, PyBytes_AS_STRING(wanted.head), (size_t)PyBytes_GET_SIZE(wanted.head),
+                              wanted.head, NULL);
+    Py_DECREF(wanted.head);
+    return object;
+}
+
+/* -- The type ----------------------------------------------------------------------------------------------- */
+
+static int
+read_members(Express *self, PyObject *members)
+{
+    PyObject *list = PySequence_Fast(members, "the members of a communicator are a sequence");
+    if (list == NULL)
+        return -1;
+    self->size = (uint32_t)PySequence_Fast_GET_SIZE(list);
+    self->members = PyMem_Calloc(self->size + 1, sizeof *self->members);
+    if (self->members == NULL)
+        PyErr_NoMemory();
+    for (uint32_t rank = 0; self->members != NULL && rank < self->size; rank++) {
+        unsigned long member = PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(list, rank));
+        if (member == (unsigned long)-1 && PyErr_Occurred())
+            break;
+        self->members[rank] = member > UINT32_MAX ? UINT32_MAX : (uint32_t)member;
+    }
+    Py_DECREF(list);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+express_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"gate", "port", "mailbox", "context", "members", "main_by_reference", "blame", NULL};
+    CoreState *state = state_of_type(type);
+    PyObject *gate, *port, *mailbox, *members, *blame;
+    unsigned long long context;
+    int main_by_reference;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!O!KOpO:Express", names, state->gate_type, &gate,
+                                     state->port_type, &port, state->mailbox_type, &mailbox, &context, &members,
+                                     &main_by_reference, &blame))
+        return NULL;
+    Express *self = (Express *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->state = state;
+    self->gate = (Gate *)Py_NewRef(gate);
+    self->port = (Port *)Py_NewRef(port);
+    self->mailbox = (Mailbox *)Py_NewRef(mailbox);
+    self->blame = Py_NewRef(blame);
+    self->context = context;
+    self->own = self->port->rank;
+    self->main_by_reference = main_by_reference;
+    if (read_members(self, members) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+express_traverse(Express *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->port);
+    Py_VISIT(self->blame);
+    return 0;
+}
+
+static int
+express_clear(Express *self)
+{
+    Py_CLEAR(self->blame); /* the port is needed until the end; a cycle through it is broken there */
+    return 0;
+}
+
+static void
+express_dealloc(Express *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    express_clear(self);
+    Py_XDECREF(self->gate);
+    Py_XDECREF(self->port);
+    Py_XDECREF(self->mailbox);
+    PyMem_Free(self->members);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef express_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))express_send, METH_FASTCALL,
+     "Send an object to a rank with a tag; return False, having done nothing, where the long way has to be taken."},
+    {"recv", (PyCFunction)(void (*)(void))express_recv, METH_FASTCALL,
+     "Return an object from a rank with a tag, or its Message where the codec has to see it, or NOTHING."},
+    {NULL},
+};
+
+static PyType_Slot express_slots[] = {
+    {Py_tp_doc, "The short way of a communicator's small messages."},
+    {Py_tp_new, express_new},
+    {Py_tp_dealloc, express_dealloc},
+    {Py_tp_traverse, express_traverse},
+    {Py_tp_clear, express_clear},
+    {Py_tp_methods, express_methods},
+    {0, NULL},
+};
+
+static PyType_Spec express_spec = {
+    .name = "klyng_mp._core.Express",
+    .basicsize = sizeof(Express),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = express_slots,
+};
+
+int
+express_setup(PyObject *module, CoreState *state)
+{
+    state->keeper_type = add_type(module, &keeper_spec);
+    if (state->keeper_type == NULL)
+        return -1;
+    state->express_type = add_type(module, &express_spec);
+    if (state->express_type == NULL || PyModule_AddIntConstant(module, "APART_BYTES", APART_SIZE) < 0)
+        return -1;
+    PyObject *codes = Py_BuildValue("(iiiiiiiiii)", NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY,
+                                    BYTEARRAY_APART, PICKLE);
+    if (codes == NULL)
+        return -1;
+    int added = PyModule_AddObjectRef(module, "CODES", codes);
+    Py_DECREF(codes);
+    return added;
+}

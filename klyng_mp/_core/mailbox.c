@@ -1,0 +1,783 @@
+/* The mailbox: where messages wait for receives, and receives for messages.
+
+   wire/mailbox.py has the twin, the invariants and the suite that both pass. What differs is only how things are
+   found. A context has a Box, and a box two tables, one of messages and one of receives:
+
+       table: (source, tag) -> Bucket -> Link <-> Link <-> ...     those with this key, oldest first
+       line:                             Link <-> Link <-> ...     all messages of the box, oldest first
+
+   An exact match is one look into the table. A receive with ANY_SOURCE or ANY_TAG walks the line, whose first member
+   is mostly what it wants. A message looks for the four keys that may accept it and takes the receive that was posted
+   first. Buckets are freed when they empty, so no key that was used once stays.
+
+   Ownership: a mailbox has one reference to each message and receive in it. */
+
+#include "core.h"
+
+#include <stddef.h>
+
+#define FIRST_SLOTS 8
+#define OWNER(type, link, member) ((type *)((char *)(link) - offsetof(type, member)))
+
+struct Bucket {
+    Bucket *next; /* in its slot */
+    Link chain;   /* the head of its members */
+    int64_t source, number;
+    PyObject *text; /* owned */
+    uint64_t hash;
+};
+
+typedef struct {
+    Bucket **slots;
+    size_t slot_count, count;
+} Table;
+
+struct Box {
+    Box *next; /* in its slot */
+    uint64_t context;
+    Table stored, posted;
+    Link line;
+    size_t taken;
+};
+
+typedef struct {
+    PyObject_HEAD
+    uint64_t context;
+    int64_t source, number;
+    PyObject *text;
+    PyObject *message; /* a Message, or NULL */
+    uint64_t order;
+    Link chain;
+    Bucket *bucket;
+    char withdrawn;
+} Receive;
+
+/* -- Lists ------------------------------------------------------------------------------------------------ */
+
+static void
+link_start(Link *head)
+{
+    head->next = head->previous = head;
+}
+
+static bool
+link_is_empty(const Link *head)
+{
+    return head->next == head;
+}
+
+static void
+link_insert(Link *after, Link *new)
+{
+    new->previous = after;
+    new->next = after->next;
+    after->next->previous = new;
+    after->next = new;
+}
+
+static void
+link_remove(Link *link)
+{
+    link->previous->next = link->next;
+    link->next->previous = link->previous;
+    link->next = link->previous = NULL;
+}
+
+/* -- Tables ----------------------------------------------------------------------------------------------- */
+
+static uint64_t
+mix(uint64_t value)
+{
+    value *= 0x9e3779b97f4a7c15u; /* 2**64 over the golden ratio: neighbours land far apart (Knuth, TAOCP 3, 6.4) */
+    return value ^ value >> 32;
+}
+
+static uint64_t
+hash_key(const Envelope *key)
+{
+    uint64_t tag = key->text == NULL ? (uint64_t)key->number : (uint64_t)PyObject_Hash(key->text) ^ 0x5bd1e995u;
+    return mix(tag + mix((uint64_t)key->source));
+}
+
+static bool
+same_tag(int64_t number, PyObject *text, const Envelope *key)
+{
+    if (text == NULL || key->text == NULL)
+        return text == key->text && number == key->number;
+    return text == key->text || PyUnicode_Compare(text, key->text) == 0;
+}
+
+static Bucket *
+table_find(const Table *table, const Envelope *key, uint64_t hash)
+{
+    if (table->count == 0)
+        return NULL;
+    Bucket *bucket = table->slots[hash & (table->slot_count - 1)];
+    while (bucket != NULL && !(bucket->hash == hash && bucket->source == key->source &&
+                               same_tag(bucket->number, bucket->text, key)))
+        bucket = bucket->next;
+    return bucket;
+}
+
+static int
+table_grow(Table *table)
+{
+    size_t wanted = table->slot_count ? 2 * table->slot_count : FIRST_SLOTS;
+    Bucket **slots = PyMem_Calloc(wanted, sizeof *slots);
+    if (slots == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t index = 0; index < table->slot_count; index++)
+        for (Bucket *bucket = table->slots[index], *next; bucket != NULL; bucket = next) {
+            next = bucket->next;
+            Bucket **slot = &slots[bucket->hash & (wanted - 1)];
+            bucket->next = *slot;
+            *slot = bucket;
+        }
+    PyMem_Free(table->slots);
+    table->slots = slots;
+    table->slot_count = wanted;
+    return 0;
+}
+
+/* Returns the bucket of a key, a new one where there is none; NULL with an exception. */
+static Bucket *
+table_get(Table *table, const Envelope *key)
+{
+    uint64_t hash = hash_key(key);
+    Bucket *bucket = table_find(table, key, hash);
+    if (bucket != NULL)
+        return bucket;
+    if (table->count >= table->slot_count && table_grow(table) < 0)
+        return NULL;
+    bucket = PyMem_Malloc(sizeof *bucket);
+    if (bucket == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    Bucket **slot = &table->slots[hash & (table->slot_count - 1)];
+    *bucket = (Bucket){.next = *slot, .source = key->source, .number = key->number, .hash = hash};
+    bucket->text = Py_XNewRef(key->text);
+    link_start(&bucket->chain);
+    *slot = bucket;
+    table->count++;
+    return bucket;
+}
+
+static void
+table_drop_if_empty(Table *table, Bucket *bucket)
+{
+    if (!link_is_empty(&bucket->chain))
+        return;
+    Bucket **place = &table->slots[bucket->hash & (table->slot_count - 1)];
+    while (*place != bucket)
+        place = &(*place)->next;
+    *place = bucket->next;
+    table->count--;
+    Py_XDECREF(bucket->text);
+    PyMem_Free(bucket);
+}
+
+/* -- Boxes ------------------------------------------------------------------------------------------------ */
+
+static Box *
+find_box(const Mailbox *self, uint64_t context)
+{
+    if (self->box_count == 0)
+        return NULL;
+    Box *box = self->boxes[mix(context) & (self->box_slots - 1)];
+    while (box != NULL && box->context != context)
+        box = box->next;
+    return box;
+}
+
+static int
+grow_boxes(Mailbox *self)
+{
+    size_t wanted = self->box_slots ? 2 * self->box_slots : FIRST_SLOTS;
+    Box **slots = PyMem_Calloc(wanted, sizeof *slots);
+    if (slots == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box *box = self->boxes[index], *next; box != NULL; box = next) {
+            next = box->next;
+            Box **slot = &slots[mix(box->context) & (wanted - 1)];
+            box->next = *slot;
+            *slot = box;
+        }
+    PyMem_Free(self->boxes);
+    self->boxes = slots;
+    self->box_slots = wanted;
+    return 0;
+}
+
+/* Returns the box of a context, a new one where there is none; NULL with an exception. */
+static Box *
+get_box(Mailbox *self, uint64_t context)
+{
+    Box *box = find_box(self, context);
+    if (box != NULL)
+        return box;
+    if (self->box_count >= self->box_slots && grow_boxes(self) < 0)
+        return NULL;
+    box = PyMem_Calloc(1, sizeof *box);
+    if (box == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    box->context = context;
+    link_start(&box->line);
+    Box **slot = &self->boxes[mix(context) & (self->box_slots - 1)];
+    box->next = *slot;
+    *slot = box;
+    self->box_count++;
+    return box;
+}
+
+static bool
+is_over(const Mailbox *self, uint64_t context)
+{
+    return context > 0 && context < self->lowest;
+}
+
+/* -- Messages in their box -------------------------------------------------------------------------------- */
+
+static int
+store(Box *box, Message *message, bool first)
+{
+    Envelope key = {message->source, message->number, message->text};
+    Bucket *bucket = table_get(&box->stored, &key);
+    if (bucket == NULL)
+        return -1;
+    Link *place = first ? &bucket->chain : bucket->chain.previous;
+    link_insert(place, &message->chain);
+    /* The line is in the order of arrival, which one that is put back still has. */
+    Link *before = box->line.previous;
+    while (before != &box->line && OWNER(Message, before, line)->arrival > message->arrival)
+        before = before->previous;
+    link_insert(before, &message->line);
+    message->bucket = bucket;
+    Py_INCREF(message);
+    return 0;
+}
+
+/* Takes a message out of its box; the mailbox's reference becomes the caller's. */
+static Message *
+unstore(Box *box, Message *message)
+{
+    link_remove(&message->chain);
+    link_remove(&message->line);
+    table_drop_if_empty(&box->stored, message->bucket);
+    message->bucket = NULL;
+    return message;
+}
+
+static Message *
+find_stored(const Box *box, const Envelope *wanted)
+{
+    if (box == NULL || box->stored.count == 0)
+        return NULL;
+    bool any_tag = wanted->text == NULL && wanted->number == ANY;
+    if (wanted->source != ANY && !any_tag) {
+        Bucket *bucket = table_find(&box->stored, wanted, hash_key(wanted));
+        return bucket == NULL ? NULL : OWNER(Message, bucket->chain.next, chain);
+    }
+    for (Link *link = box->line.next; link != &box->line; link = link->next) {
+        Message *message = OWNER(Message, link, line);
+        if ((wanted->source == ANY || wanted->source == message->source) &&
+            (any_tag || same_tag(message->number, message->text, wanted)))
+            return message;
+    }
+    return NULL;
+}
+
+/* -- Receives in their box -------------------------------------------------------------------------------- */
+
+static void
+unpost(Box *box, Receive *receive)
+{
+    link_remove(&receive->chain);
+    table_drop_if_empty(&box->posted, receive->bucket);
+    receive->bucket = NULL;
+}
+
+/* Takes out the receive that accepts such a message and was posted first; the reference becomes the caller's. */
+static Receive *
+take_posted(Box *box, const Message *message)
+{
+    if (box->posted.count == 0)
+        return NULL;
+    const Envelope keys[] = {
+        {message->source, message->number, message->text},
+        {ANY, message->number, message->text},
+        {message->source, ANY, NULL},
+        {ANY, ANY, NULL},
+    };
+    Receive *first = NULL;
+    for (size_t index = 0; index < Py_ARRAY_LENGTH(keys); index++) {
+        Bucket *bucket = table_find(&box->posted, &keys[index], hash_key(&keys[index]));
+        if (bucket == NULL)
+            continue;
+        Receive *receive = OWNER(Receive, bucket->chain.next, chain);
+        if (first == NULL || receive->order < first->order)
+            first = receive;
+    }
+    if (first != NULL)
+        unpost(box, first);
+    return first;
+}
+
+/* -- What C code asks --------------------------------------------------------------------------------------- */
+
+int
+mailbox_deliver(Mailbox *self, Message *message)
+{
+    Box *box = find_box(self, message->context);
+    if (box == NULL) {
+        if (is_over(self, message->context)) {
+            self->dropped++;
+            return 0;
+        }
+        box = get_box(self, message->context);
+        if (box == NULL)
+            return -1;
+    }
+    if (message->bucket != NULL) {
+        PyErr_SetString(PyExc_ValueError, "the message is in a mailbox already");
+        return -1;
+    }
+    Receive *receive = take_posted(box, message);
+    if (receive != NULL) {
+        box->taken++;
+        receive->message = Py_NewRef(message);
+        Py_DECREF(receive);
+        return 0;
+    }
+    message->arrival = ++self->order;
+    return store(box, message, false);
+}
+
+Message *
+mailbox_take(Mailbox *self, uint64_t context, const Envelope *wanted)
+{
+    Box *box = find_box(self, context);
+    Message *message = find_stored(box, wanted);
+    if (message == NULL)
+        return NULL;
+    box->taken++;
+    return unstore(box, message);
+}
+
+bool
+mailbox_is_unposted(Mailbox *self, uint64_t context)
+{
+    Box *box = find_box(self, context);
+    return box == NULL || box->posted.count == 0;
+}
+
+int
+mailbox_count_taken(Mailbox *self, uint64_t context)
+{
+    Box *box = get_box(self, context);
+    if (box == NULL)
+        return -1;
+    box->taken++;
+    return 0;
+}
+
+/* -- Receive ------------------------------------------------------------------------------------------------ */
+
+static PyObject *
+receive_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"context", "source", "tag", NULL};
+    unsigned long long context;
+    long long source;
+    PyObject *tag;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KLO:Receive", names, &context, &source, &tag))
+        return NULL;
+    int64_t number;
+    PyObject *text;
+    if (read_tag(tag, &number, &text) < 0)
+        return NULL;
+    Receive *self = (Receive *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->context = context;
+    self->source = source;
+    self->number = number;
+    self->text = Py_XNewRef(text);
+    return (PyObject *)self;
+}
+
+static void
+receive_dealloc(Receive *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->text);
+    Py_XDECREF(self->message);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+receive_tag(Receive *self, void *Py_UNUSED(closure))
+{
+    return tag_object(self->number, self->text);
+}
+
+static PyObject *
+receive_done(Receive *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->message != NULL);
+}
+
+static PyMemberDef receive_members[] = {
+    {"context", T_ULONGLONG, offsetof(Receive, context), READONLY, "exactly this one"},
+    {"source", T_LONGLONG, offsetof(Receive, source), READONLY, "a sender's number, or ANY_SOURCE"},
+    {"message", T_OBJECT, offsetof(Receive, message), READONLY, "what it matched, or None"},
+    {"withdrawn", T_BOOL, offsetof(Receive, withdrawn), READONLY, "it was taken back, so it never will match"},
+    {"order", T_ULONGLONG, offsetof(Receive, order), READONLY, "when it was posted, counted by its mailbox"},
+    {NULL},
+};
+
+static PyGetSetDef receive_properties[] = {
+    {"tag", (getter)receive_tag, NULL, "a tag, or ANY_TAG", NULL},
+    {"done", (getter)receive_done, NULL, "whether it has its message", NULL},
+    {NULL},
+};
+
+static PyType_Slot receive_slots[] = {
+    {Py_tp_doc, "A posted receive; see klyng_mp.wire.mailbox.Receive."},
+    {Py_tp_new, receive_new},
+    {Py_tp_dealloc, receive_dealloc},
+    {Py_tp_members, receive_members},
+    {Py_tp_getset, receive_properties},
+    {0, NULL},
+};
+
+static PyType_Spec receive_spec = {
+    .name = "klyng_mp._core.Receive",
+    .basicsize = sizeof(Receive),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = receive_slots,
+};
+
+/* -- Mailbox ------------------------------------------------------------------------------------------------ */
+
+static void
+free_table(Table *table)
+{
+    PyMem_Free(table->slots);
+}
+
+/* Forgets all that a box holds; its receives are withdrawn. */
+static void
+empty_box(Box *box)
+{
+    while (!link_is_empty(&box->line))
+        Py_DECREF(unstore(box, OWNER(Message, box->line.next, line)));
+    for (size_t index = 0; index < box->posted.slot_count; index++)
+        while (box->posted.slots[index] != NULL) {
+            Receive *receive = OWNER(Receive, box->posted.slots[index]->chain.next, chain);
+            unpost(box, receive);
+            receive->withdrawn = 1;
+            Py_DECREF(receive);
+        }
+    free_table(&box->stored);
+    free_table(&box->posted);
+    PyMem_Free(box);
+}
+
+static PyObject *
+mailbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs))) {
+        PyErr_SetString(PyExc_TypeError, "Mailbox() takes no arguments");
+        return NULL;
+    }
+    return type->tp_alloc(type, 0);
+}
+
+static void
+mailbox_dealloc(Mailbox *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    for (size_t index = 0; index < self->box_slots; index++)
+        while (self->boxes[index] != NULL) {
+            Box *box = self->boxes[index];
+            self->boxes[index] = box->next;
+            empty_box(box);
+        }
+    PyMem_Free(self->boxes);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static Py_ssize_t
+mailbox_length(Mailbox *self)
+{
+    Py_ssize_t total = 0;
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box *box = self->boxes[index]; box != NULL; box = box->next)
+            for (Link *link = box->line.next; link != &box->line; link = link->next)
+                total++;
+    return total;
+}
+
+static Message *
+as_message(Mailbox *self, PyObject *object)
+{
+    CoreState *state = state_of_type(Py_TYPE(self));
+    if (!Py_IS_TYPE(object, state->message_type)) {
+        PyErr_Format(PyExc_TypeError, "a mailbox holds messages, not %R", object);
+        return NULL;
+    }
+    return (Message *)object;
+}
+
+static Receive *
+as_receive(Mailbox *self, PyObject *object)
+{
+    CoreState *state = state_of_type(Py_TYPE(self));
+    if (!Py_IS_TYPE(object, state->receive_type)) {
+        PyErr_Format(PyExc_TypeError, "a mailbox posts receives, not %R", object);
+        return NULL;
+    }
+    return (Receive *)object;
+}
+
+static PyObject *
+method_deliver(Mailbox *self, PyObject *object)
+{
+    Message *message = as_message(self, object);
+    if (message == NULL || mailbox_deliver(self, message) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int
+read_wanted(PyObject *const *args, Py_ssize_t count, uint64_t *context, Envelope *wanted)
+{
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "context, source and tag are needed");
+        return -1;
+    }
+    *context = PyLong_AsUnsignedLongLong(args[0]);
+    if (*context == (uint64_t)-1 && PyErr_Occurred())
+        return -1;
+    wanted->source = PyLong_AsLongLong(args[1]);
+    if (wanted->source == -1 && PyErr_Occurred())
+        return -1;
+    return read_tag(args[2], &wanted->number, &wanted->text);
+}
+
+static PyObject *
+method_take(Mailbox *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint64_t context;
+    Envelope wanted;
+    if (read_wanted(args, count, &context, &wanted) < 0)
+        return NULL;
+    Message *message = mailbox_take(self, context, &wanted);
+    return message == NULL ? Py_NewRef(Py_None) : (PyObject *)message;
+}
+
+static PyObject *
+method_peek(Mailbox *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint64_t context;
+    Envelope wanted;
+    if (read_wanted(args, count, &context, &wanted) < 0)
+        return NULL;
+    Message *message = find_stored(find_box(self, context), &wanted);
+    return Py_NewRef(message == NULL ? Py_None : (PyObject *)message);
+}
+
+static PyObject *
+method_restore(Mailbox *self, PyObject *object)
+{
+    Message *message = as_message(self, object);
+    if (message == NULL)
+        return NULL;
+    Box *box = get_box(self, message->context);
+    if (box == NULL || store(box, message, true) < 0)
+        return NULL;
+    box->taken--;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+method_post(Mailbox *self, PyObject *object)
+{
+    Receive *receive = as_receive(self, object);
+    if (receive == NULL)
+        return NULL;
+    Box *box = find_box(self, receive->context);
+    if (box == NULL) {
+        if (is_over(self, receive->context)) {
+            receive->withdrawn = 1;
+            Py_RETURN_NONE;
+        }
+        box = get_box(self, receive->context);
+        if (box == NULL)
+            return NULL;
+    }
+    if (receive->bucket != NULL || receive->message != NULL) {
+        PyErr_SetString(PyExc_ValueError, "the receive was posted already");
+        return NULL;
+    }
+    const Envelope wanted = {receive->source, receive->number, receive->text};
+    receive->message = (PyObject *)mailbox_take(self, receive->context, &wanted);
+    if (receive->message != NULL)
+        Py_RETURN_NONE;
+    Bucket *bucket = table_get(&box->posted, &wanted);
+    if (bucket == NULL)
+        return NULL;
+    receive->order = ++self->order;
+    receive->bucket = bucket;
+    link_insert(bucket->chain.previous, &receive->chain);
+    Py_INCREF(receive);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+method_withdraw(Mailbox *self, PyObject *object)
+{
+    Receive *receive = as_receive(self, object);
+    if (receive == NULL)
+        return NULL;
+    if (receive->message != NULL || receive->withdrawn)
+        Py_RETURN_FALSE;
+    receive->withdrawn = 1;
+    if (receive->bucket != NULL) {
+        unpost(find_box(self, receive->context), receive);
+        Py_DECREF(receive);
+    }
+    Py_RETURN_TRUE;
+}
+
+static int
+compare_arrival(const void *one, const void *other)
+{
+    uint64_t first = (*(Message *const *)one)->arrival, second = (*(Message *const *)other)->arrival;
+    return (first > second) - (first < second);
+}
+
+/* Returns a new list of the messages with low <= context < high in the order of arrival. */
+static PyObject *
+list_waiting(Mailbox *self, uint64_t low, uint64_t high)
+{
+    PyObject *found = PyList_New(0);
+    if (found == NULL)
+        return NULL;
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box *box = self->boxes[index]; box != NULL; box = box->next) {
+            if (box->context < low || box->context >= high)
+                continue;
+            for (Link *link = box->line.next; link != &box->line; link = link->next)
+                if (PyList_Append(found, (PyObject *)OWNER(Message, link, line)) < 0) {
+                    Py_DECREF(found);
+                    return NULL;
+                }
+        }
+    if (PyList_GET_SIZE(found))
+        qsort(((PyListObject *)found)->ob_item, (size_t)PyList_GET_SIZE(found), sizeof(PyObject *), compare_arrival);
+    return found;
+}
+
+static PyObject *
+method_waiting(Mailbox *self, PyObject *args)
+{
+    unsigned long long low, high;
+    if (!PyArg_ParseTuple(args, "KK:waiting", &low, &high))
+        return NULL;
+    return list_waiting(self, low, high);
+}
+
+static PyObject *
+method_drop_below(Mailbox *self, PyObject *object)
+{
+    uint64_t context = PyLong_AsUnsignedLongLong(object);
+    if (context == (uint64_t)-1 && PyErr_Occurred())
+        return NULL;
+    PyObject *forgotten = list_waiting(self, 1, context);
+    if (forgotten == NULL)
+        return NULL;
+    if (context > self->lowest)
+        self->lowest = context;
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box **place = &self->boxes[index]; *place != NULL;) {
+            Box *box = *place;
+            if (box->context == 0 || box->context >= context) {
+                place = &box->next;
+                continue;
+            }
+            *place = box->next;
+            self->box_count--;
+            empty_box(box);
+        }
+    return forgotten;
+}
+
+static PyObject *
+method_taken(Mailbox *self, PyObject *object)
+{
+    uint64_t run = PyLong_AsUnsignedLongLong(object);
+    if (run == (uint64_t)-1 && PyErr_Occurred())
+        return NULL;
+    size_t total = 0;
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box *box = self->boxes[index]; box != NULL; box = box->next)
+            if (box->context >> 32 == run && !(box->context & 1)) /* frames.py: run_of, is_collective */
+                total += box->taken;
+    return PyLong_FromSize_t(total);
+}
+
+static PyMethodDef mailbox_methods[] = {
+    {"deliver", (PyCFunction)method_deliver, METH_O, "Give the message to the first receive that accepts it, or keep it."},
+    {"take", (PyCFunction)(void (*)(void))method_take, METH_FASTCALL, "Remove and return the first message that matches."},
+    {"peek", (PyCFunction)(void (*)(void))method_peek, METH_FASTCALL, "Return the first message that matches."},
+    {"restore", (PyCFunction)method_restore, METH_O, "Put back a message that was taken and not used."},
+    {"post", (PyCFunction)method_post, METH_O, "Match the receive with a waiting message, or with one that comes."},
+    {"withdraw", (PyCFunction)method_withdraw, METH_O, "Take a posted receive back."},
+    {"drop_below", (PyCFunction)method_drop_below, METH_O, "Forget everything in contexts from 1 up to this one."},
+    {"waiting", (PyCFunction)method_waiting, METH_VARARGS, "Return the messages of a range of contexts."},
+    {"taken", (PyCFunction)method_taken, METH_O, "Return how many of a run's messages have been received."},
+    {NULL},
+};
+
+static PyMemberDef mailbox_members[] = {
+    {"dropped", T_ULONGLONG, offsetof(Mailbox, dropped), READONLY, "how many messages came too late"},
+    {NULL},
+};
+
+static PyType_Slot mailbox_slots[] = {
+    {Py_tp_doc, "Messages and receives that wait for each other; see klyng_mp.wire.mailbox.Mailbox."},
+    {Py_tp_new, mailbox_new},
+    {Py_tp_dealloc, mailbox_dealloc},
+    {Py_tp_methods, mailbox_methods},
+    {Py_tp_members, mailbox_members},
+    {Py_sq_length, mailbox_length},
+    {0, NULL},
+};
+
+static PyType_Spec mailbox_spec = {
+    .name = "klyng_mp._core.Mailbox",
+    .basicsize = sizeof(Mailbox),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = mailbox_slots,
+};
+
+int
+mailbox_setup(PyObject *module, CoreState *state)
+{
+    state->receive_type = add_type(module, &receive_spec);
+    if (state->receive_type == NULL)
+        return -1;
+    state->mailbox_type = add_type(module, &mailbox_spec);
+    return state->mailbox_type == NULL ? -1 : 0;
+}

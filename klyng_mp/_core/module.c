@@ -1,0 +1,132 @@
+/* klyng_mp._core: matching and moving messages between the ranks of one host, natively.
+
+   Five parts, each with its own essay:
+
+       gate.c       the lock of an endpoint, and whether the short way is open
+       message.c    one message
+       mailbox.c    matching
+       port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
+       express.c    the short way of a small message through all of them
+
+   Nothing here sleeps. The module has no global state; it needs the interpreter lock. */
+
+#include "core.h"
+
+PyObject *core_segment_size(PyObject *module, PyObject *args);
+
+PyTypeObject *
+add_type(PyObject *module, PyType_Spec *spec)
+{
+    PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type != NULL && PyModule_AddType(module, type) < 0)
+        Py_CLEAR(type);
+    return type;
+}
+
+static int
+find_pickle(CoreState *state)
+{
+    PyObject *pickle = PyImport_ImportModule("_pickle");
+    if (pickle == NULL)
+        return -1;
+    state->dumps = PyObject_GetAttrString(pickle, "dumps");
+    state->loads = PyObject_GetAttrString(pickle, "loads");
+    Py_DECREF(pickle);
+    state->dumps_names = Py_BuildValue("(s)", "buffer_callback");
+    state->loads_names = Py_BuildValue("(s)", "buffers");
+    state->protocol = PyLong_FromLong(5);
+    state->no_buffers = PyTuple_New(0);
+    return state->dumps && state->loads && state->dumps_names && state->loads_names && state->protocol &&
+                   state->no_buffers
+               ? 0
+               : -1;
+}
+
+static int
+core_exec(PyObject *module)
+{
+    CoreState *state = PyModule_GetState(module);
+    if (find_pickle(state) < 0)
+        return -1;
+    state->nothing = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    if (state->nothing == NULL || PyModule_AddObjectRef(module, "NOTHING", state->nothing) < 0)
+        return -1;
+    if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
+        parcel_setup(module, state) < 0 || port_setup(module, state) < 0 || express_setup(module, state) < 0)
+        return -1;
+    return 0;
+}
+
+static int
+core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    CoreState *state = PyModule_GetState(module);
+    Py_VISIT(state->gate_type);
+    Py_VISIT(state->message_type);
+    Py_VISIT(state->receive_type);
+    Py_VISIT(state->mailbox_type);
+    Py_VISIT(state->parcel_type);
+    Py_VISIT(state->port_type);
+    Py_VISIT(state->express_type);
+    Py_VISIT(state->keeper_type);
+    Py_VISIT(state->dumps);
+    Py_VISIT(state->loads);
+    return 0;
+}
+
+static int
+core_clear(PyObject *module)
+{
+    CoreState *state = PyModule_GetState(module);
+    Py_CLEAR(state->gate_type);
+    Py_CLEAR(state->message_type);
+    Py_CLEAR(state->receive_type);
+    Py_CLEAR(state->mailbox_type);
+    Py_CLEAR(state->parcel_type);
+    Py_CLEAR(state->port_type);
+    Py_CLEAR(state->express_type);
+    Py_CLEAR(state->keeper_type);
+    Py_CLEAR(state->nothing);
+    Py_CLEAR(state->dumps);
+    Py_CLEAR(state->loads);
+    Py_CLEAR(state->dumps_names);
+    Py_CLEAR(state->loads_names);
+    Py_CLEAR(state->protocol);
+    Py_CLEAR(state->no_buffers);
+    return 0;
+}
+
+static void
+core_free(void *module)
+{
+    core_clear(module);
+}
+
+static PyMethodDef core_methods[] = {
+    {"segment_size", core_segment_size, METH_VARARGS,
+     "Return the bytes of the segment for a number of ranks and a ring's size."},
+    {NULL},
+};
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "klyng_mp._core",
+    .m_doc = "Matching and moving messages between the ranks of one host.",
+    .m_size = sizeof(CoreState),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

@@ -1,0 +1,318 @@
+/* Large messages, cut into pieces on one side and put together on the other.
+
+   The body of such a message is one stream of bytes: its tag if that is a text, the lengths of its buffers (u64 each),
+   its head, its buffers. A Parcel holds views of the sender's own memory and copies from them piece by piece; `keep`
+   makes it independent of them. An Assembly copies every piece to where it belongs: a head is bytes, a buffer is a
+   bytearray of its own, which whoever receives it may write to. */
+
+#include "port.h"
+
+#include <string.h>
+
+#define MAX_PARTS 65536       /* wire/frames.py: Limits.parts */
+#define MAX_TAG 65536         /* Limits.tag_bytes */
+#define MAX_PART ((uint64_t)1 << 48) /* Limits.part_bytes */
+#define BYTES_APART 6         /* wire/codec.py: the one buffer becomes the object itself, which is bytes */
+
+/* -- Parcels ---------------------------------------------------------------------------------------------- */
+
+/* Returns bytes with the text tag, if there is one, and the lengths of the buffers. */
+static PyObject *
+make_front(Message *message, PyObject *buffers, const Py_buffer *views)
+{
+    Py_ssize_t text_size = 0, count = PySequence_Fast_GET_SIZE(buffers);
+    const char *text = "";
+    if (message->text != NULL && (text = PyUnicode_AsUTF8AndSize(message->text, &text_size)) == NULL)
+        return NULL;
+    PyObject *front = PyBytes_FromStringAndSize(NULL, text_size + 8 * count);
+    if (front == NULL)
+        return NULL;
+    char *place = PyBytes_AS_STRING(front);
+    memcpy(place, text, (size_t)text_size);
+    place += text_size;
+    for (Py_ssize_t index = 0; index < count; index++, place += 8) {
+        uint64_t length = (uint64_t)views[index].len;
+        memcpy(place, &length, sizeof length);
+    }
+    return front;
+}
+
+static int
+take_views(Parcel *self, Message *message, PyObject *buffers)
+{
+    Py_ssize_t count = PySequence_Fast_GET_SIZE(buffers);
+    self->views = PyMem_Calloc((size_t)count + 2, sizeof(Py_buffer));
+    if (self->views == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->view_count = count + 2;
+    for (Py_ssize_t index = 0; index < count; index++)
+        if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(buffers, index), &self->views[index + 2], PyBUF_SIMPLE) < 0)
+            return -1;
+    PyObject *front = make_front(message, buffers, self->views + 2);
+    if (front == NULL)
+        return -1;
+    int result = PyObject_GetBuffer(front, &self->views[0], PyBUF_SIMPLE);
+    Py_DECREF(front);
+    if (result == 0)
+        result = PyObject_GetBuffer(message->head, &self->views[1], PyBUF_SIMPLE);
+    return result;
+}
+
+Parcel *
+parcel_new(CoreState *state, Message *message)
+{
+    PyObject *buffers = PySequence_Fast(message->buffers, "a message's buffers are a sequence");
+    if (buffers == NULL)
+        return NULL;
+    Parcel *self = (Parcel *)state->parcel_type->tp_alloc(state->parcel_type, 0);
+    if (self == NULL || take_views(self, message, buffers) < 0) {
+        Py_XDECREF(self);
+        Py_DECREF(buffers);
+        return NULL;
+    }
+    self->message = Py_NewRef(message);
+    self->record = (Record){
+        .code = message->code,
+        .text = message->text != NULL,
+        .incarnation = message->incarnation,
+        .parts = (uint32_t)PySequence_Fast_GET_SIZE(buffers),
+        .context = message->context,
+        .tag = message->text != NULL ? self->views[0].len - 8 * PySequence_Fast_GET_SIZE(buffers) : message->number,
+        .head_size = (uint64_t)PyBytes_GET_SIZE(message->head),
+    };
+    for (Py_ssize_t index = 0; index < self->view_count; index++)
+        self->left += (uint64_t)self->views[index].len;
+    Py_DECREF(buffers);
+    return self;
+}
+
+void
+parcel_copy(Parcel *self, char *place, size_t size)
+{
+    self->left -= size;
+    while (size) {
+        Py_buffer *view = &self->views[self->view];
+        size_t rest = (size_t)view->len - self->offset, now = size < rest ? size : rest;
+        memcpy(place, (const char *)view->buf + self->offset, now);
+        place += now;
+        size -= now;
+        self->offset += now;
+        if (self->offset == (size_t)view->len) {
+            self->view++;
+            self->offset = 0;
+        }
+    }
+}
+
+static void
+release_views(Parcel *self)
+{
+    for (Py_ssize_t index = 0; index < self->view_count; index++)
+        PyBuffer_Release(&self->views[index]);
+    PyMem_Free(self->views);
+    self->views = NULL;
+    self->view_count = 0;
+}
+
+static PyObject *
+parcel_keep(Parcel *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *copy = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->left);
+    Py_buffer *views = PyMem_Calloc(1, sizeof *views);
+    if (copy == NULL || views == NULL || PyObject_GetBuffer(copy, views, PyBUF_SIMPLE) < 0) {
+        Py_XDECREF(copy);
+        PyMem_Free(views);
+        return PyErr_Occurred() ? NULL : PyErr_NoMemory();
+    }
+    uint64_t left = self->left;
+    parcel_copy(self, PyBytes_AS_STRING(copy), (size_t)left);
+    Py_DECREF(copy); /* the view holds it */
+    release_views(self);
+    Py_CLEAR(self->message);
+    self->views = views;
+    self->view_count = 1;
+    self->view = 0;
+    self->offset = 0;
+    self->left = left;
+    Py_RETURN_NONE;
+}
+
+static void
+parcel_dealloc(Parcel *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    release_views(self);
+    Py_XDECREF(self->message);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef parcel_methods[] = {
+    {"keep", (PyCFunction)parcel_keep, METH_NOARGS, "Copy what has not left, so that the sender may change its buffers."},
+    {NULL},
+};
+
+static PyMemberDef parcel_members[] = {
+    {"started", T_BOOL, offsetof(Parcel, started), READONLY, "whether a part of it has left"},
+    {"left", T_ULONGLONG, offsetof(Parcel, left), READONLY, "bytes that have not left"},
+    {NULL},
+};
+
+static PyType_Slot parcel_slots[] = {
+    {Py_tp_doc, "A large message on its way out; made by Port."},
+    {Py_tp_dealloc, parcel_dealloc},
+    {Py_tp_methods, parcel_methods},
+    {Py_tp_members, parcel_members},
+    {0, NULL},
+};
+
+static PyType_Spec parcel_spec = {
+    .name = "klyng_mp._core.Parcel",
+    .basicsize = sizeof(Parcel),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = parcel_slots,
+};
+
+int
+parcel_setup(PyObject *module, CoreState *state)
+{
+    state->parcel_type = add_type(module, &parcel_spec);
+    return state->parcel_type == NULL ? -1 : 0;
+}
+
+/* -- Assemblies ------------------------------------------------------------------------------------------- */
+
+void
+assembly_drop(Assembly *self)
+{
+    if (!self->active)
+        return;
+    PyMem_Free(self->front);
+    Py_XDECREF(self->head);
+    Py_XDECREF(self->buffers);
+    *self = (Assembly){0};
+}
+
+int
+assembly_begin(Assembly *self, const Record *record, uint32_t source)
+{
+    bool possible = record->parts <= MAX_PARTS && record->head_size <= MAX_PART && record->tag >= 0 &&
+                    record->text <= 1 && !(record->text && record->tag > MAX_TAG);
+    if (!possible)
+        return -1;
+    *self = (Assembly){.active = true, .record = *record, .source = source, .part = -1};
+    self->front_size = (record->text ? (size_t)record->tag : 0) + 8 * (size_t)record->parts;
+    self->front = PyMem_Malloc(self->front_size + 1);
+    self->buffers = PyList_New((Py_ssize_t)record->parts); /* made while nothing of the ring is looked at: it may
+                                                              start a collection, and that any code */
+    if (self->front == NULL || self->buffers == NULL) {
+        PyErr_Clear();
+        assembly_drop(self);
+        return -1;
+    }
+    return 0;
+}
+
+static uint64_t
+length_of(const Assembly *self, Py_ssize_t part)
+{
+    if (part < 0)
+        return self->record.head_size;
+    uint64_t length;
+    size_t text_size = self->record.text ? (size_t)self->record.tag : 0;
+    memcpy(&length, self->front + text_size + 8 * (size_t)part, sizeof length);
+    return length;
+}
+
+/* Returns the memory of the part that is being filled, which is made when its first byte is due; NULL where it
+   cannot be. */
+static char *
+memory_of(Assembly *self)
+{
+    PyObject **place = self->part < 0 ? &self->head : &((PyListObject *)self->buffers)->ob_item[self->part];
+    uint64_t length = length_of(self, self->part);
+    bool as_bytes = self->part < 0 || (self->record.code == BYTES_APART && self->record.parts == 1);
+    if (*place == NULL) {
+        if (length > MAX_PART)
+            return NULL;
+        *place = as_bytes ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length)
+                          : PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)length);
+        if (*place == NULL) {
+            PyErr_Clear();
+            return NULL;
+        }
+    }
+    return as_bytes ? PyBytes_AS_STRING(*place) : PyByteArray_AS_STRING(*place);
+}
+
+/* Goes on to the next part that has bytes to come; -1 where memory for an empty one cannot be had. */
+static int
+skip_filled(Assembly *self)
+{
+    while (self->part < (Py_ssize_t)self->record.parts && self->filled == length_of(self, self->part)) {
+        if (memory_of(self) == NULL)
+            return -1;
+        self->part++;
+        self->filled = 0;
+    }
+    return 0;
+}
+
+int
+assembly_feed(Assembly *self, const char *data, size_t size)
+{
+    size_t front = self->front_size - self->front_filled, now = size < front ? size : front;
+    memcpy(self->front + self->front_filled, data, now);
+    self->front_filled += now;
+    data += now;
+    size -= now;
+    if (self->front_filled < self->front_size)
+        return 0;
+    for (;;) {
+        if (skip_filled(self) < 0)
+            return -1;
+        if (size == 0)
+            return 0;
+        if (self->part == (Py_ssize_t)self->record.parts)
+            return -1; /* more than it said */
+        char *place = memory_of(self);
+        if (place == NULL)
+            return -1;
+        uint64_t rest = length_of(self, self->part) - self->filled;
+        now = size < rest ? size : (size_t)rest;
+        memcpy(place + self->filled, data, now);
+        self->filled += now;
+        data += now;
+        size -= now;
+    }
+}
+
+bool
+assembly_is_whole(const Assembly *self)
+{
+    return self->front_filled == self->front_size && self->part == (Py_ssize_t)self->record.parts;
+}
+
+Message *
+assembly_finish(CoreState *state, Assembly *self)
+{
+    Envelope tag = {.number = self->record.text ? 0 : self->record.tag};
+    PyObject *text = NULL;
+    if (self->record.text) {
+        text = PyUnicode_DecodeUTF8(self->front, (Py_ssize_t)self->record.tag, "replace");
+        if (text == NULL) {
+            assembly_drop(self);
+            return NULL;
+        }
+        tag.text = text;
+    }
+    PyObject *head = self->head, *buffers = self->buffers;
+    self->head = self->buffers = NULL;
+    Message *message = message_new(state, self->record.context, self->source, &tag, self->record.incarnation,
+                                   self->record.code, head, buffers);
+    Py_XDECREF(text);
+    assembly_drop(self);
+    return message;
+}

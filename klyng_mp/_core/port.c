@@ -1,0 +1,463 @@
+/* A port: one rank's rings in the memory that all ranks of a World on this host share.
+
+   The segment is one sparse memfd, made before the ranks and mapped by each. Nothing in it is touched before it is
+   used, and what was never touched costs nothing. For n ranks and rings of r bytes (a power of two):
+
+       rank pages    n     x 4 KiB     whether the rank sleeps; from whom it has rings
+       ring headers  n x n x 256 B     by destination, then source
+       ring data     n x n x r         in the same order
+
+   A ring carries records from one source to one destination. Positions count bytes and only grow; a record lies at
+   its position modulo r, whole: where it would cross the end, a PAD fills the rest. Records start at multiples of 8.
+
+       SMALL   a message without buffers, with a number for its tag, that fits into a quarter of the ring
+       BEGIN   the envelope of any other message; what belongs to it follows in
+       PIECE   s: the tag's text, the buffers' lengths, the head and the buffers, one after the other, cut anywhere
+
+   So a large message moves through a small ring while both sides copy, one a few pieces behind the other.
+
+   Who writes which word, and in what order (x86 and ARM alike; stdatomic's names):
+
+       word            written by     when                         order     read by       order
+       tail            source         records up to it are whole   release   destination   acquire
+       head            destination    records up to it are read    release   source        acquire
+       closed_for      source         it sends no more to this     release   destination   acquire, after tail
+                                      occupant
+       occupant        its rank       it is there                  seq_cst   any peer      seq_cst
+       source_waits    source sets 1, then looks at head again     seq_cst   destination   seq_cst, after head
+                       destination clears it when it made room
+       sleeping        its rank sets 1, then looks at every ring   seq_cst   any peer      seq_cst, after tail
+                       again; who sets it back to 0 rings the bell
+       made            a bit by each source, before its first tail release   destination   acquire
+
+   The two waits are Dekker's: each side stores its word, fences, and loads the other's, so that they cannot both
+   miss each other (Dijkstra, EWD 123). The bell is an eventfd, written at most once for each sleep.
+
+   Nobody is trusted to be alive: a source that dies leaves a tail at the end of a whole record; one that dies within
+   a long message leaves pieces without an end, which the next BEGIN or SMALL of that ring puts an end to. A successor
+   of either side goes on at the positions it finds. Nor to be sane: every length and position is checked against the
+   ring before it is used, from a copy, and a ring that does not add up is broken for good.
+
+   The port belongs to one endpoint and is used with its lock held, or past its gate (express.c). */
+
+#include "port.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SPIN_NS 40000         /* about what a sleep and a wake-up cost, so spinning at most doubles a wait */
+#define SPIN_LOOKS 64         /* between two looks at the clock */
+#define FEW_SPINS 16          /* after that many in vain, only every SELDOM-th wait spins */
+#define SELDOM 32
+#define PIECE_SIZE 16384      /* both sides' copies of it stay in the first-level cache */
+#define BATCH 1024            /* messages read in one go; then others get their turn */
+
+/* -- Looking around --------------------------------------------------------------------------------------- */
+
+static inline RankPage *
+page_of(const Port *self, uint32_t rank)
+{
+    return (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
+}
+
+static inline size_t
+padded(size_t size)
+{
+    return (size + 7) & ~(size_t)7;
+}
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+bool
+port_may_spin(Port *self)
+{
+    return self->spin && (self->vain_spins < FEW_SPINS || self->skipped_spins++ % SELDOM == 0);
+}
+
+/* Spins until `ready`, for as long as a wake-up costs; tells whether it came. */
+bool
+port_spin(Port *self, bool (*ready)(Port *self, Ring *ring), Ring *ring)
+{
+    uint64_t end = 0;
+    for (unsigned looks = 1;; looks++) {
+        if (ready(self, ring)) {
+            self->vain_spins = 0;
+            return true;
+        }
+        relax();
+        if (looks % SPIN_LOOKS == 0) {
+            uint64_t now = now_ns();
+            if (end == 0)
+                end = now + SPIN_NS;
+            else if (now > end) {
+                if (self->vain_spins < FEW_SPINS)
+                    self->vain_spins++;
+                return false;
+            }
+        }
+    }
+}
+
+/* Takes note of sources that have used their ring to this rank for the first time. */
+static void
+find_sources(Port *self)
+{
+    RankPage *page = page_of(self, self->rank);
+    for (uint32_t word = 0; word * 64 < self->size; word++) {
+        uint64_t new = atomic_load_explicit(&page->made[word], memory_order_acquire) & ~self->known[word];
+        self->known[word] |= new;
+        for (; new != 0; new &= new - 1) {
+            uint32_t source = word * 64 + (uint32_t)__builtin_ctzll(new);
+            if (source >= self->size || source == self->rank)
+                continue;
+            self->in[source].position = atomic_load_explicit(&self->in[source].header->head, memory_order_relaxed);
+            self->sources[self->source_count++] = source;
+        }
+    }
+}
+
+bool
+port_has_source(Port *self, uint32_t peer)
+{
+    if (!(self->known[peer / 64] >> peer % 64 & 1))
+        find_sources(self);
+    return self->known[peer / 64] >> peer % 64 & 1;
+}
+
+/* Whether reading this ring would find a record, or that there will be no more. */
+bool
+ring_has_news(Port *self, Ring *ring)
+{
+    if (ring->broken)
+        return false;
+    RingHeader *header = ring->header;
+    if (atomic_load_explicit(&header->tail, memory_order_acquire) != ring->position)
+        return true;
+    return !ring->ended && atomic_load_explicit(&header->closed_for, memory_order_acquire) == self->incarnation;
+}
+
+/* Whether any ring has news; `ring` may be one to look at alone. */
+bool
+port_has_news(Port *self, Ring *ring)
+{
+    if (ring != NULL)
+        return ring_has_news(self, ring);
+    find_sources(self);
+    for (uint32_t index = 0; index < self->source_count; index++)
+        if (ring_has_news(self, &self->in[self->sources[index]]))
+            return true;
+    return false;
+}
+
+int
+port_ring_bell(Port *self, uint32_t peer)
+{
+    RankPage *page = page_of(self, peer);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!atomic_load_explicit(&page->sleeping, memory_order_relaxed) || !atomic_exchange(&page->sleeping, 0))
+        return 0;
+    int fd = self->out[peer].bell;
+    if (fd < 0) {
+        PyObject *done = PyObject_CallFunction(self->call, "I", peer);
+        Py_XDECREF(done);
+        return done == NULL ? -1 : 0;
+    }
+    const uint64_t one = 1;
+    while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+    return 0; /* a bell that is full has been rung */
+}
+
+/* -- Sending ---------------------------------------------------------------------------------------------- */
+
+void
+port_make_ring(Port *self, uint32_t peer)
+{
+    Ring *ring = &self->out[peer];
+    if (ring->made)
+        return;
+    ring->made = true;
+    ring->position = atomic_load_explicit(&ring->header->tail, memory_order_relaxed);
+    ring->limit = atomic_load_explicit(&ring->header->head, memory_order_acquire) + self->ring_size;
+    atomic_store_explicit(&ring->header->closed_for, NOBODY, memory_order_relaxed);
+    atomic_store_explicit(&ring->header->source_waits, 0, memory_order_relaxed);
+    atomic_fetch_or(&page_of(self, peer)->made[self->rank / 64], (uint64_t)1 << self->rank % 64);
+}
+
+static bool
+learn_room(Port *self, Ring *ring)
+{
+    uint64_t limit = atomic_load_explicit(&ring->header->head, memory_order_acquire) + self->ring_size;
+    bool more = limit != ring->limit;
+    ring->limit = limit;
+    return more;
+}
+
+static bool
+fits(const Port *self, const Ring *ring, size_t needed)
+{
+    uint64_t room = ring->limit - ring->position;
+    return needed <= room && room <= self->ring_size; /* more than all of it is nonsense */
+}
+
+/* Returns where a record of this size may be written, or NULL if there is no room yet. */
+static char *
+claim(Port *self, Ring *ring, size_t size)
+{
+    size_t offset = ring->position & (self->ring_size - 1), rest = self->ring_size - offset;
+    size_t needed = padded(size) + (padded(size) > rest ? rest : 0);
+    if (!fits(self, ring, needed)) {
+        learn_room(self, ring);
+        if (!fits(self, ring, needed))
+            return NULL;
+    }
+    if (padded(size) > rest) {
+        const uint32_t pad[2] = {(uint32_t)rest, PAD};
+        memcpy(ring->data + offset, pad, sizeof pad);
+        ring->position += rest;
+        offset = 0;
+    }
+    return ring->data + offset;
+}
+
+static void
+publish(Ring *ring, size_t size)
+{
+    ring->position += padded(size);
+    atomic_store_explicit(&ring->header->tail, ring->position, memory_order_release);
+}
+
+Outcome
+port_send_small(Port *self, uint32_t peer, const Small *small)
+{
+    Ring *ring = &self->out[peer];
+    size_t size = sizeof(Record) + small->head_size;
+    if (size > self->ring_size / 4)
+        return TOO_LARGE;
+    port_make_ring(self, peer);
+    char *place = claim(self, ring, size);
+    if (place == NULL)
+        return NO_ROOM;
+    const Record record = {
+        .size = (uint32_t)size,
+        .kind = SMALL,
+        .code = small->code,
+        .incarnation = small->incarnation,
+        .context = small->context,
+        .tag = small->number,
+        .head_size = small->head_size,
+    };
+    memcpy(place, &record, sizeof record);
+    memcpy(place + sizeof record, small->head, small->head_size);
+    publish(ring, size);
+    self->messages_sent++;
+    self->bytes_sent += size;
+    return port_ring_bell(self, peer) < 0 ? FAILED : SENT;
+}
+
+static bool
+has_room(Port *self, Ring *ring)
+{
+    return learn_room(self, ring);
+}
+
+/* Asks the destination to ring when it has made room; tells whether it has made some in the meantime. */
+static bool
+wait_for_room(Port *self, Ring *ring)
+{
+    atomic_store(&ring->header->source_waits, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    ring->waits = !learn_room(self, ring);
+    if (!ring->waits)
+        atomic_store(&ring->header->source_waits, 0);
+    return !ring->waits;
+}
+
+/* Writes as many pieces of a parcel as there is room for. */
+Outcome
+port_push(Port *self, uint32_t peer, Parcel *parcel)
+{
+    Ring *ring = &self->out[peer];
+    port_make_ring(self, peer);
+    size_t largest = self->ring_size / 4 < PIECE_SIZE ? self->ring_size / 4 : PIECE_SIZE;
+    ring->waits = false;
+    while (!parcel_is_done(parcel)) {
+        size_t body = parcel->started ? parcel->left : 0;
+        size_t size = sizeof(Record) + body > largest ? largest : sizeof(Record) + body;
+        char *place = claim(self, ring, size);
+        if (place == NULL) {
+            if ((port_may_spin(self) && port_spin(self, has_room, ring)) || wait_for_room(self, ring))
+                continue;
+            return NO_ROOM;
+        }
+        Record record = parcel->record;
+        record.size = (uint32_t)size;
+        record.kind = parcel->started ? PIECE : BEGIN;
+        memcpy(place, &record, sizeof record);
+        if (parcel->started)
+            parcel_copy(parcel, place + sizeof record, size - sizeof record);
+        parcel->started = true;
+        publish(ring, size);
+        self->bytes_sent += size;
+        if (port_ring_bell(self, peer) < 0)
+            return FAILED;
+    }
+    self->messages_sent++;
+    return SENT;
+}
+
+/* -- Receiving -------------------------------------------------------------------------------------------- */
+
+static void
+break_ring(Port *self, Ring *ring, const char *reason)
+{
+    ring->broken = reason;
+    self->endings++;
+}
+
+static int
+read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const char *payload, size_t size,
+            const Reader *reader, void *context)
+{
+    if (record->kind == SMALL) {
+        assembly_drop(&ring->assembly);
+        if (record->parts || record->head_size != size || record->tag < 0) {
+            break_ring(self, ring, "broke the protocol: it sent a small message that does not add up");
+            return 0;
+        }
+        if (record->incarnation != self->incarnation) {
+            self->dropped++;
+            return 0;
+        }
+        const Small small = {record->context, source, record->incarnation, record->tag, record->code, payload, size};
+        self->messages_received++;
+        return reader->small(context, &small) < 0 ? -1 : 1;
+    }
+    if (record->kind == BEGIN) {
+        assembly_drop(&ring->assembly);
+        if (record->incarnation != self->incarnation) {
+            self->dropped++;
+            return 0;
+        }
+        if (assembly_begin(&ring->assembly, record, source) < 0 || assembly_feed(&ring->assembly, payload, 0) < 0)
+            break_ring(self, ring, "broke the protocol: it sent the start of a message that cannot be");
+    }
+    else if (record->kind == PIECE && ring->assembly.active) {
+        if (assembly_feed(&ring->assembly, payload, size) < 0)
+            break_ring(self, ring, "broke the protocol: it sent pieces that do not add up, or that nothing can hold");
+    }
+    else if (record->kind > PIECE)
+        break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
+    if (ring->broken || !ring->assembly.active || !assembly_is_whole(&ring->assembly))
+        return 0;
+    Message *message = assembly_finish(self->state, &ring->assembly);
+    if (message == NULL)
+        return -1;
+    self->messages_received++;
+    int result = reader->large(context, message) < 0 ? -1 : 1;
+    Py_DECREF(message);
+    return result;
+}
+
+/* Gives back what was read. */
+static int
+free_room(Port *self, Ring *ring, uint32_t source)
+{
+    atomic_store_explicit(&ring->header->head, ring->position, memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&ring->header->source_waits, memory_order_relaxed) &&
+        atomic_exchange(&ring->header->source_waits, 0))
+        return port_ring_bell(self, source);
+    return 0;
+}
+
+static Py_ssize_t
+read_ring(Port *self, uint32_t source, const Reader *reader, void *context, const bool *enough)
+{
+    Ring *ring = &self->in[source];
+    Py_ssize_t count = 0;
+    while (!ring->broken && !*enough && count < BATCH) {
+        uint64_t tail = atomic_load_explicit(&ring->header->tail, memory_order_acquire);
+        if (tail == ring->position)
+            break;
+        size_t offset = ring->position & (self->ring_size - 1), rest = self->ring_size - offset;
+        uint64_t there = tail - ring->position;
+        Record record = {0};
+        memcpy(&record, ring->data + offset, rest < sizeof record ? rest : sizeof record);
+        size_t size = record.size, least = record.kind == PAD ? 8 : sizeof record;
+        if (there > self->ring_size || size < least || size > rest || padded(size) > there) {
+            break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
+            break;
+        }
+        ring->position += padded(size);
+        ring->ended = ring->told = false; /* a successor of who closed it goes on */
+        if (record.kind != PAD) {
+            self->bytes_received += size;
+            int read = read_record(self, ring, source, &record, ring->data + offset + sizeof record,
+                                   size - sizeof record, reader, context);
+            if (read < 0) {
+                free_room(self, ring, source);
+                return -1;
+            }
+            count += read;
+        }
+        if (free_room(self, ring, source) < 0)
+            return -1;
+    }
+    if (!ring->broken && !ring->ended && !*enough &&
+        atomic_load_explicit(&ring->header->closed_for, memory_order_acquire) == self->incarnation &&
+        atomic_load_explicit(&ring->header->tail, memory_order_acquire) == ring->position) {
+        ring->ended = true;
+        self->endings++;
+    }
+    return count;
+}
+
+static Py_ssize_t
+read_all(Port *self, const Reader *reader, void *context, const bool *enough)
+{
+    find_sources(self);
+    Py_ssize_t total = 0;
+    for (uint32_t index = 0; index < self->source_count && !*enough; index++) {
+        /* Another one is first each time, so that a busy source does not starve the others. */
+        uint32_t source = self->sources[(self->turn + index) % self->source_count];
+        Py_ssize_t count = read_ring(self, source, reader, context, enough);
+        if (count < 0)
+            return -1;
+        total += count;
+    }
+    if (total)
+        self->turn++;
+    return total;
+}
+
+Py_ssize_t
+port_read(Port *self, int64_t peer, const Reader *reader, void *context, const bool *enough)
+{
+    if (self->reading)
+        return 0; /* a finalizer, run while we read, asks again */
+    self->reading = true;
+    Py_ssize_t total = peer == ANY ? read_all(self, reader, context, enough)
+                                   : read_ring(self, (uint32_t)peer, reader, context, enough);
+    self->reading = false;
+    return total;
+}

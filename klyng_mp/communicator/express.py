@@ -1,0 +1,41 @@
+"""The core's short way for the small messages of a communicator, where ranks share memory.
+
+Layer: communicator. What it does, and when it leaves a message to the long way, ``klyng_mp/_core/express.c`` tells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from klyng_mp.native import core
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.errors import CodecError
+
+__all__ = ["NOTHING", "ExpressCodec", "make_express"]
+
+NOTHING: Any = None if core is None else core.NOTHING
+"""What the short way's ``recv`` returns where the long way has to be taken."""
+
+
+class ExpressCodec(Protocol):
+    """What the short way needs of a codec; see `Codec`."""
+
+    main_by_reference: bool
+
+    @staticmethod
+    def decode_error(error: Exception, code: int, head: bytes) -> CodecError:
+        """Return the error that says why a message cannot be rebuilt."""
+
+
+def make_express(endpoint: Endpoint, context: int, members: Sequence[int], codec: ExpressCodec) -> Any:
+    """Return the short way of a communicator, or None where there is none."""
+    if endpoint.port is None:
+        return None
+    blame = codec.decode_error
+    return core.Express(
+        endpoint.lock, endpoint.port, endpoint.mailbox, context, members, codec.main_by_reference, blame
+    )

@@ -1,0 +1,49 @@
+"""Whether the C core is in use in this process, and the core itself.
+
+Layer: leaf. `core` is the module ``klyng_mp._core``, or None: it was not built (no compiler where klyng_mp was
+installed), or ``KLYNG_MP_NATIVE=0`` forbids it. With ``KLYNG_MP_NATIVE=1`` its absence is an error, at import. What
+has a native twin takes it from here when it is imported, so it is the same everywhere in a process.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+__all__ = ["VARIABLE", "core", "find_core", "is_wanted"]
+
+VARIABLE = "KLYNG_MP_NATIVE"
+
+
+def is_wanted(wish: str | None) -> bool:
+    """Tell what a value of the variable asks for.
+
+    Raises:
+        ValueError: it is neither empty nor 0 nor 1.
+    """
+    if wish not in (None, "", "0", "1"):
+        raise ValueError(f"{VARIABLE} is 1 (the native core must be there) or 0 (it must not be used), not {wish!r}")
+    return wish != "0"
+
+
+def find_core(wish: str | None) -> Any:
+    """Return the native core, or None where it is not there or not wanted.
+
+    Raises:
+        ImportError: it must be there and is not; says how to get it.
+    """
+    if not is_wanted(wish):
+        return None
+    try:
+        return import_module("klyng_mp._core")
+    except ImportError as error:
+        if wish != "1":
+            return None
+        raise ImportError(
+            f"{VARIABLE}=1 asks for klyng_mp's native core, which is not built ({error}): install klyng_mp where "
+            "there is a C compiler, or unset the variable"
+        ) from error
+
+
+core: Any = find_core(os.environ.get(VARIABLE))

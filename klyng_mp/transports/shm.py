@@ -1,0 +1,294 @@
+"""Messages between the ranks of one host: rings in shared memory, and a bell for each rank.
+
+Layer: transports; needs `klyng_mp.native.core`, which serves the rings. Who writes what in them, and in which order, is
+told in ``klyng_mp/_core/port.c``.
+
+A `Segment` is made by whoever brings the ranks to life: one memfd, which has no name and so cannot be left behind, and
+one eventfd a rank, its bell. Each rank is given the memfd and its own bell. The bell of a peer it asks for when it
+first finds that peer asleep, and whoever answers rings it meanwhile; so a rank has only the bells that it uses.
+
+Invariants: what a peer wrote before its end is delivered before its end is told; a message is in the ring whole, or
+its rest is in the outbox of its peer and follows in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+from select import EPOLLIN
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import ClosedError, PeerLostError
+from klyng_mp.native import core
+from klyng_mp.transports.contract import SENT, Ticket, TransportStatistics
+from klyng_mp.wire.frames import check_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.transports.contract import Poller, Sink
+    from klyng_mp.wire.frames import Message
+
+__all__ = ["MAX_RANKS", "Segment", "ShmTransport"]
+
+MAX_RANKS = 1024  # _core/port.h; more of them use sockets
+_RINGS_BYTES = 64 * 1024 * 1024  # of all rings together, once all have been used; only then are they real memory
+_LARGEST_RING = 128 * 1024
+_SMALLEST_RING = 4096  # below a page nothing is saved
+_RECORD_BYTES = 40
+
+
+def ring_size(ranks: int) -> int:
+    """Return the bytes of one ring in a World of so many ranks: a power of two."""
+    share = _RINGS_BYTES // (ranks * ranks)
+    return min(_LARGEST_RING, max(_SMALLEST_RING, 1 << (share.bit_length() - 1 if share else 0)))
+
+
+class Segment:
+    """The shared memory of a World's ranks on this host, and their bells.
+
+    Raises:
+        OSError: no descriptors are left; none has been kept.
+
+    Attributes:
+        fd: the memfd.
+        bells: the eventfd of each rank.
+    """
+
+    def __init__(self, ranks: int) -> None:
+        self.bells: list[int] = []
+        self.fd = os.memfd_create("klyng_mp", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(self.fd, core.segment_size(ranks, ring_size(ranks)))
+            for _ in range(ranks):
+                self.bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        except BaseException:
+            self.close()
+            raise
+
+    def ring(self, rank: int) -> None:
+        """Wake a rank."""
+        ring_bell(self.bells[rank])
+
+    def close(self) -> None:
+        """Close the descriptors; ranks that were given theirs keep them."""
+        for fd in (self.fd, *self.bells):
+            os.close(fd)
+        self.bells.clear()
+
+
+def ring_bell(bell: int) -> None:
+    """Wake the rank whose bell this is."""
+    with suppress(BlockingIOError):  # it has been rung 2**64 times
+        os.eventfd_write(bell, 1)
+
+
+class _Queued(Ticket):
+    """A message of which a part has not found room yet."""
+
+    __slots__ = ("outbox", "parcel")
+
+    def __init__(self, parcel: Any, outbox: deque[_Queued]) -> None:
+        super().__init__()
+        self.parcel = parcel
+        self.outbox = outbox
+        self.started = parcel.started
+
+    @property
+    def size_bytes(self) -> int:
+        """What has not left, with the record that it begins with."""
+        return int(self.parcel.left) + (0 if self.parcel.started else _RECORD_BYTES)
+
+    def withdraw(self) -> bool:
+        if self.started or self.error is not None:
+            return False
+        self.outbox.remove(self)
+        return True
+
+    def keep(self) -> None:
+        if not self.done and self.error is None:
+            self.parcel.keep()
+
+
+class ShmTransport:
+    """A transport through the rings of a `Segment`.
+
+    Args:
+        sink: gets messages and losses; its number is the rank.
+        poller: watches the bell, and asks before it sleeps.
+        place: (descriptor of the segment, own bell, ranks, own rank, incarnation); owns the two descriptors.
+        spin: whether a core is free to wait on, for as long as waking up would take.
+        call: is asked to ring the bell of a peer, and to have `learn_bell` called with it, at once or later.
+
+    Raises:
+        OSError: the memory cannot be mapped; nothing is left.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        poller: Poller,
+        *,
+        place: tuple[int, int, int, int, int],
+        spin: bool,
+        call: Callable[[int], None],
+    ) -> None:
+        fd, self._bell, ranks, rank, incarnation = place
+        self._sink = sink
+        self._poller = poller
+        self._outboxes: dict[int, deque[_Queued]] = {}
+        self._open: set[int] = set()
+        self._parted: set[int] = set()  # whose end was told, or who was told of ours
+        self._bells: list[int] = []
+        self._closed = False
+        try:
+            self.port = core.Port(fd, ranks, ring_size(ranks), rank, incarnation, spin, call)
+        except BaseException:
+            os.close(self._bell)
+            raise
+        finally:
+            os.close(fd)
+        poller.register(self._bell, EPOLLIN, self._react)
+        poller.attend(self._bell, self._is_quiet)
+
+    def learn_bell(self, peer: int, bell: int) -> None:
+        """Ring a peer by this eventfd from now on, and own it."""
+        if self._closed:
+            os.close(bell)
+            return
+        self._bells.append(bell)
+        self.port.set_bell(peer, bell)
+
+    def send(self, peer: int, message: Message, *, copy: bool) -> Ticket:
+        """See `Transport.send`."""
+        if self._closed:
+            raise ClosedError("this transport is closed")
+        if type(message.tag) is not int or message.buffers:
+            check_limits(message)
+        outbox = self._outboxes.get(peer)
+        if outbox:
+            parcel = self.port.pack(message)
+        else:
+            parcel = self.port.send(peer, message)
+            if parcel is None:
+                if peer not in self._open:
+                    self._meet(peer, message.incarnation)
+                return SENT
+            if outbox is None:
+                outbox = self._outboxes[peer] = deque()
+        self._shut(peer)
+        self._parted.discard(peer)
+        ticket = _Queued(parcel, outbox)
+        outbox.append(ticket)
+        if copy:
+            ticket.keep()
+        return ticket
+
+    def drain(self, peer: int) -> None:
+        """See `Transport.drain`."""
+        if not self._closed and self._is_peer(peer):
+            while self._receive(peer):
+                pass
+
+    def pending(self, peer: int | None = None) -> int:
+        """See `Transport.pending`."""
+        outboxes = self._outboxes.values() if peer is None else [self._outboxes.get(peer, ())]
+        return sum(ticket.size_bytes for outbox in outboxes for ticket in outbox)
+
+    def disconnect(self, peer: int, *, dead: bool = False) -> None:
+        """See `Transport.disconnect`."""
+        if not self._closed and self._is_peer(peer) and peer not in self._parted:
+            self._part_from(peer, "was disconnected from")
+            self.port.leave(peer, not dead)
+        if dead:
+            self._parted.discard(peer)  # whoever comes next has not been told anything
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        if not self._closed:
+            for peer in range(self.port.size):
+                self.disconnect(peer)
+            self._poller.unregister(self._bell)
+            self._release()
+
+    def abandon(self) -> None:
+        """See `Transport.abandon`."""
+        if not self._closed:
+            self._release()
+
+    def statistics(self) -> TransportStatistics:
+        """See `Transport.statistics`."""
+        port = self.port
+        return TransportStatistics(
+            port.messages_sent, port.messages_received, port.bytes_sent, port.bytes_received, port.connections()
+        )
+
+    # -- inside
+
+    def _is_peer(self, peer: int) -> bool:
+        return bool(0 <= peer < self.port.size and peer != self.port.rank)
+
+    def _is_quiet(self, before_sleep: bool) -> bool:
+        """Whether nothing is due; then, before a sleep, peers are told to ring the bell."""
+        if self._closed:
+            return True
+        port = self.port
+        if before_sleep:
+            return not port.spin() and bool(port.prepare_sleep())
+        return not bool(port.has_news())
+
+    def _react(self, _events: int) -> None:
+        if self._closed:
+            return
+        with suppress(BlockingIOError):  # nobody rang; something is due all the same
+            os.eventfd_read(self._bell)
+        self._receive(None)
+        for peer, outbox in list(self._outboxes.items()):
+            if outbox:
+                self._flush(peer, outbox)
+
+    def _receive(self, peer: int | None) -> int:
+        messages = self.port.read(peer)
+        for message in messages:
+            self._sink.deliver(message.source, message)
+        if self.port.endings:
+            for ended, reason in self.port.take_endings():
+                if ended not in self._parted:
+                    self._part_from(ended, reason)
+                    self._sink.lost(ended, reason)
+        return len(messages)
+
+    def _flush(self, peer: int, outbox: deque[_Queued]) -> None:
+        while outbox:
+            ticket = outbox[0]
+            left = self.port.push(peer, ticket.parcel)
+            ticket.started = ticket.parcel.started
+            if left is not None:
+                return
+            ticket.done = True
+            outbox.popleft()
+
+    def _meet(self, peer: int, incarnation: int) -> None:
+        self._open.add(peer)
+        self._parted.discard(peer)
+        self.port.open(peer, incarnation)
+
+    def _shut(self, peer: int) -> None:
+        """Let nothing overtake what is queued."""
+        if peer in self._open:
+            self._open.discard(peer)
+            self.port.shut(peer)
+
+    def _part_from(self, peer: int, reason: str) -> None:
+        self._parted.add(peer)
+        self._shut(peer)
+        for ticket in self._outboxes.pop(peer, ()):
+            ticket.error = PeerLostError(peer, reason)
+
+    def _release(self) -> None:
+        self._closed = True
+        self.port.release()
+        for bell in (self._bell, *self._bells):
+            os.close(bell)
+        self._bells.clear()

@@ -1,0 +1,254 @@
+"""communicator.express: the short way gives what the long way gives, and leaves to it what is not its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from klyng_mp import native
+from klyng_mp.communicator.communicator import Communicator
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import ClosedError, CodecError, PeerLostError
+from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.frames import make_context
+
+if native.core is None:
+    pytest.skip("the native core is not in use", allow_module_level=True)
+
+from klyng_mp.communicator.express import NOTHING
+from klyng_mp.transports.shm import Segment, ShmTransport
+
+CONTEXT = make_context(1)
+
+
+class Pair:
+    """Two ranks in this process, joined by shared memory."""
+
+    def __init__(self):
+        segment = Segment(2)
+        self.endpoints, self.comms = [], []
+        for rank in range(2):
+            endpoint = Endpoint(rank, incarnation=1)
+            place = os.dup(segment.fd), os.dup(segment.bells[rank]), 2, rank, 1
+            transport = ShmTransport(endpoint, endpoint.poller, place=place, spin=False, call=segment.ring)
+            endpoint.use(transport, transport.port)
+            endpoint.incarnations.update({0: 1, 1: 1})
+            self.endpoints.append(endpoint)
+            codec = Codec(main_by_reference=True)
+            self.comms.append(Communicator(endpoint, codec, context=CONTEXT, rank=rank, members=range(2)))
+        self.segment = segment
+        self.comms[0].send("hello", 1)  # the long way opens the short one
+        assert self.comms[1].recv(0, 0) == "hello"
+
+    @property
+    def ways(self):
+        return [comm._short for comm in self.comms]
+
+    def close(self):
+        for endpoint in self.endpoints:
+            endpoint.close()
+        self.segment.close()
+
+
+@pytest.fixture
+def pair():
+    made = Pair()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    made = Pair()
+    yield made
+    made.close()
+
+
+everyday = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=6000),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3) | st.tuples(inner)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(everyday)
+def test_objects_arrive_as_they_were_sent_by_whichever_way(lasting, obj):
+    one, other = lasting.comms
+    one.send(obj, 1, 5)
+    got = other.recv(0, 5)
+    assert got == obj
+    assert type(got) is type(obj)
+
+
+@pytest.mark.parametrize("number", [0, 1, -1, 127, 128, -128, -129, 2**63 - 1, -(2**63), 2**63, 10**40, -(10**40)])
+def test_integers_are_written_as_the_codec_writes_them(pair, number):
+    one, other = pair.comms
+    one.send(number, 1)
+    assert other.endpoint.peek(CONTEXT, 0, 0, doing="peek").head == Codec(main_by_reference=True).encode(number)[1]
+    assert other.recv(0, 0) == number
+
+
+@pytest.mark.parametrize("text", ["", "ünï¢ode 🐍", "\ud800", "\0"])
+def test_texts_of_all_kinds(pair, text):
+    one, other = pair.comms
+    one.send(text, 1)
+    assert other.recv(0, 0) == text
+
+
+def test_what_is_unusual_goes_the_long_way_and_nothing_was_done(pair):
+    way = pair.ways[0]
+    for args in [
+        ("x", 1, "word"),
+        ("x", 0, 0),
+        ("x", 7, 0),
+        ("x", -1, 0),
+        ("x", 1, -1),
+        ("x", True, 0),
+        ({1}, 1, 2**63),
+    ]:
+        assert way.send(*args) is False
+    assert way.send(bytes(5000), 1, 0) is False
+    assert way.send(threading.Lock(), 1, 0) is False
+    assert way.send([threading.Lock()], 1, 0) is False
+    assert pair.ways[1].recv(0, 0) is NOTHING
+    assert pair.ways[1].recv(0, "word") is NOTHING
+    assert pair.ways[1].recv(-1, -1) is NOTHING
+
+
+def test_a_message_that_waits_for_another_receive_is_kept_for_it(pair):
+    one, other = pair.comms
+    one.send("first", 1, 1)
+    one.send("second", 1, 2)
+    assert other.recv(0, 2) == "second"
+    assert other.recv(0, 1) == "first"
+    posted = other.irecv(0, 3)
+    one.send("posted", 1, 3)
+    one.send("later", 1, 3)
+    assert pair.ways[1].recv(0, 3) == "later" or posted.done
+    assert posted.wait(1) == "posted"
+
+
+def test_an_earlier_irecv_comes_first(pair):
+    one, other = pair.comms
+    posted = other.irecv()
+    one.send("one", 1, 3)
+    one.send("two", 1, 3)
+    assert other.recv(0, 3) == "two"
+    assert posted.wait(1) == "one"
+
+
+def test_nothing_overtakes_what_is_queued(pair):
+    one, other = pair.comms
+    big = one.isend(bytes(900_000), 1, 7)
+    small = [one.isend(number, 1, 7) for number in range(5)]
+    for number in range(5, 10):
+        one.send(number, 1, 7)
+    assert not big.done
+
+    def drain():
+        assert len(other.recv(0, 7)) == 900_000
+        got.extend(other.recv(0, 7) for _ in range(10))
+
+    got = []
+    thread = threading.Thread(target=drain)
+    thread.start()
+    big.wait(10)
+    for request in small:
+        request.wait(10)
+    one.endpoint.flush(Deadline(10))
+    thread.join(10)
+    assert got == list(range(10))
+
+
+def test_a_rank_that_is_lost_is_refused_by_the_long_way(pair):
+    one, _ = pair.comms
+    one.endpoint.mark_lost(1, "was killed")
+    assert pair.ways[0].send("x", 1, 0) is False
+    with pytest.raises(PeerLostError, match="was killed"):
+        one.send("x", 1)
+
+
+def test_the_short_way_is_shut_during_an_abort_and_after_the_run(pair):
+    one, _ = pair.comms
+    one.endpoint.abort("failed", 1)
+    assert pair.ways[0].send("x", 1, 0) is False
+    with pytest.raises(PeerLostError):
+        one.send("x", 1)
+    one.endpoint.resume()
+    assert pair.ways[0].send("x", 1, 0) is True
+    one.endpoint.begin_run(make_context(2))
+    assert pair.ways[0].send("x", 1, 0) is False
+    with pytest.raises(ClosedError, match="a run that has ended"):
+        one.send("x", 1)
+
+
+def test_a_closed_communicator_has_no_short_way(pair):
+    one, _ = pair.comms
+    one.close()
+    with pytest.raises(ClosedError):
+        one.send("x", 1)
+
+
+def test_while_a_thread_waits_messages_reach_it(pair):
+    one, other = pair.comms
+    got = []
+    waiting = threading.Thread(target=lambda: got.append(other.recv(0, "for the thread")))
+    waiting.start()
+    while not other.endpoint.lock.waiting:
+        pass
+    one.send("for us", 1, 5)
+    one.send("hello", 1, "for the thread")
+    assert other.recv(0, 5) == "for us"
+    waiting.join(10)
+    assert got == ["hello"]
+
+
+def test_users_messages_are_counted_by_both_ways(pair):
+    one, other = pair.comms
+    one.send("short", 1)
+    one.send("long", 1, "word")
+    assert one.endpoint.sent_counts()[1] == 3
+    assert [other.recv(0, 0), other.recv(0, "word")] == ["short", "long"]
+    assert other.endpoint.mailbox.taken(1) == 3
+    statistics = one.endpoint.statistics()
+    assert (statistics.messages_sent, statistics.connections) == (3, 1)
+
+
+class Broken:
+    def __reduce__(self):
+        return _explode, ()
+
+
+def _explode():
+    raise ValueError("it does not go together")
+
+
+def test_an_object_that_cannot_be_rebuilt_is_an_error_that_says_so(pair):
+    one, other = pair.comms
+    one.send([Broken()], 1)
+    with pytest.raises(CodecError, match=r"cannot be rebuilt here: .*it does not go together") as caught:
+        other.recv(0, 0)
+    assert isinstance(caught.value.__cause__, ValueError)
+    one.send("next", 1)
+    assert other.recv(0, 0) == "next"
+
+
+def test_a_fork_is_refused(pair):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            pair.comms[0].send("x", 1)
+        except BaseException as error:
+            os._exit(type(error).__name__ == "ForkedError")
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    pair.comms[0].send("still here", 1)
+    assert pair.comms[1].recv(0, 0) == "still here"

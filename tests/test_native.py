@@ -1,0 +1,50 @@
+"""native: whether the C core is in use, and what it says of itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from klyng_mp import native
+from klyng_mp.wire import codec
+
+SHOW = "from klyng_mp import native; from klyng_mp.wire.mailbox import Mailbox; print(Mailbox.__module__)"
+
+
+def ask(wish, code=SHOW):
+    env = {**os.environ, native.VARIABLE: wish}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_variable_decides():
+    assert ask("0").stdout == "klyng_mp.wire.mailbox\n"
+    if native.core is not None:
+        assert ask("").stdout == "klyng_mp._core\n"
+
+
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+def test_it_can_be_asked_for():
+    assert ask("1").stdout == "klyng_mp._core\n"
+
+
+def test_a_wish_that_is_none_is_refused():
+    answer = ask("yes")
+    assert answer.returncode
+    assert "KLYNG_MP_NATIVE is 1 (the native core must be there) or 0 (it must not be used), not 'yes'" in answer.stderr
+
+
+def test_where_it_must_be_there_its_absence_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "klyng_mp._core", None)
+    assert native.find_core("") is None
+    with pytest.raises(ImportError, match="install klyng_mp where there is a C compiler"):
+        native.find_core("1")
+
+
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+def test_the_core_knows_the_codecs_codes():
+    numbered = ["NONE", "BOOL", "INT", "FLOAT", "STR", "BYTES", "BYTES_APART", "BYTEARRAY", "BYTEARRAY_APART", "PICKLE"]
+    assert [getattr(codec, f"_{name}") for name in numbered] == list(native.core.CODES)
+    assert codec.APART_BYTES == native.core.APART_BYTES
