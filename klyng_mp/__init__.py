@@ -4,7 +4,7 @@ Layer: the facade; gathers the public names and does nothing else.
 
 Layout (a folder imports only from those above it)::
 
-    errors, deadline, machine   leaves
+    errors, deadline, machine   leaves; native: whether the C core, _core/, is in use
     wire/                       objects <-> bytes, and matching; no sockets, no clocks
     transports/                 moving messages between two ranks
     communicator/               a group of ranks: send, recv, collectives; the one function that waits
@@ -53,6 +53,7 @@ from klyng_mp.run import Run as Run
 from klyng_mp.wire.mailbox import ANY_SOURCE as ANY_SOURCE
 from klyng_mp.wire.mailbox import ANY_TAG as ANY_TAG
 from klyng_mp.world import World as World
+from klyng_mp.world import WorldStatistics as WorldStatistics
 
 __version__ = "0.1.0"
 
@@ -83,6 +84,7 @@ __all__ = [
     "World",
     "WorldBusyError",
     "WorldError",
+    "WorldStatistics",
     "comm",
     "end",
     "init",

@@ -9,8 +9,9 @@ import os
 import sys
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from klyng_mp import native
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError, WorldError
 from klyng_mp.launch.appmodules import AppModules
@@ -25,10 +26,26 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["World"]
+__all__ = ["World", "WorldStatistics"]
 
 METHODS = ("zygote", "fork", "spawn", "forkserver")
 _FOREVER = Deadline(None)
+
+
+class WorldStatistics(NamedTuple):
+    """What a World is, and what it has done so far.
+
+    Attributes:
+        size: how many ranks it has.
+        native: whether the C core is in use.
+        transport: how messages between its ranks move: "shm" (shared memory) or "stream" (sockets).
+        runs: how many runs its present ranks have begun.
+    """
+
+    size: int
+    native: bool
+    transport: str
+    runs: int
 
 
 class World:
@@ -172,6 +189,11 @@ class World:
         if self._job is not None:
             self._finalizer()
             self._job = None
+
+    def statistics(self) -> WorldStatistics:
+        """Return what this World is and what it has done so far; never waits."""
+        transport = "shm" if self._spec.shares_memory else "stream"
+        return WorldStatistics(self.size, native.core is not None, transport, self._run_number)
 
     def restart(self) -> None:
         """End the ranks at once and start new ones, clean of what earlier runs left in them.

@@ -16,6 +16,7 @@ import pytest
 import rankwork
 
 import klyng_mp as mp
+from klyng_mp import native
 
 METHODS = ["zygote", "fork", "spawn", "forkserver"]
 
@@ -767,3 +768,15 @@ def test_64_ranks_talk_to_each_other_with_few_descriptors(tmp_path):
     in_a_rank, in_the_driver = map(int, out.split())
     assert in_a_rank < 2 * 64 + 20  # two that call at once make a connection each
     assert in_the_driver < 64 + 30
+
+
+def test_statistics_say_what_is_in_use():
+    with mp.World(2) as world:
+        world.run(rankwork.pid)
+        world.run(rankwork.pid)
+        found = world.statistics()
+        assert (found.size, found.native, found.runs) == (2, native.core is not None, 2)
+        assert found.transport == ("stream" if native.core is None else "shm")
+    with mp.World(2, env={native.VARIABLE: "0"}) as world:
+        assert world.statistics().transport == "stream"
+        assert all(right for right, _ in world.run(rankwork.all_to_all))

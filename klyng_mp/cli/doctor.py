@@ -13,7 +13,7 @@ import sys
 from time import perf_counter
 from typing import Any
 
-from klyng_mp import __version__, machine
+from klyng_mp import __version__, machine, native
 
 __all__ = ["examine", "exchange", "installed_version", "render"]
 
@@ -55,7 +55,7 @@ def examine(*, trial: bool = True, root: str = "/") -> dict[str, Any]:
         "limits": {name: {"soft": soft, "hard": hard} for name, (soft, hard) in machine.resource_limits().items()},
         "shared_memory": None if shared is None else {"size_bytes": shared[0], "free_bytes": shared[1]},
         "transports": _transports(),
-        "native_core": False,
+        "native_core": native.core is not None,
         "trial": _try_world() if trial else None,
     }
     report["problems"] = _problems(report)
@@ -71,9 +71,7 @@ def render(report: dict[str, Any]) -> str:
         rows.append((name, f"{_say_limit(limit['soft'])} (hard limit {_say_limit(limit['hard'])})"))
     rows += [("/dev/shm", _say_shared(report["shared_memory"]))]  # noqa: S108 (a label)
     rows += [("transports", ", ".join(report["transports"]) or "none")]
-    rows += [
-        ("native core", "on" if report["native_core"] else "not built in this version; messages go through Python")
-    ]
+    rows += [("native core", _say_core(report["native_core"]))]
     if report["trial"] is not None:
         rows.append(("two ranks", _say_trial(report["trial"])))
     lines = [f"{name:<16} {value}" for name, value in rows]
@@ -162,6 +160,14 @@ def _say_memory(memory: dict[str, Any]) -> str:
     if memory["limit_bytes"] is None:
         return f"{total} (no cgroup limit)"
     return f"{_say_bytes(memory['limit_bytes'])} by cgroup, {memory['limit_from']} (machine: {total})"
+
+
+def _say_core(in_use: bool) -> str:
+    if in_use:
+        return "in use: ranks of one host talk through shared memory"
+    if not native.is_wanted(os.environ.get(native.VARIABLE)):
+        return f"not used, since {native.VARIABLE}=0: ranks talk through sockets, slower"
+    return "not built where klyng_mp was installed (no C compiler?): ranks talk through sockets, slower"
 
 
 def _say_limit(value: int | None) -> str:

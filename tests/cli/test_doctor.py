@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from klyng_mp import native
 from klyng_mp.cli import doctor, main
 
 SOUND_TRIAL = {"works": True, "start_seconds": 0.01, "exchange_seconds": 0.001}
@@ -23,14 +24,14 @@ def test_the_report_is_plain_data(report):
     assert report["cpus"]["usable"] >= 1
     assert "RLIMIT_NOFILE" in report["limits"]
     assert report["transports"]
-    assert report["native_core"] is False
+    assert report["native_core"] is (native.core is not None)
 
 
 def test_the_text_has_every_fact(report):
     text = doctor.render(report)
     for word in ("klyng_mp", "Python", "kernel", "usable CPUs", "memory", "RLIMIT_NPROC", "/dev/shm", "transports"):
         assert any(line.startswith(word) for line in text.splitlines()), word
-    assert "native core      not built" in text
+    assert ("native core      in use" if native.core is not None else "native core      not ") in text
     assert "two ranks        work: started and answered in 10.0 ms" in text
     assert "problem:" not in text
 
@@ -44,6 +45,14 @@ def test_the_text_says_why(report):
     assert "cgroup quota 1.5 in /sys/fs/cgroup/job)" in text
     assert "1.0 GiB by cgroup, /sys/fs/cgroup/job (machine: 8.0 GiB)" in text
     assert "no /dev/shm" in text
+
+
+def test_it_is_said_why_the_core_is_not_in_use(report, monkeypatch):
+    report["native_core"] = False
+    monkeypatch.setenv(native.VARIABLE, "")
+    assert "not built where klyng_mp was installed (no C compiler?)" in doctor.render(report)
+    monkeypatch.setenv(native.VARIABLE, "0")
+    assert "not used, since KLYNG_MP_NATIVE=0" in doctor.render(report)
 
 
 def test_what_is_missing_is_a_problem(monkeypatch, tmp_path):
