@@ -83,6 +83,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_house.py": "of the tree",
     "tests/test_interactive.py": "of IPython and Jupyter",
     "tests/test_main_rules.py": "of what wire promises, through Worlds",
+    "tests/test_sanitizers.py": "of the C core",
     "tests/test_soak.py": "of everything, for long",
 }
 SLEEPERS = {

@@ -20,6 +20,7 @@ typedef struct {
     PyTypeObject *receive_type;
     PyTypeObject *mailbox_type;
     PyTypeObject *parcel_type;
+    PyTypeObject *slab_type;
     PyTypeObject *port_type;
     PyTypeObject *express_type;
     PyTypeObject *keeper_type;
@@ -42,6 +43,7 @@ int gate_setup(PyObject *module, CoreState *state);
 int message_setup(PyObject *module, CoreState *state);
 int mailbox_setup(PyObject *module, CoreState *state);
 int parcel_setup(PyObject *module, CoreState *state);
+int slab_setup(PyObject *module, CoreState *state);
 int port_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
 

@@ -1,11 +1,12 @@
 /* klyng_mp._core: matching and moving messages between the ranks of one host, natively.
 
-   Five parts, each with its own essay:
+   Six parts, each with its own essay:
 
        gate.c       the lock of an endpoint, and whether the short way is open
        message.c    one message
        mailbox.c    matching
        port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
+       slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
 
    Nothing here sleeps. The module has no global state; it needs the interpreter lock. */
@@ -52,7 +53,7 @@ core_exec(PyObject *module)
     if (state->nothing == NULL || PyModule_AddObjectRef(module, "NOTHING", state->nothing) < 0)
         return -1;
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
-        parcel_setup(module, state) < 0 || port_setup(module, state) < 0 || express_setup(module, state) < 0)
+        parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 || express_setup(module, state) < 0)
         return -1;
     return 0;
 }
@@ -66,6 +67,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->receive_type);
     Py_VISIT(state->mailbox_type);
     Py_VISIT(state->parcel_type);
+    Py_VISIT(state->slab_type);
     Py_VISIT(state->port_type);
     Py_VISIT(state->express_type);
     Py_VISIT(state->keeper_type);
@@ -83,6 +85,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->receive_type);
     Py_CLEAR(state->mailbox_type);
     Py_CLEAR(state->parcel_type);
+    Py_CLEAR(state->slab_type);
     Py_CLEAR(state->port_type);
     Py_CLEAR(state->express_type);
     Py_CLEAR(state->keeper_type);

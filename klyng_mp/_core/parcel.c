@@ -12,37 +12,55 @@
 #define MAX_PARTS 65536       /* wire/frames.py: Limits.parts */
 #define MAX_TAG 65536         /* Limits.tag_bytes */
 #define MAX_PART ((uint64_t)1 << 48) /* Limits.part_bytes */
+#define PART_ENTRY 16 /* of a buffer in the front: its length, and the number of its slab from 1 or 0, u64 each */
 #define BYTES_APART 6         /* wire/codec.py: the one buffer becomes the object itself, which is bytes */
+#define BYTEARRAY_APART 8 /* likewise, a bytearray */
 
 /* -- Parcels ---------------------------------------------------------------------------------------------- */
 
-/* Returns bytes with the text tag, if there is one, and the lengths of the buffers. */
+/* Returns bytes with the text tag, if there is one, and of each buffer the length and the slab. */
 static PyObject *
-make_front(Message *message, PyObject *buffers, const Py_buffer *views)
+make_front(Message *message, PyObject *buffers, const Py_buffer *views, const int *slabs)
 {
     Py_ssize_t text_size = 0, count = PySequence_Fast_GET_SIZE(buffers);
     const char *text = "";
     if (message->text != NULL && (text = PyUnicode_AsUTF8AndSize(message->text, &text_size)) == NULL)
         return NULL;
-    PyObject *front = PyBytes_FromStringAndSize(NULL, text_size + 8 * count);
+    PyObject *front = PyBytes_FromStringAndSize(NULL, text_size + PART_ENTRY * count);
     if (front == NULL)
         return NULL;
     char *place = PyBytes_AS_STRING(front);
     memcpy(place, text, (size_t)text_size);
     place += text_size;
-    for (Py_ssize_t index = 0; index < count; index++, place += 8) {
-        uint64_t length = (uint64_t)views[index].len;
-        memcpy(place, &length, sizeof length);
+    for (Py_ssize_t index = 0; index < count; index++, place += PART_ENTRY) {
+        const uint64_t entry[] = {(uint64_t)views[index].len, (uint64_t)(slabs[index] + 1)};
+        memcpy(place, entry, sizeof entry);
     }
     return front;
 }
 
+/* Moves those buffers into slabs that are worth it and find one. */
+static void
+fill_slabs(Parcel *self, uint32_t peer, const Message *message, Py_ssize_t count)
+{
+    RankPage *page = (RankPage *)(self->port->base + (size_t)peer * PAGE_SIZE);
+    bool possible = message->code != BYTES_APART && message->code != BYTEARRAY_APART &&
+                    atomic_load_explicit(&page->takes_slabs, memory_order_relaxed);
+    for (Py_ssize_t index = 0; index < count; index++) {
+        const Py_buffer *view = &self->views[index + 2];
+        self->slabs[index] = possible && view->len >= SLAB_MIN ? slab_fill(self->port, peer, view) : -1;
+        if (self->slabs[index] >= 0)
+            self->slab_bytes += (uint64_t)view->len;
+    }
+}
+
 static int
-take_views(Parcel *self, Message *message, PyObject *buffers)
+take_views(Parcel *self, uint32_t peer, Message *message, PyObject *buffers)
 {
     Py_ssize_t count = PySequence_Fast_GET_SIZE(buffers);
     self->views = PyMem_Calloc((size_t)count + 2, sizeof(Py_buffer));
-    if (self->views == NULL) {
+    self->slabs = PyMem_Calloc((size_t)count + 1, sizeof *self->slabs);
+    if (self->views == NULL || self->slabs == NULL) {
         PyErr_NoMemory();
         return -1;
     }
@@ -50,9 +68,16 @@ take_views(Parcel *self, Message *message, PyObject *buffers)
     for (Py_ssize_t index = 0; index < count; index++)
         if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(buffers, index), &self->views[index + 2], PyBUF_SIMPLE) < 0)
             return -1;
-    PyObject *front = make_front(message, buffers, self->views + 2);
+    fill_slabs(self, peer, message, count);
+    self->slab_count = count;
+    PyObject *front = make_front(message, buffers, self->views + 2, self->slabs);
     if (front == NULL)
         return -1;
+    for (Py_ssize_t index = 0; index < count; index++)
+        if (self->slabs[index] >= 0) {
+            PyBuffer_Release(&self->views[index + 2]);
+            self->views[index + 2] = (Py_buffer){0}; /* nothing of it is in the body */
+        }
     int result = PyObject_GetBuffer(front, &self->views[0], PyBUF_SIMPLE);
     Py_DECREF(front);
     if (result == 0)
@@ -61,13 +86,16 @@ take_views(Parcel *self, Message *message, PyObject *buffers)
 }
 
 Parcel *
-parcel_new(CoreState *state, Message *message)
+parcel_new(Port *port, uint32_t peer, Message *message)
 {
+    CoreState *state = port->state;
     PyObject *buffers = PySequence_Fast(message->buffers, "a message's buffers are a sequence");
     if (buffers == NULL)
         return NULL;
     Parcel *self = (Parcel *)state->parcel_type->tp_alloc(state->parcel_type, 0);
-    if (self == NULL || take_views(self, message, buffers) < 0) {
+    if (self != NULL)
+        self->port = (Port *)Py_NewRef(port);
+    if (self == NULL || take_views(self, peer, message, buffers) < 0) {
         Py_XDECREF(self);
         Py_DECREF(buffers);
         return NULL;
@@ -79,7 +107,7 @@ parcel_new(CoreState *state, Message *message)
         .incarnation = message->incarnation,
         .parts = (uint32_t)PySequence_Fast_GET_SIZE(buffers),
         .context = message->context,
-        .tag = message->text != NULL ? self->views[0].len - 8 * PySequence_Fast_GET_SIZE(buffers) : message->number,
+        .tag = message->text != NULL ? self->views[0].len - PART_ENTRY * PySequence_Fast_GET_SIZE(buffers) : message->number,
         .head_size = (uint64_t)PyBytes_GET_SIZE(message->head),
     };
     for (Py_ssize_t index = 0; index < self->view_count; index++)
@@ -95,7 +123,8 @@ parcel_copy(Parcel *self, char *place, size_t size)
     while (size) {
         Py_buffer *view = &self->views[self->view];
         size_t rest = (size_t)view->len - self->offset, now = size < rest ? size : rest;
-        memcpy(place, (const char *)view->buf + self->offset, now);
+        if (now) /* an empty buffer may be nowhere */
+            memcpy(place, (const char *)view->buf + self->offset, now);
         place += now;
         size -= now;
         self->offset += now;
@@ -144,6 +173,11 @@ parcel_dealloc(Parcel *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     release_views(self);
+    for (Py_ssize_t index = 0; !self->started && index < self->slab_count; index++)
+        if (self->slabs[index] >= 0)
+            slab_take_back(self->port, self->slabs[index]);
+    PyMem_Free(self->slabs);
+    Py_XDECREF(self->port);
     Py_XDECREF(self->message);
     type->tp_free(self);
     Py_DECREF(type);
@@ -196,14 +230,14 @@ assembly_drop(Assembly *self)
 }
 
 int
-assembly_begin(Assembly *self, const Record *record, uint32_t source)
+assembly_begin(Assembly *self, Port *port, const Record *record, uint32_t source)
 {
     bool possible = record->parts <= MAX_PARTS && record->head_size <= MAX_PART && record->tag >= 0 &&
                     record->text <= 1 && !(record->text && record->tag > MAX_TAG);
     if (!possible)
         return -1;
-    *self = (Assembly){.active = true, .record = *record, .source = source, .part = -1};
-    self->front_size = (record->text ? (size_t)record->tag : 0) + 8 * (size_t)record->parts;
+    *self = (Assembly){.active = true, .record = *record, .source = source, .port = port, .part = -1};
+    self->front_size = (record->text ? (size_t)record->tag : 0) + PART_ENTRY * (size_t)record->parts;
     self->front = PyMem_Malloc(self->front_size + 1);
     self->buffers = PyList_New((Py_ssize_t)record->parts); /* made while nothing of the ring is looked at: it may
                                                               start a collection, and that any code */
@@ -216,14 +250,25 @@ assembly_begin(Assembly *self, const Record *record, uint32_t source)
 }
 
 static uint64_t
+read_entry(const Assembly *self, Py_ssize_t part, size_t offset)
+{
+    uint64_t value;
+    size_t text_size = self->record.text ? (size_t)self->record.tag : 0;
+    memcpy(&value, self->front + text_size + PART_ENTRY * (size_t)part + offset, sizeof value);
+    return value;
+}
+
+static uint64_t
 length_of(const Assembly *self, Py_ssize_t part)
 {
-    if (part < 0)
-        return self->record.head_size;
-    uint64_t length;
-    size_t text_size = self->record.text ? (size_t)self->record.tag : 0;
-    memcpy(&length, self->front + text_size + 8 * (size_t)part, sizeof length);
-    return length;
+    return part < 0 ? self->record.head_size : read_entry(self, part, 0);
+}
+
+/* Returns the number of the slab that a part is in, from 1, or 0. */
+static uint64_t
+slab_of(const Assembly *self, Py_ssize_t part)
+{
+    return part < 0 ? 0 : read_entry(self, part, 8);
 }
 
 /* Returns the memory of the part that is being filled, which is made when its first byte is due; NULL where it
@@ -247,12 +292,22 @@ memory_of(Assembly *self)
     return as_bytes ? PyBytes_AS_STRING(*place) : PyByteArray_AS_STRING(*place);
 }
 
-/* Goes on to the next part that has bytes to come; -1 where memory for an empty one cannot be had. */
+/* Goes on to the next part that has bytes to come; -1 where an empty one, or one in a slab, cannot be had. */
 static int
 skip_filled(Assembly *self)
 {
-    while (self->part < (Py_ssize_t)self->record.parts && self->filled == length_of(self, self->part)) {
-        if (memory_of(self) == NULL)
+    while (self->part < (Py_ssize_t)self->record.parts) {
+        uint64_t slab = slab_of(self, self->part), length = length_of(self, self->part);
+        if (slab) {
+            PyObject *object = slab_receive(self->port, self->source, slab - 1, length);
+            if (object == NULL)
+                return -1;
+            PyList_SET_ITEM(self->buffers, self->part, object);
+            self->port->bytes_received += length;
+        }
+        else if (self->filled != length)
+            break;
+        else if (memory_of(self) == NULL)
             return -1;
         self->part++;
         self->filled = 0;

@@ -322,6 +322,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
             return FAILED;
     }
     self->messages_sent++;
+    self->bytes_sent += parcel->slab_bytes;
     return SENT;
 }
 
@@ -358,7 +359,7 @@ read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const
             self->dropped++;
             return 0;
         }
-        if (assembly_begin(&ring->assembly, record, source) < 0 || assembly_feed(&ring->assembly, payload, 0) < 0)
+        if (assembly_begin(&ring->assembly, self, record, source) < 0 || assembly_feed(&ring->assembly, payload, 0) < 0)
             break_ring(self, ring, "broke the protocol: it sent the start of a message that cannot be");
     }
     else if (record->kind == PIECE && ring->assembly.active) {

@@ -16,8 +16,9 @@
 
 typedef struct {
     _Atomic uint32_t sleeping;
-    _Atomic uint32_t occupant; /* its incarnation */
-    char line[120]; /* processors fetch lines of 64 bytes in pairs */
+    _Atomic uint32_t occupant;    /* its incarnation */
+    _Atomic uint32_t takes_slabs; /* it has the address space for other ranks' pools */
+    char line[116]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
 } RankPage;
 
@@ -32,6 +33,22 @@ typedef struct {
 
 _Static_assert(sizeof(RankPage) <= PAGE_SIZE, "a rank's page is a page");
 _Static_assert(sizeof(RingHeader) == 256, "a ring's header is two pairs of lines");
+
+#define SLABS 256
+#define SLAB_GRAIN 4096 /* a page: they can be replaced one by one */
+#define SLAB_MIN 32768  /* below it a page fault or two cost more than the second copy */
+#define POOL_TABLE (SLABS * sizeof(SlabEntry))
+#define POOL_SIZE ((size_t)256 << 20) /* what may be under way from one rank, or kept by others */
+#define POOL_DATA (POOL_SIZE - POOL_TABLE)
+
+typedef struct {
+    _Atomic uint32_t refs;
+    uint32_t unused;
+    uint64_t offset, capacity; /* in the pool's data */
+    char line[40];
+} SlabEntry;
+
+_Static_assert(sizeof(SlabEntry) == 64, "a line each");
 
 enum { PAD, SMALL, BEGIN, PIECE }; /* kinds of records */
 
@@ -62,9 +79,13 @@ typedef struct {
     size_t offset;     /* within it */
     uint64_t left;     /* bytes */
     bool started;
+    struct Port *port;
+    Py_ssize_t slab_count;
+    int *slabs; /* the number of each buffer's slab, or -1 */
+    uint64_t slab_bytes;
 } Parcel;
 
-Parcel *parcel_new(CoreState *state, Message *message);
+Parcel *parcel_new(struct Port *port, uint32_t peer, Message *message);
 void parcel_copy(Parcel *self, char *place, size_t size);
 
 static inline bool
@@ -79,7 +100,8 @@ typedef struct {
     bool active;
     Record record;
     uint32_t source;
-    char *front; /* the text and the lengths */
+    struct Port *port; /* borrowed: it is part of it */
+    char *front; /* the text, and each buffer's length and slab */
     size_t front_size, front_filled;
     PyObject *head;    /* bytes */
     PyObject *buffers; /* a list of bytearrays, or of bytes where the codec wants them */
@@ -87,7 +109,7 @@ typedef struct {
     size_t filled;     /* of it */
 } Assembly;
 
-int assembly_begin(Assembly *self, const Record *record, uint32_t source); /* -1 without an exception: impossible */
+int assembly_begin(Assembly *self, struct Port *port, const Record *record, uint32_t source); /* -1 without an exception: impossible */
 int assembly_feed(Assembly *self, const char *data, size_t size);             /* likewise */
 bool assembly_is_whole(const Assembly *self);
 Message *assembly_finish(CoreState *state, Assembly *self);
@@ -112,9 +134,17 @@ typedef struct {
     const char *broken;   /* why nothing more is read from it, or NULL */
 } Ring;
 
+/* What the owner of a pool knows of a slab, whatever others write into the table. */
 typedef struct {
+    uint64_t offset, capacity;
+    uint32_t holder; /* to whom it was sent last */
+} OwnSlab;
+
+typedef struct Port {
     PyObject_HEAD
     CoreState *state;
+    PyObject *weak_references;
+    int fd; /* the segment's, or -1 once the port is released */
     char *base; /* the mapping, or NULL once it is released */
     size_t base_size;
     size_t ring_size;
@@ -128,6 +158,13 @@ typedef struct {
     uint32_t source_count, turn;
     uint64_t known[MAX_RANKS / 64];
     PyObject *call; /* rings the bell of a peer whose bell is not known */
+    char **pools; /* by rank, mapped when first used; they stay while slabs live */
+    uint64_t slab_end; /* of the own pool's data: what is behind it was never used */
+    uint32_t slab_count;
+    OwnSlab slabs[SLABS];
+    bool slabs_known;
+    struct Slab *living; /* slabs that were received and are not collected */
+    uint64_t living_bytes;
     uint64_t messages_sent, messages_received, bytes_sent, bytes_received, dropped;
 } Port;
 
@@ -150,6 +187,22 @@ typedef struct {
     int (*small)(void *context, const Small *small);
     int (*large)(void *context, Message *message); /* borrowed */
 } Reader;
+
+size_t rings_size(size_t size, size_t ring_size); /* of the segment without pools; whole pages */
+
+static inline off_t
+pool_offset(const Port *self, uint32_t rank)
+{
+    return (off_t)(self->base_size + (size_t)rank * POOL_SIZE);
+}
+
+/* Copies a buffer into a slab of the own pool, for a peer; returns its number, or -1 where none is to be had. */
+int slab_fill(Port *self, uint32_t peer, const Py_buffer *view);
+void slab_take_back(Port *self, int index); /* its message was never sent */
+void slab_take_back_from(Port *self, uint32_t peer); /* its process has ended */
+/* Returns the object that is a peer's slab; NULL without an exception where it cannot be. */
+PyObject *slab_receive(Port *self, uint32_t source, uint64_t index, uint64_t size);
+int slab_privatize(Port *self); /* in a forked child; -1 with errno */
 
 void port_make_ring(Port *self, uint32_t peer); /* gets a ring to a peer ready, unless it is */
 int port_ring_bell(Port *self, uint32_t peer);  /* wakes a peer if it sleeps; -1 with an exception */

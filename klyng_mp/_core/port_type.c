@@ -3,13 +3,23 @@
 #include "port.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+size_t
+rings_size(size_t size, size_t ring_size)
+{
+    size_t exact = size * PAGE_SIZE + size * size * (sizeof(RingHeader) + ring_size);
+    return (exact + PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE;
+}
 
 static size_t
 segment_size(size_t size, size_t ring_size)
 {
-    return size * PAGE_SIZE + size * size * (sizeof(RingHeader) + ring_size);
+    return rings_size(size, ring_size) + size * POOL_SIZE;
 }
 
 static int
@@ -54,14 +64,19 @@ static int
 map_segment(Port *self, int fd)
 {
     struct stat status;
-    self->base_size = segment_size(self->size, self->ring_size);
+    self->base_size = rings_size(self->size, self->ring_size);
     if (fstat(fd, &status) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if ((uint64_t)status.st_size < self->base_size) {
+    if ((uint64_t)status.st_size < segment_size(self->size, self->ring_size)) {
         PyErr_Format(PyExc_ValueError, "the segment has %lld bytes, and %zu are needed", (long long)status.st_size,
-                     self->base_size);
+                     segment_size(self->size, self->ring_size));
+        return -1;
+    }
+    self->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (self->fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
     char *base = mmap(NULL, self->base_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -71,6 +86,14 @@ map_segment(Port *self, int fd)
     }
     self->base = base;
     return 0;
+}
+
+/* Whether the process may map as much as it likes: a pool is large, though little of it becomes memory. */
+static bool
+has_address_space(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
 }
 
 static PyObject *
@@ -102,7 +125,9 @@ port_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->out = PyMem_Calloc(size, sizeof(Ring));
     self->in = PyMem_Calloc(size, sizeof(Ring));
     self->sources = PyMem_Calloc(size, sizeof *self->sources);
-    if (self->out == NULL || self->in == NULL || self->sources == NULL) {
+    self->pools = PyMem_Calloc(size, sizeof *self->pools);
+    self->fd = -1;
+    if (self->out == NULL || self->in == NULL || self->sources == NULL || self->pools == NULL) {
         PyErr_NoMemory();
         Py_DECREF(self);
         return NULL;
@@ -115,6 +140,7 @@ port_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     RankPage *page = (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
     atomic_store(&page->sleeping, 0);
     atomic_store(&page->occupant, incarnation);
+    atomic_store(&page->takes_slabs, has_address_space());
     return (PyObject *)self;
 }
 
@@ -136,6 +162,9 @@ port_clear(Port *self)
 static void
 unmap(Port *self)
 {
+    if (self->fd >= 0)
+        close(self->fd);
+    self->fd = -1;
     if (self->base == NULL)
         return;
     for (uint32_t peer = 0; peer < self->size; peer++)
@@ -149,8 +178,14 @@ port_dealloc(Port *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    if (self->weak_references != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
     port_clear(self);
     unmap(self);
+    for (uint32_t rank = 0; self->pools != NULL && rank < self->size; rank++)
+        if (self->pools[rank] != NULL)
+            munmap(self->pools[rank], POOL_SIZE);
+    PyMem_Free(self->pools);
     PyMem_Free(self->out);
     PyMem_Free(self->in);
     PyMem_Free(self->sources);
@@ -256,7 +291,7 @@ method_send(Port *self, PyObject *const *args, Py_ssize_t count)
         if (outcome == SENT)
             Py_RETURN_NONE;
     }
-    Parcel *parcel = parcel_new(self->state, message);
+    Parcel *parcel = parcel_new(self, (uint32_t)peer, message);
     if (parcel == NULL)
         return NULL;
     PyObject *result = result_of(self, (uint32_t)peer, parcel);
@@ -265,13 +300,22 @@ method_send(Port *self, PyObject *const *args, Py_ssize_t count)
 }
 
 static PyObject *
-method_pack(Port *self, PyObject *message)
+method_pack(Port *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (!Py_IS_TYPE(message, self->state->message_type)) {
-        PyErr_SetString(PyExc_TypeError, "pack() takes a message");
+    if (count != 2 || !Py_IS_TYPE(args[1], self->state->message_type)) {
+        PyErr_SetString(PyExc_TypeError, "pack() takes a peer and a message");
         return NULL;
     }
-    return (PyObject *)parcel_new(self->state, (Message *)message);
+    int64_t peer = read_peer(self, args[0]);
+    return peer < 0 ? NULL : (PyObject *)parcel_new(self, (uint32_t)peer, (Message *)args[1]);
+}
+
+static PyObject *
+method_privatize(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    if (slab_privatize(self) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -384,6 +428,8 @@ method_leave(Port *self, PyObject *args)
         in->position = atomic_load(&in->header->tail);
         atomic_store(&in->header->head, in->position);
     }
+    if (!tell)
+        slab_take_back_from(self, (uint32_t)peer);
     in->ended = in->told = false;
     out->made = false; /* whoever sends again begins again */
     if (met && tell && port_ring_bell(self, (uint32_t)peer) < 0)
@@ -472,7 +518,9 @@ static PyMethodDef port_methods[] = {
     {"set_bell", (PyCFunction)method_set_bell, METH_VARARGS, "Know a peer's eventfd, which the caller keeps open."},
     {"send", (PyCFunction)(void (*)(void))method_send, METH_FASTCALL,
      "Write a message into a peer's ring; return the parcel with what there was no room for, or None."},
-    {"pack", (PyCFunction)method_pack, METH_O, "Return the parcel of a message, to be pushed later."},
+    {"privatize", (PyCFunction)method_privatize, METH_NOARGS,
+     "In a forked child: replace every slab that was received and lives by a private copy, where it is."},
+    {"pack", (PyCFunction)(void (*)(void))method_pack, METH_FASTCALL, "Return the parcel of a message, to be pushed later."},
     {"push", (PyCFunction)(void (*)(void))method_push, METH_FASTCALL,
      "Write more of a parcel; return it while there is more, else None."},
     {"read", (PyCFunction)method_read, METH_O, "Return the messages that are in a peer's ring, or with None in all."},
@@ -498,6 +546,9 @@ static PyMemberDef port_members[] = {
     {"messages_received", T_ULONGLONG, offsetof(Port, messages_received), READONLY, NULL},
     {"bytes_sent", T_ULONGLONG, offsetof(Port, bytes_sent), READONLY, NULL},
     {"bytes_received", T_ULONGLONG, offsetof(Port, bytes_received), READONLY, NULL},
+    {"slab_bytes", T_ULONGLONG, offsetof(Port, slab_end), READONLY, "of the own pool that have been used"},
+    {"living_bytes", T_ULONGLONG, offsetof(Port, living_bytes), READONLY, "of slabs that were received and are kept"},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Port, weak_references), READONLY, NULL},
     {"dropped", T_ULONGLONG, offsetof(Port, dropped), READONLY, "messages that were meant for a former occupant"},
     {NULL},
 };

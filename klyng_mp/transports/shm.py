@@ -14,10 +14,13 @@ its rest is in the outbox of its peer and follows in order.
 from __future__ import annotations
 
 import os
+from _thread import get_ident
 from collections import deque
 from contextlib import suppress
+from functools import cache
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from klyng_mp.errors import ClosedError, PeerLostError
 from klyng_mp.native import core
@@ -149,6 +152,8 @@ class ShmTransport:
             raise
         finally:
             os.close(fd)
+        _watch_forks()
+        _PORTS.add(self.port)
         poller.register(self._bell, EPOLLIN, self._react)
         poller.attend(self._bell, self._is_quiet)
 
@@ -168,7 +173,7 @@ class ShmTransport:
             check_limits(message)
         outbox = self._outboxes.get(peer)
         if outbox:
-            parcel = self.port.pack(message)
+            parcel = self.port.pack(peer, message)
         else:
             parcel = self.port.send(peer, message)
             if parcel is None:
@@ -292,3 +297,36 @@ class ShmTransport:
         for bell in (self._bell, *self._bells):
             os.close(bell)
         self._bells.clear()
+
+
+# What was received through shared memory must not be shared with a forked child: see _core/slab.c. The parent waits
+# while the child copies, by reading from a pipe until the child has closed its end, or has ended.
+_PORTS: WeakSet[Any] = WeakSet()
+_pipes: dict[int, tuple[int, int]] = {}  # of threads that fork
+
+
+@cache
+def _watch_forks() -> None:
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_privatize)
+
+
+def _before_fork() -> None:
+    if any(port.living_bytes for port in _PORTS):
+        _pipes[get_ident()] = os.pipe()
+
+
+def _after_fork() -> None:
+    if (pipe := _pipes.pop(get_ident(), None)) is not None:
+        ours, theirs = pipe
+        os.close(theirs)
+        os.read(ours, 1)
+        os.close(ours)
+
+
+def _privatize() -> None:
+    for port in list(_PORTS):
+        port.privatize()
+    for pipe in _pipes.values():
+        for fd in pipe:
+            os.close(fd)
+    _pipes.clear()
