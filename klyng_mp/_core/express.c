@@ -12,11 +12,14 @@
 
 #include "port.h"
 
+#include <marshal.h>
 #include <string.h>
 
 /* wire/codec.py has these; a test compares. */
-enum { NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY, BYTEARRAY_APART, PICKLE };
+enum { NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY, BYTEARRAY_APART, PICKLE, PLAIN = 12 };
 
+#define PLAIN_PARTS 100 /* beyond that the look at each costs more than it saves */
+#define PLAIN_DEPTH 8
 #define APART_SIZE 4096 /* codec.APART_BYTES: larger buffers travel beside the head */
 
 typedef struct {
@@ -135,6 +138,50 @@ encode_pickle(Express *self, PyObject *object, Encoded *result)
     return ENCODED;
 }
 
+/* Whether marshal writes an object as pickle would: it is put together of everyday types, and of few of them. Marshal
+   is the faster one, but it takes a bytearray or an array for bytes. */
+static bool
+is_plain(PyObject *object, int depth, int *left)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    if (--*left < 0)
+        return false;
+    if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyBytes_Type ||
+        type == &PyBool_Type || object == Py_None)
+        return true;
+    if (--depth < 0)
+        return false;
+    if (type == &PyDict_Type) {
+        Py_ssize_t position = 0;
+        PyObject *key, *value;
+        while (PyDict_Next(object, &position, &key, &value))
+            if (!is_plain(key, depth, left) || !is_plain(value, depth, left))
+                return false;
+        return true;
+    }
+    if (type != &PyList_Type && type != &PyTuple_Type)
+        return false;
+    for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(object); index++)
+        if (!is_plain(PySequence_Fast_GET_ITEM(object, index), depth, left))
+            return false;
+    return true;
+}
+
+static Encoding
+encode_plain(PyObject *object, Encoded *result)
+{
+    PyObject *head = PyMarshal_WriteObjectToString(object, Py_MARSHAL_VERSION);
+    if (head == NULL) {
+        PyErr_Clear(); /* there is no memory for it; pickle may tell better */
+        return LONG_WAY;
+    }
+    result->code = PLAIN;
+    result->owner = head;
+    result->data = PyBytes_AS_STRING(head);
+    result->size = (size_t)PyBytes_GET_SIZE(head);
+    return ENCODED;
+}
+
 static Encoding
 encode(Express *self, PyObject *object, Encoded *result)
 {
@@ -144,8 +191,10 @@ encode(Express *self, PyObject *object, Encoded *result)
     result->size = 0;
     if (type == &PyLong_Type)
         return encode_int(object, result);
-    if (type == &PyDict_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PySet_Type)
-        return encode_pickle(self, object, result);
+    if (type == &PyDict_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PySet_Type) {
+        int left = PLAIN_PARTS;
+        return is_plain(object, PLAIN_DEPTH, &left) ? encode_plain(object, result) : encode_pickle(self, object, result);
+    }
     if (type == &PyBytes_Type) {
         result->code = BYTES;
         result->data = PyBytes_AS_STRING(object);
@@ -221,6 +270,8 @@ decode(Express *self, uint8_t code, const char *data, size_t size, PyObject *hea
     }
     case STR:
         return PyUnicode_DecodeUTF8(data, (Py_ssize_t)size, "surrogatepass");
+    case PLAIN:
+        return PyMarshal_ReadObjectFromString(data, (Py_ssize_t)size);
     case BYTES:
         return head != NULL ? Py_NewRef(head) : PyBytes_FromStringAndSize(data, (Py_ssize_t)size);
     default:
@@ -232,7 +283,7 @@ decode(Express *self, uint8_t code, const char *data, size_t size, PyObject *hea
 static bool
 is_everyday(uint8_t code, size_t size)
 {
-    return code <= BYTES ? code != FLOAT || size == 8 : code == PICKLE;
+    return code <= BYTES ? code != FLOAT || size == 8 : code == PICKLE || code == PLAIN;
 }
 
 /* -- Sending ------------------------------------------------------------------------------------------------ */
@@ -276,6 +327,8 @@ express_send(Express *self, PyObject *const *args, Py_ssize_t count)
     if (how == ENCODED && gate_is_open(self->gate, self->context) && self->port->base != NULL && ring->open) {
         const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data, encoded.size};
         outcome = port_send_small(self->port, peer, &small);
+        if (outcome == NO_ROOM && port_may_spin(self->port) && port_spin(self->port, ring_has_room, ring))
+            outcome = port_send_small(self->port, peer, &small); /* its receiver is at work on it */
         if (outcome == SENT && !(self->context & 1))
             ring->sent++;
     }
@@ -527,8 +580,8 @@ express_setup(PyObject *module, CoreState *state)
     state->express_type = add_type(module, &express_spec);
     if (state->express_type == NULL || PyModule_AddIntConstant(module, "APART_BYTES", APART_SIZE) < 0)
         return -1;
-    PyObject *codes = Py_BuildValue("(iiiiiiiiii)", NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY,
-                                    BYTEARRAY_APART, PICKLE);
+    PyObject *codes = Py_BuildValue("(iiiiiiiiiii)", NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY,
+                                    BYTEARRAY_APART, PICKLE, PLAIN);
     if (codes == NULL)
         return -1;
     int added = PyModule_AddObjectRef(module, "CODES", codes);

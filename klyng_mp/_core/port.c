@@ -274,8 +274,8 @@ port_send_small(Port *self, uint32_t peer, const Small *small)
     return port_ring_bell(self, peer) < 0 ? FAILED : SENT;
 }
 
-static bool
-has_room(Port *self, Ring *ring)
+bool
+ring_has_room(Port *self, Ring *ring)
 {
     return learn_room(self, ring);
 }
@@ -305,7 +305,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         size_t size = sizeof(Record) + body > largest ? largest : sizeof(Record) + body;
         char *place = claim(self, ring, size);
         if (place == NULL) {
-            if ((port_may_spin(self) && port_spin(self, has_room, ring)) || wait_for_room(self, ring))
+            if ((port_may_spin(self) && port_spin(self, ring_has_room, ring)) || wait_for_room(self, ring))
                 continue;
             return NO_ROOM;
         }

@@ -213,6 +213,7 @@ Outcome port_push(Port *self, uint32_t peer, Parcel *parcel);
    were read, or -1 with an exception. */
 Py_ssize_t port_read(Port *self, int64_t peer, const Reader *reader, void *context, const bool *enough);
 
+bool ring_has_room(Port *self, Ring *ring); /* whether there is more than when it was last looked at */
 bool port_has_news(Port *self, Ring *ring); /* whether reading would find something; NULL for any ring */
 bool port_has_source(Port *self, uint32_t peer);  /* whether there ever was anything from it */
 bool port_may_spin(Port *self);

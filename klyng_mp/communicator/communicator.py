@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.communicator import collectives
 from klyng_mp.communicator.express import NOTHING, ExpressCodec, make_express
-from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, Status
+from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, SentRequest, Status
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError
 from klyng_mp.wire.frames import LIMITS, Message
@@ -136,6 +136,8 @@ class Communicator:
         """
         if self._short is not None and status is None:
             got = self._short.recv(source, tag)
+            if got is NOTHING and timeout is None and self.endpoint.nap():
+                got = self._short.recv(source, tag)
             if got is not NOTHING:
                 return self._unpack(got, None) if type(got) is Message else got
         usual = type(source) is int and 0 <= source < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
@@ -160,6 +162,8 @@ class Communicator:
 
         See `send`; the request's ``wait`` returns when the kernel has the message.
         """
+        if self._short is not None and self._short.send(obj, dest, tag):
+            return SentRequest(self.endpoint, dest, tag)
         dest, tag = self._check_send("isend", dest, tag)
         message = self._pack(obj, dest, tag)
         doing = f"isend(dest={dest}, tag={tag!r})"

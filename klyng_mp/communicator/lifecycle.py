@@ -82,6 +82,10 @@ class Lifecycle:
             if not self._settle(ready, deadline, doing):
                 raise deadline.error(doing)
 
+    def nap(self) -> bool:
+        """See `WaitingRoom.nap`."""
+        return self._room.nap()
+
     def progress(self) -> None:
         """Move what can be moved without waiting."""
         with self._room.lock:

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from klyng_mp.wire.frames import Message
     from klyng_mp.wire.mailbox import Receive
 
-__all__ = ["ReceiveRequest", "Request", "SendRequest", "Status", "testall", "waitall", "waitany", "waitsome"]
+__all__ = [
+    "ReceiveRequest",
+    "Request",
+    "SendRequest",
+    "SentRequest",
+    "Status",
+    "testall",
+    "waitall",
+    "waitany",
+    "waitsome",
+]
 
 
 class Status:
@@ -173,6 +183,28 @@ class SendRequest(Request):
         return self._endpoint.withdraw_send(self._ticket, self._peer, self._message)
 
 
+class SentRequest(Request):
+    """A send that was over when it was started."""
+
+    __slots__ = ("_dest", "_tag")
+
+    done = settled = True
+
+    def __init__(self, endpoint: Endpoint, dest: int, tag: int | str) -> None:  # thousands are made at once
+        self._endpoint = endpoint
+        self._dest = dest
+        self._tag = tag
+        self._collected = self.cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<Request isend(dest={self._dest}, tag={self._tag!r}): done>"
+
+    def collect(self, deadline: Deadline) -> None:
+        """See `Request.collect`."""
+        del deadline
+        self._collected = True
+
+
 class ReceiveRequest(Request):
     """A receive that was posted with ``irecv``."""
 
@@ -233,15 +265,14 @@ def waitall(requests: Sequence[Request], timeout: float | None = None) -> list[A
         PeerLostError: one of them never will be; the others go on.
     """
     deadline = Deadline(timeout)
-    if requests:
+    if under_way := [one for one in requests if not one.done]:
 
         def ready() -> bool:
-            return any(one.settled and not one.done for one in requests) or all(one.done for one in requests)
+            return any(one.settled and not one.done for one in under_way) or all(one.done for one in under_way)
 
-        requests[0].endpoint.wait(ready, deadline, f"waitall of {len(requests)} requests")
-    failed = [one for one in requests if one.settled and not one.done]
-    for one in failed:
-        one.collect(deadline)
+        under_way[0].endpoint.wait(ready, deadline, f"waitall of {len(requests)} requests")
+        for one in [one for one in under_way if one.settled and not one.done]:
+            one.collect(deadline)
     return [one.collect(deadline) for one in requests]
 
 

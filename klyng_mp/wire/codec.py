@@ -10,6 +10,7 @@ what even that refuses. Decoding is ``pickle.loads`` whatever the encoder had to
 
 from __future__ import annotations
 
+import marshal
 import pickle
 import struct
 from types import FunctionType
@@ -29,6 +30,7 @@ __all__ = ["Codec", "Encoded", "describe", "install_main"]
 
 # Codes of messages: one byte on the wire.
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
+_PLAIN = 12  # small containers of the types above, by marshal; only the core's short way writes it
 
 Encoded = tuple[int, bytes, list[memoryview]]
 """A message's code, its head, and its out-of-band buffers: views of the sender's own memory."""
@@ -69,6 +71,7 @@ _DECODERS: dict[int, Callable[[bytes, Sequence[Any]], Any]] = {
     _BYTEARRAY: lambda head, _buffers: bytearray(head),
     _BYTEARRAY_APART: lambda _head, buffers: buffers[0] if type(buffers[0]) is bytearray else bytearray(buffers[0]),
     _PICKLE: lambda head, buffers: pickle.loads(head, buffers=buffers),  # noqa: S301 - from a rank of this World
+    _PLAIN: lambda head, _buffers: marshal.loads(head),  # noqa: S302 - from a rank of this World
     _PACKED: lambda head, buffers: unpack(head, buffers, run=False)[0],
 }
 

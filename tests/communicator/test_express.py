@@ -14,6 +14,7 @@ from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError, PeerLostError
+from klyng_mp.wire import codec
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
 
@@ -39,8 +40,8 @@ class Pair:
             endpoint.use(transport, transport.port)
             endpoint.incarnations.update({0: 1, 1: 1})
             self.endpoints.append(endpoint)
-            codec = Codec(main_by_reference=True)
-            self.comms.append(Communicator(endpoint, codec, context=CONTEXT, rank=rank, members=range(2)))
+            own = Codec(main_by_reference=True)
+            self.comms.append(Communicator(endpoint, own, context=CONTEXT, rank=rank, members=range(2)))
         self.segment = segment
         self.comms[0].send("hello", 1)  # the long way opens the short one
         assert self.comms[1].recv(0, 0) == "hello"
@@ -101,6 +102,28 @@ def test_texts_of_all_kinds(pair, text):
     one, other = pair.comms
     one.send(text, 1)
     assert other.recv(0, 0) == text
+
+
+def test_small_plain_containers_keep_what_is_shared_and_all_others_go_by_pickle(pair):
+    one, other = pair.comms
+    inner = [1, 2]
+    one.send([inner, (inner, "x" * 10)], 1)
+    assert other.endpoint.peek(CONTEXT, 0, 0, doing="peek").code == codec._PLAIN
+    got = other.recv(0, 0)
+    assert got == [inner, (inner, "x" * 10)]
+    assert got[0] is got[1][0]
+    looped = [1]
+    looped.append(looped)
+    for obj in (looped, [bytearray(b"x")], [{1, 2}], list(range(200)), [[[[[[[[[1]]]]]]]]], [Named(1)]):
+        one.send(obj, 1)
+        assert other.endpoint.peek(CONTEXT, 0, 0, doing="peek").code == codec._PICKLE
+        assert repr(other.recv(0, 0)) == repr(obj)
+    one.send(["\ud800", True, None, -(10**30)], 1)
+    assert other.recv(0, 0) == ["\ud800", True, None, -(10**30)]
+
+
+class Named(int):
+    pass
 
 
 def test_what_is_unusual_goes_the_long_way_and_nothing_was_done(pair):
