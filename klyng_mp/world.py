@@ -301,7 +301,7 @@ def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int 
         if not name or "=" in name or "\0" in name + value:
             raise ValueError(f"env has what no environment can hold: {name!r}: {value!r}")
         spec.environment[name] = value
-    spec.limit_blas(usable_cpus())
+    spec.share_cpus(usable_cpus())
     spec.seed = seed
     if method == "fork":
         spec.main_by_reference = True

@@ -24,6 +24,7 @@ typedef struct {
     PyTypeObject *port_type;
     PyTypeObject *express_type;
     PyTypeObject *keeper_type;
+    PyObject *not_yet; /* what receiving by the short way returns where what is wanted has not come */
     PyObject *nothing; /* what the short way returns where the long one has to be taken */
     PyObject *dumps; /* pickle's, looked up once */
     PyObject *loads;

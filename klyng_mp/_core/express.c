@@ -442,9 +442,9 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
     bool spins = port_may_spin(port);
     while (wanted.message == NULL && !wanted.enough) {
         if (!port_has_source(port, peer)) /* its ring was never used: not even to be looked at */
-            return Py_NewRef(self->state->nothing);
+            return Py_NewRef(self->state->not_yet);
         if (!port_has_news(port, ring) && !(spins && port_spin(port, port_has_news, ring)))
-            return Py_NewRef(self->state->nothing);
+            return Py_NewRef(self->state->not_yet);
         Py_ssize_t read = port_read(port, peer, &reader, &wanted, &wanted.enough);
         if (read < 0)
             return NULL;
@@ -550,7 +550,8 @@ static PyMethodDef express_methods[] = {
     {"send", (PyCFunction)(void (*)(void))express_send, METH_FASTCALL,
      "Send an object to a rank with a tag; return False, having done nothing, where the long way has to be taken."},
     {"recv", (PyCFunction)(void (*)(void))express_recv, METH_FASTCALL,
-     "Return an object from a rank with a tag, or its Message where the codec has to see it, or NOTHING."},
+     "Return an object from a rank with a tag, or its Message where the codec has to see it; NOT_YET where it has not\n"
+     "come, and whatever comes next may be it; NOTHING where the long way has to be taken."},
     {NULL},
 };
 

@@ -50,7 +50,9 @@ core_exec(PyObject *module)
     if (find_pickle(state) < 0)
         return -1;
     state->nothing = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    if (state->nothing == NULL || PyModule_AddObjectRef(module, "NOTHING", state->nothing) < 0)
+    state->not_yet = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    if (state->nothing == NULL || PyModule_AddObjectRef(module, "NOTHING", state->nothing) < 0 ||
+        state->not_yet == NULL || PyModule_AddObjectRef(module, "NOT_YET", state->not_yet) < 0)
         return -1;
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 || express_setup(module, state) < 0)
@@ -90,6 +92,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->express_type);
     Py_CLEAR(state->keeper_type);
     Py_CLEAR(state->nothing);
+    Py_CLEAR(state->not_yet);
     Py_CLEAR(state->dumps);
     Py_CLEAR(state->loads);
     Py_CLEAR(state->dumps_names);
@@ -107,7 +110,7 @@ core_free(void *module)
 
 static PyMethodDef core_methods[] = {
     {"segment_size", core_segment_size, METH_VARARGS,
-     "Return the bytes of the segment for a number of ranks and a ring's size."},
+     "Return the bytes of the segment for a number of ranks and a ring's size, with pools of slabs or without."},
     {NULL},
 };
 

@@ -150,6 +150,7 @@ typedef struct Port {
     size_t ring_size;
     uint32_t size, rank, incarnation;
     bool spin;    /* a core is free for it */
+    bool has_pools; /* the segment has them, and this process the address space */
     bool reading; /* guards against being called again by what it calls */
     uint32_t vain_spins, skipped_spins;
     uint32_t endings; /* rings that ended or broke and have not been told */

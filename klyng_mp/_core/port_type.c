@@ -40,9 +40,10 @@ PyObject *
 core_segment_size(PyObject *Py_UNUSED(module), PyObject *args)
 {
     unsigned long size, ring_size;
-    if (!PyArg_ParseTuple(args, "kk:segment_size", &size, &ring_size) || check_geometry(size, ring_size) < 0)
+    int pools;
+    if (!PyArg_ParseTuple(args, "kkp:segment_size", &size, &ring_size, &pools) || check_geometry(size, ring_size) < 0)
         return NULL;
-    return PyLong_FromSize_t(segment_size(size, ring_size));
+    return PyLong_FromSize_t(pools ? segment_size(size, ring_size) : rings_size(size, ring_size));
 }
 
 /* -- Life --------------------------------------------------------------------------------------------------- */
@@ -59,6 +60,14 @@ set_up_rings(Port *self)
     }
 }
 
+/* Whether the process may map as much as it likes: a pool is large, though little of it becomes memory. */
+static bool
+has_address_space(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
+}
+
 /* A ring from a peer is first looked at when the peer has used it: looking would make its memory. */
 static int
 map_segment(Port *self, int fd)
@@ -69,11 +78,12 @@ map_segment(Port *self, int fd)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    if ((uint64_t)status.st_size < segment_size(self->size, self->ring_size)) {
+    if ((uint64_t)status.st_size < self->base_size) {
         PyErr_Format(PyExc_ValueError, "the segment has %lld bytes, and %zu are needed", (long long)status.st_size,
-                     segment_size(self->size, self->ring_size));
+                     self->base_size);
         return -1;
     }
+    self->has_pools = (uint64_t)status.st_size >= segment_size(self->size, self->ring_size) && has_address_space();
     self->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (self->fd < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -86,14 +96,6 @@ map_segment(Port *self, int fd)
     }
     self->base = base;
     return 0;
-}
-
-/* Whether the process may map as much as it likes: a pool is large, though little of it becomes memory. */
-static bool
-has_address_space(void)
-{
-    struct rlimit limit;
-    return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
 }
 
 static PyObject *
@@ -140,7 +142,7 @@ port_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     RankPage *page = (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
     atomic_store(&page->sleeping, 0);
     atomic_store(&page->occupant, incarnation);
-    atomic_store(&page->takes_slabs, has_address_space());
+    atomic_store(&page->takes_slabs, self->has_pools);
     return (PyObject *)self;
 }
 

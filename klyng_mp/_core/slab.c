@@ -37,7 +37,7 @@
 static char *
 pool_of(Port *self, uint32_t rank)
 {
-    if (self->pools[rank] == NULL && self->fd >= 0) {
+    if (self->pools[rank] == NULL && self->has_pools && self->fd >= 0) {
         char *base = mmap(NULL, POOL_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd, pool_offset(self, rank));
         if (base != MAP_FAILED)
             self->pools[rank] = base;

@@ -16,7 +16,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.communicator import collectives
-from klyng_mp.communicator.express import NOTHING, ExpressCodec, make_express
+from klyng_mp.communicator.express import NOT_YET, NOTHING, ExpressCodec, make_express
 from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, SentRequest, Status
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError
@@ -103,9 +103,7 @@ class Communicator:
         """
         if self._short is not None and self._short.send(obj, dest, tag):
             return
-        usual = type(dest) is int and 0 <= dest < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
-        if not usual or self._closed:
-            dest, tag = self._check_send("send", dest, tag)
+        dest, tag = self._check_send("send", dest, tag)
         self.endpoint.send(
             self.members[dest],
             self._pack(obj, dest, tag),
@@ -136,23 +134,17 @@ class Communicator:
         """
         if self._short is not None and status is None:
             got = self._short.recv(source, tag)
-            if got is NOTHING and timeout is None and self.endpoint.nap():
+            if got is NOT_YET and timeout is None and self.endpoint.nap():
                 got = self._short.recv(source, tag)
-            if got is not NOTHING:
+            if got is not NOTHING and got is not NOT_YET:
                 return self._unpack(got, None) if type(got) is Message else got
-        usual = type(source) is int and 0 <= source < self.size and type(tag) is int and 0 <= tag <= _LARGEST_TAG
-        if usual and not self._closed:
-            number = self.members[source]
-            doing = f"recv(source={source}, tag={tag})"
-        else:
-            number, tag = self._check_receive("recv", source, tag)
-            doing = _describe("recv", source, tag)
+        number, tag = self._check_receive("recv", source, tag)
         message = self.endpoint.receive(
             self.context,
             number,
             tag,
             deadline=_NEVER if timeout is None else Deadline(timeout),
-            doing=doing,
+            doing=_describe("recv", source, tag),
             among=self.members,
         )
         return self._unpack(message, status)

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.errors import CodecError
 
-__all__ = ["NOTHING", "ExpressCodec", "make_express"]
+__all__ = ["NOTHING", "NOT_YET", "ExpressCodec", "make_express"]
 
 NOTHING: Any = None if core is None else core.NOTHING
 """What the short way's ``recv`` returns where the long way has to be taken."""
+
+NOT_YET: Any = None if core is None else core.NOT_YET
+"""What it returns where the message has not come, neither to the mailbox nor to the ring, but is of the usual kind."""
 
 
 class ExpressCodec(Protocol):

@@ -115,7 +115,7 @@ class RankLink:
             self.endpoint,
             self.endpoint.poller,
             place=(memory, bell, place.spec.size, place.rank, place.incarnation),
-            spin=place.spec.size <= len(place.spec.affinity),
+            spin=place.spec.may_spin,
             call=lambda peer: self.tell("ring", peer),
         )
         self.endpoint.use(Routes(self._memory, {DRIVER: self._transport}), self._memory.port)

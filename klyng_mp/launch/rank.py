@@ -33,6 +33,7 @@ from klyng_mp.launch.surroundings import (
     show_in_ps,
     take_place,
 )
+from klyng_mp.transports.shm import Segment
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message, pack_frame
 from klyng_mp.wire.mailbox import ANY_TAG
@@ -100,6 +101,11 @@ def _rehearse(spec: RankSpec) -> None:
     channel, supervisor = Channel.pair()
     place = Place(spec, 0, 1, {}, channel)
     place.driver, driver = socket.socketpair()
+    if spec.shares_memory:
+        segment = Segment(spec.size)
+        place.shared = segment.fd, segment.bells.pop()
+        for bell in segment.bells:
+            os.close(bell)
     server = _Server(place)
     work = Codec(main_by_reference=False).encode_run((len, ((),), {}))
     for message in (Message(CONTROL, DRIVER, 1, 1, *work), Message(CONTROL, DRIVER, CLOSE, 1, 0, b"", [])):

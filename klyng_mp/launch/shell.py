@@ -67,7 +67,7 @@ class _Command(Owner):
         self._spec.log_level = None
         self._spec.main_by_reference = True
         self._spec.seed = options.seed
-        self._spec.limit_blas(usable_cpus())
+        self._spec.share_cpus(usable_cpus())
         self._sinks = [Sink(self._loop, os.dup(fd)) for fd in (1, 2)]
         label = (lambda rank: f"[{rank}@{self._spec.host}] ") if options.label else None
         output = Output(self._loop, *self._sinks, label=label, prompt_rank=0 if os.isatty(0) else None)

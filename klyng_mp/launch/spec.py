@@ -46,6 +46,7 @@ class RankSpec:
         inherited_fds: descriptors of the driver's that its forked ranks keep, since its objects own them.
         limits: (resource, soft, hard) triples.
         blas_threads: threads that BLAS and OpenMP may use in one rank; None leaves them alone.
+        may_spin: whether there is a CPU for each rank, so that one that waits a moment need not sleep.
         seed: base of every rank's random numbers, or None for numbers that cannot be foretold.
         main_by_reference: whether things of ``__main__`` are found in a rank by their name.
         preparation: what ``multiprocessing.spawn.prepare`` needs, where ranks import the main module.
@@ -54,7 +55,7 @@ class RankSpec:
 
     __slots__ = (
         "affinity", "argv", "blas_threads", "cwd", "environment", "host", "inherited_fds", "limits", "log_level",
-        "main_by_reference", "path", "preparation", "seed", "size", "umask",
+        "main_by_reference", "may_spin", "path", "preparation", "seed", "size", "umask",
     )  # fmt: skip
 
     def __init__(self, size: int, host: str) -> None:
@@ -68,6 +69,7 @@ class RankSpec:
         self.affinity = os.sched_getaffinity(0)
         self.limits = [(kind, *resource.getrlimit(kind)) for kind in _LIMITS]
         self.blas_threads: int | None = None
+        self.may_spin = False
         self.seed: int | None = None
         self.main_by_reference = False
         self.inherited_fds: set[int] = set()
@@ -81,8 +83,9 @@ class RankSpec:
         """Whether the ranks of one host talk through shared memory, by the native core."""
         return core is not None and is_wanted(self.environment.get(VARIABLE)) and 1 < self.size <= MAX_RANKS
 
-    def limit_blas(self, cpus: int) -> None:
-        """Share ``cpus`` among the ranks' BLAS threads; what the user has set stays."""
+    def share_cpus(self, cpus: int) -> None:
+        """Share ``cpus`` among the ranks: their BLAS threads, unless the user has set them, and who may spin."""
+        self.may_spin = self.size <= cpus
         if any(name in self.environment for name in BLAS_VARIABLES):
             return
         self.blas_threads = max(1, cpus // self.size)

@@ -63,7 +63,10 @@ class Segment:
         self.bells: list[int] = []
         self.fd = os.memfd_create("klyng_mp", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(self.fd, core.segment_size(ranks, ring_size(ranks)))
+            try:
+                os.ftruncate(self.fd, core.segment_size(ranks, ring_size(ranks), True))
+            except OSError:  # files may not be that large (RLIMIT_FSIZE): then large buffers go in pieces
+                os.ftruncate(self.fd, core.segment_size(ranks, ring_size(ranks), False))
             for _ in range(ranks):
                 self.bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         except BaseException:

@@ -21,7 +21,7 @@ from klyng_mp.wire.frames import make_context
 if native.core is None:
     pytest.skip("the native core is not in use", allow_module_level=True)
 
-from klyng_mp.communicator.express import NOTHING
+from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.transports.shm import Segment, ShmTransport
 
 CONTEXT = make_context(1)
@@ -141,7 +141,7 @@ def test_what_is_unusual_goes_the_long_way_and_nothing_was_done(pair):
     assert way.send(bytes(5000), 1, 0) is False
     assert way.send(threading.Lock(), 1, 0) is False
     assert way.send([threading.Lock()], 1, 0) is False
-    assert pair.ways[1].recv(0, 0) is NOTHING
+    assert pair.ways[1].recv(0, 0) is NOT_YET
     assert pair.ways[1].recv(0, "word") is NOTHING
     assert pair.ways[1].recv(-1, -1) is NOTHING
 

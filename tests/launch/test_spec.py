@@ -60,7 +60,7 @@ def test_logging_is_as_in_the_driver():
 @pytest.mark.parametrize(("cpus", "size", "threads"), [(8, 2, 4), (8, 3, 2), (2, 2, 1), (2, 64, 1), (6, 1, 6)])
 def test_cpus_are_shared_out_among_the_ranks(no_blas, cpus, size, threads):
     spec = RankSpec(size, "host")
-    spec.limit_blas(cpus)
+    spec.share_cpus(cpus)
     assert spec.blas_threads == threads
     assert {spec.environment[name] for name in BLAS_VARIABLES} == {str(threads)}
 
@@ -69,7 +69,7 @@ def test_cpus_are_shared_out_among_the_ranks(no_blas, cpus, size, threads):
 def test_what_the_user_has_set_stays(no_blas, monkeypatch, name):
     monkeypatch.setenv(name, "7")
     spec = RankSpec(2, "host")
-    spec.limit_blas(8)
+    spec.share_cpus(8)
     assert spec.blas_threads is None
     assert {other: spec.environment.get(other) for other in BLAS_VARIABLES if other != name} == dict.fromkeys(
         set(BLAS_VARIABLES) - {name}

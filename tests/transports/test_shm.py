@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -329,6 +330,25 @@ def test_what_the_parent_does_later_does_not_show_in_the_child(sides):
 
 def test_a_fork_without_slabs_waits_for_nobody(sides):
     assert in_child(lambda: 0) == 0
+
+
+def test_where_files_may_not_be_large_buffers_come_in_pieces():
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16 << 20, hard))
+    try:
+        shared = Shared()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    one, other = Side(0), Side(1)
+    for side in (one, other):
+        shared.join(side)
+    one.send(other, message(one, b"h", [memoryview(b"a" * (1 << 20))]), copy=True)
+    turn_until(lambda: other.messages, one, other)
+    (buffer,) = other.messages.pop()[1].buffers
+    assert buffer == bytearray(b"a" * (1 << 20))
+    for side in (one, other):
+        side.close()
+    shared.close()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
