@@ -18,7 +18,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +28,7 @@ __all__ = [
     "BenchmarkError",
     "Figure",
     "alternate",
+    "binary",
     "environment",
     "figure_arguments",
     "find_program",
@@ -47,6 +48,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND_TIMEOUT = 600.0  # seconds; the longest task takes a few, so more is a hang
 
 median = statistics.median
+Reading = TypeVar("Reading")
 
 
 class BenchmarkError(Exception):
@@ -57,10 +59,11 @@ class Figure(NamedTuple):
     """One measured quantity beside its peer or its limit."""
 
     what: str
-    ours: float  # seconds
-    limit: float  # a ratio where there is a peer, else seconds
-    peer: float | None = None  # seconds
+    ours: float  # in `unit`
+    limit: float  # a ratio where there is a peer, else in `unit`
+    peer: float | None = None  # in `unit`
     peer_name: str = ""
+    unit: str = "seconds"  # or "bytes"
 
     @property
     def ratio(self) -> float | None:
@@ -76,10 +79,11 @@ class Figure(NamedTuple):
     def cells(self) -> list[str]:
         """Return the row of the table: what, ours, peer, its time, ratio, limit, verdict."""
         verdict = "ok" if self.met else "MISSED"
+        show = binary if self.unit == "bytes" else seconds
         if self.peer is None or self.ratio is None:
-            return [self.what, seconds(self.ours), "-", "-", "-", seconds(self.limit), verdict]
-        peer = seconds(self.peer)
-        return [self.what, seconds(self.ours), self.peer_name, peer, f"{self.ratio:.3f} x", f"{self.limit} x", verdict]
+            return [self.what, show(self.ours), "-", "-", "-", show(self.limit), verdict]
+        ratio, limit = f"{self.ratio:.3f} x", f"{self.limit} x"
+        return [self.what, show(self.ours), self.peer_name, show(self.peer), ratio, limit, verdict]
 
 
 FIGURE_HEADER = ("what", "ours", "peer", "its time", "ratio", "at most", "")
@@ -89,34 +93,38 @@ FIGURE_HEADER = ("what", "ours", "peer", "its time", "ratio", "at most", "")
 
 
 def alternate(
-    measures: Mapping[str, Callable[[], float]],
+    measures: Mapping[str, Callable[[], Reading]],
     rounds: int,
     *,
     warmup: int = 1,
     progress: bool = True,
     rest: float = 0.0,
-) -> dict[str, list[float]]:
-    """Call every measure once a round, in turn forwards and backwards; return the seconds of each by name.
+) -> dict[str, list[Reading]]:
+    """Call every measure once a round, in turn forwards and backwards; return the readings of each by name.
+
+    A reading mostly is a number of seconds; a measure of several rows returns them all.
 
     Before each call the machine is left alone for ``rest`` seconds, so that what one measure still does in the
     background is not charged to the next.
     """
-    samples: dict[str, list[float]] = {name: [] for name in measures}
+    samples: dict[str, list[Reading]] = {name: [] for name in measures}
     names = list(measures)
     for index in range(-warmup, rounds):
         if progress and sys.stderr.isatty():
             print(f"\rround {max(index + 1, 0)} of {rounds} ", end="", file=sys.stderr, flush=True)
         for name in names if index % 2 else reversed(names):
             time.sleep(rest)
-            took = measures[name]()
+            reading = measures[name]()
             if index >= 0:
-                samples[name].append(took)
+                samples[name].append(reading)
     if progress and sys.stderr.isatty():
         print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
     return samples
 
 
-def run_command(command: Sequence[str], *, cwd: str | Path | None = None) -> tuple[float, str]:
+def run_command(
+    command: Sequence[str], *, cwd: str | Path | None = None, timeout: float = COMMAND_TIMEOUT
+) -> tuple[float, str]:
     """Run `command` to its end; return the seconds that it took and what it printed.
 
     Raises:
@@ -126,11 +134,9 @@ def run_command(command: Sequence[str], *, cwd: str | Path | None = None) -> tup
     quiet = subprocess.DEVNULL
     started = time.perf_counter()
     try:
-        done = subprocess.run(
-            command, check=False, stdin=quiet, capture_output=True, timeout=COMMAND_TIMEOUT, env=env, cwd=cwd
-        )
+        done = subprocess.run(command, check=False, stdin=quiet, capture_output=True, timeout=timeout, env=env, cwd=cwd)
     except subprocess.TimeoutExpired as error:
-        raise BenchmarkError(f"{' '.join(command)} did not end in {COMMAND_TIMEOUT:.0f} s") from error
+        raise BenchmarkError(f"{' '.join(command)} did not end in {timeout:.0f} s") from error
     took = time.perf_counter() - started
     if done.returncode:
         printed = (done.stdout + done.stderr).decode(errors="replace")
@@ -182,6 +188,16 @@ def seconds(value: float) -> str:
             scaled = value / factor
             return f"{scaled:.{max(0, 3 - len(str(int(abs(scaled)))) + 1)}f} {unit}"
     raise AssertionError("unreachable")
+
+
+def binary(size: float) -> str:
+    """Return a number of bytes in the largest of B, KiB, MiB and GiB of which there is at least one."""
+    unit = "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{size:.4g} {unit}"
 
 
 def summary(samples: Sequence[float]) -> dict[str, float]:
@@ -252,13 +268,21 @@ def figure_arguments(docstring: str | None, *, rounds: int) -> argparse.Argument
     return parser
 
 
-def publish(figures: Sequence[Figure], samples: Mapping[str, Sequence[float]], json_file: Path | None) -> None:
-    """Print the figures as a table and write them, with the samples that they stand on, to `json_file`."""
+def publish(
+    figures: Sequence[Figure],
+    samples: Mapping[str, Sequence[float]],
+    json_file: Path | None,
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Print the figures as a table and write them, with the samples that they stand on, to `json_file`.
+
+    `facts` are what these figures depend on beside the machine.
+    """
     print(text_table(FIGURE_HEADER, [figure.cells() for figure in figures]))
     if json_file is None:
         return
     record: dict[str, Any] = {
-        "machine": machine(),
+        "machine": {**machine(), **(facts or {})},
         "figures": [{**figure._asdict(), "ratio": figure.ratio, "met": figure.met} for figure in figures],
         "samples": dict(samples),
     }

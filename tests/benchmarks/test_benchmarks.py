@@ -17,7 +17,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"
 TIMEOUT = 100 * float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
-MODULES = ("callables", "charts", "common", "run", "series", "task")
+MODULES = ("callables", "charts", "common", "messaging", "messaging_peer", "run", "series", "task")
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: the kernels cannot be built")
 
@@ -85,6 +85,14 @@ def test_a_figure_is_judged_by_its_ratio_or_else_by_its_time(load):
     assert not figure("a", 0.61, 0.6, 1.0, "peer").met
     assert figure("a", 0.4e-3, 0.5e-3).met
     assert figure("a", 0.6e-3, 0.5e-3).cells()[-1] == "MISSED"
+    assert figure("a", 3 << 18, 1 << 20, unit="bytes").cells() == ["a", "768 KiB", "-", "-", "-", "1 MiB", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (2.5 * 2**20, "2.5 MiB"), (2**40, "1024 GiB")]
+)
+def test_bytes_have_the_largest_unit_of_which_there_is_one(load, size, text):
+    assert load("common").binary(size) == text
 
 
 def test_a_command_that_fails_is_an_error_with_what_it_printed(load):
@@ -279,6 +287,51 @@ def test_a_script_of_figures_prints_and_writes_its_verdicts(tmp_path, script, op
     assert len(record["figures"]) >= figures
     assert printed.count(" ok\n") + printed.count(" MISSED\n") == len(record["figures"])
     assert all(record["samples"].values())
+
+
+@pytest.mark.slow
+def test_messaging_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path):
+    pytest.importorskip("numpy")
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "figures.json"
+    printed = run_script("messaging.py", "--quick", "--rounds", 2, "--json", file, "--output", tmp_path)
+    record = json.loads(file.read_text())
+    assert printed.count(" ok\n") + printed.count(" MISSED\n") == len(record["figures"])
+    sides = {name.partition(":")[0] for name in record["samples"]}
+    assert sides >= {"klyng_mp", "Pipe"}
+    assert ("mpi4py" in sides) != ("no mpiexec or no mpi4py" in printed)
+    assert ("bare" in sides) != ("no C compiler" in printed)
+    assert all(len(values) == 2 for name, values in record["samples"].items() if name != "klyng_mp: idle")
+    assert all(value > 0 for values in record["samples"].values() for value in values)
+    for chart in ("latency", "bandwidth"):
+        assert (tmp_path / f"messaging_{chart}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_messaging_goes_on_without_mpi_and_a_compiler_and_says_so(load, monkeypatch, capsys, tmp_path):
+    messaging = load("messaging")
+    monkeypatch.setattr(messaging, "find_program", lambda _name: None)
+    monkeypatch.setenv("PATH", "")
+    assert messaging.find_mpiexec() is None
+    assert messaging.build_limits(str(tmp_path)) is None
+    printed = capsys.readouterr().out
+    assert "no mpiexec or no mpi4py here" in printed
+    assert "no C compiler" in printed
+
+
+def test_messaging_judges_only_what_both_sides_did(load):
+    messaging = load("messaging")
+    mine = {"klyng_mp: " + row: 1.0 for row in (*messaging.SMALL_ROWS, "1 MiB", "16 MiB", "ring", "stream", "exchange")}
+    assert messaging.figures_of(mine) == []
+    (ring,) = messaging.figures_of(mine | {"bare: hop of 8": 0.5})
+    assert (ring.ratio, ring.limit, ring.met) == (2.0, 2.5, True)
+    objects, buffers = messaging.figures_of(mine | {"mpi4py: 1 MiB": 10.0, "mpi4py: 1 MiB, buffer": 0.5})
+    assert (objects.ratio, objects.limit, objects.met) == (0.1, 0.15, True)
+    assert (buffers.ratio, buffers.limit, buffers.met) == (2.0, 1.0, False)
+
+
+def test_a_message_that_arrives_changed_is_refused(load):
+    with pytest.raises(load("common").BenchmarkError, match="arrived as 41, but it was 42"):
+        load("messaging_peer").check(41, 42)
 
 
 def test_run_goes_on_without_mpi_and_says_so(load, monkeypatch, capsys):

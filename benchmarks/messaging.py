@@ -1,0 +1,331 @@
+"""What does a message between two ranks of one host cost, beside mpi4py, a pipe and the bare machine?
+
+Every figure is the median of alternating rounds; a round of ours is one World, one of mpi4py's one mpiexec, and
+the clock runs inside, between ranks that are warm:
+
+    python benchmarks/messaging.py [--rounds N] [--json FILE] [--output DIR] [--no-charts] [--cpus A,B] [--quick]
+
+* two ranks, objects to and fro: at most 0.75 of mpi4py's send and recv up to 64 KiB; for NumPy arrays of 1 and
+  16 MiB 0.15 of that, and 1.0 of its Send and Recv into a ready buffer;
+* one hop of a ring of 8 on two CPUs: at most 2.5 bare hops (an eventfd a process, in C), 0.02 of mpi4py's;
+* one message of a stream of small integers, and 16 ranks on two CPUs that each send to all others and receive from
+  all, 20 times: at most 0.5 of mpi4py's isend and recv;
+* the shared memory that a World(64) has touched when it has done nothing: at most 8 MiB.
+
+What the ranks do is in ``messaging_peer.py``. Beside it are printed, without a limit: the same to and fro over a
+``multiprocessing.Pipe``, and what the machine takes for copying, for a hop and for a cache line
+(``bare/limits.c``). Two charts, latency and bandwidth from 1 B to 64 MiB, go to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import (
+    REPOSITORY,
+    BenchmarkError,
+    Figure,
+    alternate,
+    binary,
+    figure_arguments,
+    find_program,
+    machine,
+    median,
+    publish,
+    run_command,
+    seconds,
+    text_table,
+)
+from messaging_peer import KIB, MIB, RANKS, PipeComm, bounce_all, buffer_row, measure, sizes
+
+sys.path.insert(1, str(REPOSITORY))  # this checkout's klyng_mp, as in programs that the peers start
+import klyng_mp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from multiprocessing.connection import Connection
+
+    Rows = dict[str, float]
+
+__all__ = ["main"]
+
+OBJECT_LIMIT = 0.75
+ARRAY_LIMIT = 0.15
+BUFFER_LIMIT = 1.0
+RING_BARE_LIMIT = 2.5
+RING_LIMIT = 0.02
+STREAM_LIMIT = 0.5
+EXCHANGE_LIMIT = 0.5
+IDLE_LIMIT = 8 * MIB
+
+IDLE_RANKS = 64
+TIMEOUT = 120.0  # seconds for one round of anything; each takes a few
+HERE = Path(__file__).resolve().parent
+
+OURS, PEER, PIPE, BARE = "klyng_mp", "mpi4py", "Pipe", "bare"
+SMALL_ROWS = ("small int", "small dict", binary(KIB), "64 KiB bytes")
+LARGE_ROWS = (MIB, 16 * MIB)
+BARE_ROWS = {
+    "memcpy": "memcpy of 16 MiB",
+    "hop of 2": "eventfd hop between 2 processes",
+    "hop of 8": "eventfd hop round 8 processes",
+    "line": "cache line to the other CPU and back",
+}
+
+
+# Measuring
+
+
+def act(program: str, *, quick: bool) -> Rows:
+    """Be a rank of ours."""
+    return measure(klyng_mp.comm(), klyng_mp.waitall, program, quick=quick)
+
+
+def ours(program: str, *, quick: bool) -> Rows:
+    """Run `program` in a World of its own."""
+    with klyng_mp.World(RANKS[program]) as world:
+        return world.start(act, program, quick=quick).result(timeout=TIMEOUT)[0]
+
+
+def peers(mpiexec: str, program: str, *, quick: bool) -> Rows:
+    """Run `program` in an mpiexec of its own."""
+    script = [str(HERE / "messaging_peer.py"), program, *["--quick"] * quick]
+    _, printed = run_command([mpiexec, "-n", str(RANKS[program]), sys.executable, *script], timeout=TIMEOUT)
+    reports = [line.partition("report ")[2] for line in printed.splitlines() if line.startswith("report ")]
+    if len(reports) != 1:
+        raise BenchmarkError(f"{program}, mpi4py: expected one report, of rank 0, got {len(reports)}:\n{printed}")
+    return json.loads(reports[0])
+
+
+def pipes(*, quick: bool) -> Rows:
+    """Send to and fro between this process and a fork of it, over a pipe."""
+    context = multiprocessing.get_context("fork")
+    mine, other = context.Pipe()
+    process = context.Process(target=answer, args=(mine, other, quick), daemon=True)
+    process.start()
+    other.close()  # so that the end of the other process is the end of the pipe
+    with mine:
+        rows = bounce_all(PipeComm(mine, 0), quick=quick)
+    process.join()
+    return rows
+
+
+def answer(mine: Connection, other: Connection, quick: bool) -> None:
+    """Be the other process of `pipes`."""
+    mine.close()
+    bounce_all(PipeComm(other, 1), quick=quick)
+
+
+def bare_limits(program: Path, cpus: Sequence[int], *, quick: bool) -> Rows:
+    """Measure what the machine takes; a cache line has a round trip only where there are two CPUs."""
+    few = 100 if quick else 1
+
+    def limit(*words: object) -> float:
+        return float(run_command([str(program), *map(str, words)], timeout=TIMEOUT)[1])
+
+    rows = {
+        "memcpy": limit("memcpy", 16 * MIB, max(1, 20 // few)),
+        "hop of 2": limit("hop", 2, 10_000 // few),
+        "hop of 8": limit("hop", 8, 2_000 // few),
+    }
+    if len(cpus) > 1:
+        rows["line"] = limit("line", 100_000 // few, *cpus)
+    return rows
+
+
+def idle_memory() -> Rows:
+    """Return how much shared memory a World has touched whose ranks have only started, and told who they are."""
+    with klyng_mp.World(IDLE_RANKS) as world:
+        allocated: dict[tuple[int, int], int] = {}
+        for pid in world.run(os.getpid):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                if os.readlink(link).startswith("/memfd:klyng_mp"):
+                    status = link.stat()
+                    allocated[status.st_dev, status.st_ino] = status.st_blocks * 512
+        return {"idle": float(sum(allocated.values()))} if allocated else {}
+
+
+def measure_all(mpiexec: str | None, limits: Path | None, options: argparse.Namespace) -> dict[str, list[float]]:
+    """Let all sides take their turns; return the samples of every row, named "side: row"."""
+    quick = options.quick
+    samples: dict[str, list[float]] = {}
+    for program in RANKS:
+        sides: dict[str, Callable[[], Rows]] = {OURS: lambda program=program: ours(program, quick=quick)}
+        if mpiexec is not None:
+            sides[PEER] = lambda program=program: peers(mpiexec, program, quick=quick)
+        if program == "pair":
+            sides[PIPE] = lambda: pipes(quick=quick)
+        if program == "ring" and limits is not None:
+            sides[BARE] = lambda: bare_limits(limits, options.cpus, quick=quick)
+        collect(samples, alternate(sides, options.rounds, warmup=0))
+    collect(samples, {OURS: [idle_memory()]})
+    return samples
+
+
+def collect(samples: dict[str, list[float]], readings: Mapping[str, Sequence[Rows]]) -> None:
+    """Add the rows of each side's readings to the samples."""
+    for side, rounds in readings.items():
+        for rows in rounds:
+            for row, value in rows.items():
+                samples.setdefault(f"{side}: {row}", []).append(value)
+
+
+# Judging
+
+
+def figures_of(medians: Mapping[str, float]) -> list[Figure]:
+    """Return every figure of which both sides were measured."""
+
+    def compare(what: str, limit: float, row: str, side: str, peer_row: str, peer_name: str) -> list[Figure]:
+        mine, its = medians[f"{OURS}: {row}"], medians.get(f"{side}: {peer_row}")
+        return [] if its is None else [Figure(what, mine, limit, its, peer_name)]
+
+    figures = []
+    for row in SMALL_ROWS:
+        what = row if "bytes" in row or "small" in row else f"{row} bytes"
+        figures += compare(f"2 ranks, {what}", OBJECT_LIMIT, row, PEER, row, "mpi4py send/recv")
+    for size in LARGE_ROWS:
+        row, what = binary(size), f"2 ranks, {binary(size)} array"
+        figures += compare(what, ARRAY_LIMIT, row, PEER, row, "mpi4py send/recv")
+        figures += compare(what, BUFFER_LIMIT, row, PEER, buffer_row(size), "mpi4py Send/Recv")
+    ring = "ring of 8, a hop"
+    figures += compare(ring, RING_BARE_LIMIT, "ring", BARE, "hop of 8", "bare eventfd hop")
+    figures += compare(ring, RING_LIMIT, "ring", PEER, "ring", "mpi4py send/recv")
+    figures += compare("stream of small ints, a message", STREAM_LIMIT, "stream", PEER, "stream", "mpi4py isend/recv")
+    exchange = "16 ranks, each to all, 20 times"
+    figures += compare(exchange, EXCHANGE_LIMIT, "exchange", PEER, "exchange", "mpi4py isend/recv")
+    if (idle := medians.get(f"{OURS}: idle")) is not None:
+        figures.append(Figure(f"idle World({IDLE_RANKS}), shared memory", idle, IDLE_LIMIT, unit="bytes"))
+    return figures
+
+
+def bare_table(medians: Mapping[str, float]) -> str:
+    """Return what has no limit: the bare machine's times."""
+    rows = [
+        [what, seconds(medians[f"{BARE}: {row}"])] for row, what in BARE_ROWS.items() if f"{BARE}: {row}" in medians
+    ]
+    return text_table(("the bare machine", "its time"), rows)
+
+
+def lines_of(medians: Mapping[str, float], *, quick: bool) -> dict[str, dict[int, float]]:
+    """Return the lines of the charts: by name, the seconds of one way at each size."""
+    lines: dict[str, dict[int, float]] = {}
+    names = {OURS: binary, f"{PEER} objects": binary, f"{PEER} buffers": buffer_row, PIPE: binary}
+    for name, row_of in names.items():
+        keys = {size: f"{name.split()[0]}: {row_of(size)}" for size in sizes(quick=quick)}
+        if found := {size: medians[key] for size, key in keys.items() if key in medians}:
+            lines[name] = found
+    return lines
+
+
+def size_table(medians: Mapping[str, float], *, quick: bool) -> str:
+    """Return the time of one way: the small objects by klyng_mp, mpi4py and Pipe, then every size."""
+    lines = lines_of(medians, quick=quick)
+    rows = []
+    for row in (row for row in SMALL_ROWS if row != binary(KIB)):
+        times = (medians.get(f"{name.split()[0]}: {row}") if "buffers" not in name else None for name in lines)
+        rows.append([row, *("-" if took is None else seconds(took) for took in times)])
+    rows += [[binary(size), *(seconds(line[size]) for line in lines.values())] for size in sizes(quick=quick)]
+    return text_table(("one way", *lines), rows)
+
+
+# Saying
+
+
+def parse() -> argparse.Namespace:
+    parser = figure_arguments(__doc__, rounds=7)
+    add = parser.add_argument
+    add("--output", type=Path, default=HERE / "results", metavar="DIR", help="charts (default: benchmarks/results)")
+    add("--no-charts", action="store_true", help="draw no charts")
+    add("--cpus", type=cpus_of, metavar="A,B", help="the CPUs that all ranks share (default: the first two usable)")
+    add("--quick", action="store_true", help="few messages and sizes: whether it works, not how fast")
+    options = parser.parse_args()
+    options.cpus = options.cpus or sorted(os.sched_getaffinity(0))[:2]
+    if len(options.cpus) < 2 and not options.quick:
+        parser.error("two CPUs are needed: on one, a peer that spins takes milliseconds a message, and hours in all")
+    return options
+
+
+def cpus_of(text: str) -> list[int]:
+    """Return two different numbers of CPUs."""
+    first, second = map(int, text.split(","))
+    if first == second:
+        raise argparse.ArgumentTypeError(f"{text} is one CPU, and two are shared")
+    return [first, second]
+
+
+def facts_of(cpus: Sequence[int]) -> dict[str, str]:
+    """Return what the figures depend on beside the machine's name: CPUs, pages, nodes, the ranks' places."""
+    nodes = len([folder for folder in Path("/sys/devices/system/node").glob("node*") if folder.name[4:].isdigit()])
+    return {
+        "cpus": f"{os.cpu_count()}, of which {len(os.sched_getaffinity(0))} usable",
+        "page size": binary(os.sysconf("SC_PAGE_SIZE")),
+        "NUMA nodes": str(nodes or "not told"),
+        "placement": f"ranks of all sides may use CPU {' and '.join(map(str, cpus))}, and none is pinned by us to one; "
+        "only the two processes that pass a cache line are",
+    }
+
+
+def find_mpiexec() -> str | None:
+    """Return the peer's launcher, or None, having said so."""
+    mpiexec = find_program("mpiexec")
+    if mpiexec is None or find_spec("mpi4py") is None:
+        print("no mpiexec or no mpi4py here: the rows that have it as their peer are left out\n")
+        return None
+    return mpiexec
+
+
+def build_limits(folder: str) -> Path | None:
+    """Compile the bare limits into `folder`, or return None, having said so."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        print("no C compiler (cc, gcc, clang) here: the bare limits, and the row beside one, are left out\n")
+        return None
+    program = Path(folder, "limits")
+    run_command([compiler, "-O2", "-std=gnu11", str(HERE / "bare" / "limits.c"), "-o", str(program)])
+    return program
+
+
+def draw_charts(medians: Mapping[str, float], options: argparse.Namespace) -> None:
+    try:
+        from messaging_charts import draw
+
+        files = draw(lines_of(medians, quick=options.quick), options.rounds, options.output)
+    except ImportError as error:
+        print(f"\nno charts ({error}): pip install matplotlib")
+        return
+    print(f"\ncharts in {options.output}: {', '.join(file.name for file in files)}")
+
+
+def main() -> None:
+    options = parse()
+    facts = facts_of(options.cpus)
+    os.sched_setaffinity(0, options.cpus)  # what this process starts inherits it, on every side
+    print("\n".join(f"{name}: {value}" for name, value in (machine() | facts).items()), end="\n\n")
+    with tempfile.TemporaryDirectory(prefix="klyng-benchmark-") as folder:
+        samples = measure_all(find_mpiexec(), build_limits(folder), options)
+    medians = {name: median(values) for name, values in samples.items()}
+    print(size_table(medians, quick=options.quick), end="\n\n")
+    if any(name.startswith(BARE) for name in medians):
+        print(bare_table(medians), end="\n\n")
+    if f"{OURS}: idle" not in medians:
+        print("no memory is shared here (klyng-mp doctor says why): what an idle World touches is left out\n")
+    publish(figures_of(medians), samples, options.json, facts)
+    if not options.no_charts:
+        draw_charts(medians, options)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BenchmarkError as error:
+        sys.exit(f"benchmarks/messaging.py: {error}")
