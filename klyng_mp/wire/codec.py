@@ -1,11 +1,12 @@
 """Objects as bytes and back: what a rank sends becomes a code, a head, and large buffers beside it.
 
-Layer: wire; imports errors, packing and explain.
+Layer: wire; imports errors, arrays, packing and explain.
 
 Invariants: encoding happens in the caller's thread and raises there. None, bool, int, float, str, bytes and
-bytearray of exactly these types never meet pickle. An ordinary object costs one call of the C pickler; only what that
-refuses, or writes as a reference into ``__main__``, is packed by value (packing.py), and dill is imported only for
-what even that refuses. Decoding is ``pickle.loads`` whatever the encoder had to do.
+bytearray of exactly these types never meet pickle, nor do plain NumPy arrays (arrays.py). An ordinary object costs one
+call of the C pickler; only what that refuses, or writes as a reference into ``__main__``, is packed by value
+(packing.py), and dill is imported only for what even that refuses. Decoding is ``pickle.loads`` whatever the encoder
+had to do.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import CodecError
+from klyng_mp.wire.arrays import decode_array, describe_array
 from klyng_mp.wire.byvalue import REFUSALS
 from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
 from klyng_mp.wire.namespace import NAMESPACES, REGISTRY, install_main
@@ -31,6 +33,7 @@ __all__ = ["Codec", "Encoded", "describe", "install_main"]
 # Codes of messages: one byte on the wire.
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
 _PLAIN = 12  # small containers of the types above, by marshal; only the core's short way writes it
+_ARRAY = 13
 
 Encoded = tuple[int, bytes, list[memoryview]]
 """A message's code, its head, and its out-of-band buffers: views of the sender's own memory."""
@@ -72,6 +75,7 @@ _DECODERS: dict[int, Callable[[bytes, Sequence[Any]], Any]] = {
     _BYTEARRAY_APART: lambda _head, buffers: buffers[0] if type(buffers[0]) is bytearray else bytearray(buffers[0]),
     _PICKLE: lambda head, buffers: pickle.loads(head, buffers=buffers),  # noqa: S301 - from a rank of this World
     _PLAIN: lambda head, _buffers: marshal.loads(head),  # noqa: S302 - from a rank of this World
+    _ARRAY: decode_array,
     _PACKED: lambda head, buffers: unpack(head, buffers, run=False)[0],
 }
 
@@ -172,6 +176,10 @@ class Codec:
         encoder = _ENCODERS.get(type(obj))
         if encoder is not None:
             return encoder(obj)
+        if type(obj).__name__ == "ndarray" and (described := describe_array(obj)) is not None:
+            head, memory = described
+            if memory.nbytes >= APART_BYTES:
+                return _ARRAY, head, [memory]
         if REGISTRY.find(type(obj)) is not None:
             return None
         buffers: list[memoryview] = []
