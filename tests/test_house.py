@@ -85,6 +85,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_main_rules.py": "of what wire promises, through Worlds",
     "tests/test_sanitizers.py": "of the C core",
     "tests/test_soak.py": "of everything, for long",
+    "tests/test_stress.py": "of everything, under load",
 }
 SLEEPERS = {
     "tests/rankwork.py": "a rank that is in a blocking call which is not ours",
