@@ -29,11 +29,16 @@ _block = b""
 # -- messages that can be checked ----------------------------------------------------------------------
 
 
-def payload(numbers, size):
-    """Return a view of that many random bytes; making new ones each time would take longer than to send them."""
+def prepare():
+    """Make the random bytes that all messages are cut from: new ones would take longer than to send them."""
     global _block  # noqa: PLW0603 - made once a process
     if not _block:
         _block = random.Random(os.getpid()).randbytes(LARGEST + MIB)
+    return os.getpid()
+
+
+def payload(numbers, size):
+    """Return a view of that many random bytes."""
     start = numbers.randrange(len(_block) - size + 1)
     return memoryview(_block)[start : start + size]
 
@@ -74,9 +79,11 @@ def check(obj, kind, size):
     return number
 
 
-def some_size(numbers):
-    """Return 0 B to 32 MiB, each order of magnitude as often as any other."""
-    return numbers.choice([0, LARGEST]) if numbers.random() < 0.02 else int(2 ** numbers.uniform(0, 25))
+def some_size(numbers, largest=LARGEST):
+    """Return 0 B to the largest, each order of magnitude as often as any other."""
+    if numbers.random() < 0.02:
+        return numbers.choice([0, largest])
+    return int(2 ** numbers.uniform(0, largest.bit_length() - 1))
 
 
 # -- exchanges -----------------------------------------------------------------------------------------
@@ -135,6 +142,7 @@ def exchange_by_plan(seed, seconds):
         rounds, messages, bytes received here, the memory of this rank early and late, bytes kept.
     """
     comm = mp.comm()
+    prepare()
     common, own = random.Random(seed), random.Random(f"{seed} {comm.rank}")
     begin = time.monotonic()
     rounds = messages = received = early = 0
@@ -152,6 +160,8 @@ def exchange_by_plan(seed, seconds):
         received += receive_round(comm, own, plan, messages)
         for request in requests:
             request.wait()
+        obj = request = None
+        requests.clear()  # they hold messages, and memory is measured below
         rounds += 1
         messages += len(plan)
         comm.barrier()
@@ -162,7 +172,10 @@ def exchange_by_plan(seed, seconds):
 
 
 def exchange_until_loss(seed, folder):
-    """Exchange messages of all sizes, all ranks with all, until one is lost; leave a note of when that was heard."""
+    """Exchange messages of all sizes, all ranks with all, until one is lost; leave a note of when that was heard.
+
+    The sizes end at 8 MiB: a rank that computes a checksum hears nothing meanwhile, and is given half a second.
+    """
     comm = mp.comm()
     common, own = random.Random(seed), random.Random(f"{seed} {comm.rank}")
     number = 0
@@ -172,7 +185,7 @@ def exchange_until_loss(seed, folder):
             shift, kind, size, tag = (
                 common.randrange(1, comm.size),
                 common.choice(KINDS),
-                some_size(common),
+                some_size(common, LARGEST // 4),
                 common.choice(TAGS),
             )
             dest, source = (comm.rank + shift) % comm.size, (comm.rank - shift) % comm.size
