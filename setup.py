@@ -35,6 +35,7 @@ class BuildManual(Command):
 
     def run(self):  # noqa: D102
         sys.path.insert(0, str(HERE))  # an isolated build does not have the project itself on its path
+        os.environ["KLYNG_MP_NATIVE"] = "0"  # the core is not where it will be
         from klyng_mp.cli.manual import write_pages  # noqa: PLC0415 (only now can it be found)
 
         pages = write_pages(self.folder, self.distribution.get_version())
@@ -56,5 +57,4 @@ core = Extension(
     extra_link_args=SANITIZERS,
     optional=NATIVE != "1",  # it is done without where there is no compiler
 )
-modules = [] if NATIVE == "0" else [core]
-setup(cmdclass={"build": Build, "build_manual": BuildManual}, ext_modules=modules)
+setup(cmdclass={"build": Build, "build_manual": BuildManual}, ext_modules=[] if NATIVE == "0" else [core])

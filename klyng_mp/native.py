@@ -35,15 +35,20 @@ def find_core(wish: str | None) -> Any:
     """
     if not is_wanted(wish):
         return None
+    reason = "only its sources are here"  # import takes their folder for a package
     try:
-        return import_module("klyng_mp._core")
+        found = import_module("klyng_mp._core")
     except ImportError as error:
-        if wish != "1":
-            return None
-        raise ImportError(
-            f"{VARIABLE}=1 asks for klyng_mp's native core, which is not built ({error}): install klyng_mp where "
-            "there is a C compiler, or unset the variable"
-        ) from error
+        reason = str(error)
+    else:
+        if found.__spec__ is not None and found.__spec__.origin is not None:
+            return found
+    if wish != "1":
+        return None
+    raise ImportError(
+        f"{VARIABLE}=1 asks for klyng_mp's native core, which is not built ({reason}): install klyng_mp where there is a "
+        "C compiler, or unset the variable"
+    )
 
 
 core: Any = find_core(os.environ.get(VARIABLE))

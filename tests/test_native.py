@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import types
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -36,8 +38,13 @@ def test_a_wish_that_is_none_is_refused():
     assert "KLYNG_MP_NATIVE is 1 (the native core must be there) or 0 (it must not be used), not 'yes'" in answer.stderr
 
 
-def test_where_it_must_be_there_its_absence_is_an_error(monkeypatch):
-    monkeypatch.setitem(sys.modules, "klyng_mp._core", None)
+FOLDER = types.ModuleType("klyng_mp._core")  # what import makes of the folder of its sources
+FOLDER.__spec__ = ModuleSpec("klyng_mp._core", None)
+
+
+@pytest.mark.parametrize("absent", [None, FOLDER], ids=["nothing", "sources"])
+def test_where_it_must_be_there_its_absence_is_an_error(monkeypatch, absent):
+    monkeypatch.setitem(sys.modules, "klyng_mp._core", absent)
     assert native.find_core("") is None
     with pytest.raises(ImportError, match="install klyng_mp where there is a C compiler"):
         native.find_core("1")
