@@ -46,8 +46,8 @@ def find_core(wish: str | None) -> Any:
     if wish != "1":
         return None
     raise ImportError(
-        f"{VARIABLE}=1 asks for klyng_mp's native core, which is not built ({reason}): install klyng_mp where there is a "
-        "C compiler, or unset the variable"
+        f"{VARIABLE}=1 asks for klyng_mp's native core, which is not built ({reason}): install klyng_mp where there is "
+        "a C compiler, or unset the variable"
     )
 
 

@@ -140,7 +140,8 @@ class Membership(Lifecycle):
         """Return what it has done so far and what it holds."""
         with self._room.lock:
             moved = self._transport.statistics()
-            return EndpointStatistics(*moved, self._dropped + self.mailbox.dropped, len(self.mailbox))
+            dropped = self._dropped + self.mailbox.dropped + (0 if self.port is None else self.port.dropped)
+            return EndpointStatistics(*moved, dropped, len(self.mailbox))
 
     def abandon(self) -> None:
         """See `Lifecycle.abandon`."""
