@@ -152,11 +152,12 @@ def wall_time(command: Sequence[str]) -> Callable[[], float]:
 def environment() -> dict[str, str]:
     """Return the environment of measured programs: ours, with this checkout's klyng_mp first on the path.
 
-    The last four are for Open MPI, which otherwise refuses to run as root or with more ranks than cores.
+    They may write bytecode, as installing them would: else what is imported is compiled within the clock. The last
+    four are for Open MPI, which otherwise refuses to run as root or with more ranks than cores.
     """
     path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "PYTHONPATH": os.pathsep.join(path),
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",

@@ -577,5 +577,5 @@ int
 port_setup(PyObject *module, CoreState *state)
 {
     state->port_type = add_type(module, &port_spec);
-    return state->port_type == NULL ? -1 : 0;
+    return state->port_type == NULL ? -1 : PyModule_AddIntConstant(module, "MAX_RANKS", MAX_RANKS);
 }

@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 from klyng_mp.native import VARIABLE, core, is_wanted
-from klyng_mp.transports.shm import MAX_RANKS
 
 __all__ = ["BLAS_VARIABLES", "RankSpec"]
 
@@ -81,7 +80,7 @@ class RankSpec:
     @property
     def shares_memory(self) -> bool:
         """Whether the ranks of one host talk through shared memory, by the native core."""
-        return core is not None and is_wanted(self.environment.get(VARIABLE)) and 1 < self.size <= MAX_RANKS
+        return core is not None and is_wanted(self.environment.get(VARIABLE)) and 1 < self.size <= core.MAX_RANKS
 
     def share_cpus(self, cpus: int) -> None:
         """Share ``cpus`` among the ranks: their BLAS threads, unless the user has set them, and who may spin."""

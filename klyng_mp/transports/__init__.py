@@ -6,15 +6,13 @@ Layer: transports. `TRANSPORTS` names every transport there is; a new one is one
 from __future__ import annotations
 
 from klyng_mp.native import core
-from klyng_mp.transports.memory import MemoryTransport
-from klyng_mp.transports.shm import ShmTransport
-from klyng_mp.transports.stream import StreamTransport
 
 __all__ = ["TRANSPORTS"]
 
-TRANSPORTS: dict[str, type[MemoryTransport | ShmTransport | StreamTransport]] = {
-    "memory": MemoryTransport,
-    "stream": StreamTransport,
+# By the names of their classes, so that whoever needs one does not import the others.
+TRANSPORTS = {
+    "memory": "klyng_mp.transports.memory.MemoryTransport",
+    "stream": "klyng_mp.transports.stream.StreamTransport",
 }
 if core is not None:
-    TRANSPORTS["shm"] = ShmTransport
+    TRANSPORTS["shm"] = "klyng_mp.transports.shm.ShmTransport"

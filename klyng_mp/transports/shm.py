@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from klyng_mp.transports.contract import Poller, Sink
     from klyng_mp.wire.frames import Message
 
-__all__ = ["MAX_RANKS", "Segment", "ShmTransport"]
+__all__ = ["Segment", "ShmTransport"]
 
-MAX_RANKS = 1024  # _core/port.h; more of them use sockets
 _RINGS_BYTES = 64 * 1024 * 1024  # of all rings together, once all have been used; only then are they real memory
 _LARGEST_RING = 128 * 1024
 _SMALLEST_RING = 4096  # below a page nothing is saved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pkgutil import resolve_name
 
 import pytest
 
@@ -14,7 +15,7 @@ from klyng_mp.wire.frames import Message
 NAMES = [name for name in vars(Transport) if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("cls", [*TRANSPORTS.values(), Nowhere])
+@pytest.mark.parametrize("cls", [*map(resolve_name, TRANSPORTS.values()), Nowhere])
 def test_they_are_transports(cls):
     for method in NAMES:
         assert inspect.signature(getattr(cls, method)) == inspect.signature(getattr(Transport, method))
