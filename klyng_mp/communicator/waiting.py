@@ -242,6 +242,9 @@ class WaitingRoom:
         if events:
             self._call(events)
             self.notify()
+            # A bell that was silenced here may have been rung for the poller: it has to say anew that it sleeps.
+            if self._polling is not None and not self._polling.called:
+                self._wake(self._polling)
 
     def notify(self) -> None:
         """Wake the threads that have nothing to wait for any more; needs the lock."""
