@@ -434,6 +434,9 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
     uint32_t peer = self->members[rank];
     if (peer >= port->size || peer == self->own || port->base == NULL || !gate_is_open(self->gate, self->context))
         return Py_NewRef(self->state->nothing);
+    if (port->reading) /* by another thread, which rings a bell in Python just now: to try again here would wait for
+                          it with the interpreter lock held */
+        return Py_NewRef(self->state->nothing);
     const Envelope envelope = {.source = peer, .number = tag};
     Wanted wanted = {.express = self, .source = peer, .tag = tag};
     wanted.message = mailbox_take(self->mailbox, self->context, &envelope);
