@@ -165,9 +165,7 @@ def _say_memory(memory: dict[str, Any]) -> str:
 def _say_core(in_use: bool) -> str:
     if in_use:
         return "in use: ranks of one host talk through shared memory"
-    if not native.is_wanted(os.environ.get(native.VARIABLE)):
-        return f"not used, since {native.VARIABLE}=0: ranks talk through sockets, slower"
-    return "not built where klyng_mp was installed (no C compiler?): ranks talk through sockets, slower"
+    return f"not used: it is new, and {native.VARIABLE}=1 tries it; ranks talk through sockets"
 
 
 def _say_limit(value: int | None) -> str:
