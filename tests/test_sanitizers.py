@@ -40,7 +40,9 @@ def test_the_core_is_clean_under_sanitizers(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, tmp_path)
-    env = {**os.environ, "KLYNG_MP_NATIVE": "1", "KLYNG_MP_SANITIZE": "address,undefined"}
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    env = {**os.environ, "KLYNG_MP_NATIVE": "1", "KLYNG_MP_SANITIZE": "address,undefined", "TMPDIR": str(temporary)}
     built = tmp_path / "built"
     build = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(built), str(tmp_path)]
     done = subprocess.run(build, env=env, capture_output=True, text=True, check=False)
