@@ -133,6 +133,8 @@ typedef struct {
 Message *mailbox_take(Mailbox *self, uint64_t context, const Envelope *wanted);
 int mailbox_deliver(Mailbox *self, Message *message); /* takes a reference of its own */
 
+int mailbox_restore(Mailbox *self, Message *message); /* what was taken and not used; -1 with an exception */
+
 /* Whether a message that comes now for this envelope is for whoever asks first: no receive is posted in the context. */
 bool mailbox_is_unposted(Mailbox *self, uint64_t context);
 /* Counts a message that went past the mailbox, to its receiver; 0, or -1 with an exception. */

@@ -20,6 +20,7 @@ enum { NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY, BYTEARRAY_APA
 
 #define PLAIN_PARTS 100 /* beyond that the look at each costs more than it saves */
 #define PLAIN_DEPTH 8
+#define MOST_READS 4 /* of a ring in one receive, each of up to port.c's MOST_BYTES */
 #define APART_SIZE 4096 /* codec.APART_BYTES: larger buffers travel beside the head */
 
 typedef struct {
@@ -324,7 +325,7 @@ express_send(Express *self, PyObject *const *args, Py_ssize_t count)
     Outcome outcome = NO_ROOM;
     /* Pickling may have run anything, so all that matters is looked at now. */
     Ring *ring = &self->port->out[peer];
-    if (how == ENCODED && gate_is_open(self->gate, self->context) && self->port->base != NULL && ring->open) {
+    if (how == ENCODED && gate_is_open(self->gate, self->context) && !self->port->released && ring->open) {
         const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data, encoded.size};
         outcome = port_send_small(self->port, peer, &small);
         if (outcome == NO_ROOM && port_may_spin(self->port) && port_spin(self->port, ring_has_room, ring))
@@ -333,7 +334,7 @@ express_send(Express *self, PyObject *const *args, Py_ssize_t count)
             ring->sent++;
     }
     Py_XDECREF(encoded.owner);
-    if (outcome == FAILED)
+    if (outcome == SENT && port_call(self->port) < 0)
         return NULL;
     return PyBool_FromLong(outcome == SENT);
 }
@@ -419,6 +420,62 @@ open_message(Express *self, Message *message)
                   message->head, parts ? message->buffers : NULL);
 }
 
+/* Puts what was received back where it was, since the call ends with an exception. */
+static void
+restore(Express *self, Wanted *wanted)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    const Envelope tag = {.number = wanted->tag};
+    if (wanted->message == NULL)
+        wanted->message = message_new(self->state, self->context, wanted->source, &tag, self->port->incarnation,
+                                      wanted->code, wanted->head, Py_NewRef(self->state->no_buffers));
+    if (wanted->message == NULL || mailbox_restore(self->mailbox, wanted->message) < 0)
+        PyErr_WriteUnraisable((PyObject *)self); /* no memory, on top of the exception that comes now */
+    Py_XDECREF(wanted->message);
+    PyErr_Restore(type, error, trace);
+}
+
+/* Returns the object that was received; its message is used up. */
+static PyObject *
+open_wanted(Express *self, Wanted *wanted)
+{
+    PyObject *object;
+    if (wanted->message != NULL) {
+        object = open_message(self, wanted->message);
+        Py_DECREF(wanted->message);
+        return object;
+    }
+    object = decode(self, wanted->code, PyBytes_AS_STRING(wanted->head), (size_t)PyBytes_GET_SIZE(wanted->head),
+                    wanted->head, NULL);
+    Py_DECREF(wanted->head);
+    return object;
+}
+
+/* Reads a peer's ring until what is wanted is here, or has not come: then it returns `not_yet`, or `nothing` where
+   the long way has to look. Returns borrowed, or NULL with an exception. */
+static PyObject *
+read_wanted(Express *self, Wanted *wanted)
+{
+    static const Reader reader = {take_small, take_large};
+    Port *port = self->port;
+    Ring *ring = &port->in[wanted->source];
+    bool spins = port_may_spin(port);
+    for (int reads = 0; !wanted->enough; reads++) {
+        if (reads == MOST_READS) /* of a very large message: others want the interpreter, too */
+            return self->state->not_yet;
+        if (!port_has_source(port, wanted->source)) /* its ring was never used: not even to be looked at */
+            return self->state->not_yet;
+        if (!port_has_news(port, ring) && !(spins && port_spin(port, port_has_news, ring)))
+            return self->state->not_yet;
+        if (port_read(port, wanted->source, &reader, wanted, &wanted->enough) < 0)
+            return NULL;
+        if (port->endings && !wanted->enough) /* somebody is lost: the long way tells, and looks for what has come */
+            return self->state->nothing;
+    }
+    return self->state->nothing;
+}
+
 static PyObject *
 express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
 {
@@ -432,39 +489,23 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
         return Py_NewRef(self->state->nothing);
     Port *port = self->port;
     uint32_t peer = self->members[rank];
-    if (peer >= port->size || peer == self->own || port->base == NULL || !gate_is_open(self->gate, self->context))
+    if (peer >= port->size || peer == self->own || port->released || !gate_is_open(self->gate, self->context))
         return Py_NewRef(self->state->nothing);
-    if (port->reading) /* by another thread, which rings a bell in Python just now: to try again here would wait for
-                          it with the interpreter lock held */
+    if (port->reading) /* in a finalizer, or beside one: to try again here would wait with the interpreter lock held */
         return Py_NewRef(self->state->nothing);
     const Envelope envelope = {.source = peer, .number = tag};
     Wanted wanted = {.express = self, .source = peer, .tag = tag};
     wanted.message = mailbox_take(self->mailbox, self->context, &envelope);
-    Ring *ring = &port->in[peer];
-    static const Reader reader = {take_small, take_large};
-    bool spins = port_may_spin(port);
-    while (wanted.message == NULL && !wanted.enough) {
-        if (!port_has_source(port, peer)) /* its ring was never used: not even to be looked at */
-            return Py_NewRef(self->state->not_yet);
-        if (!port_has_news(port, ring) && !(spins && port_spin(port, port_has_news, ring)))
-            return Py_NewRef(self->state->not_yet);
-        Py_ssize_t read = port_read(port, peer, &reader, &wanted, &wanted.enough);
-        if (read < 0)
-            return NULL;
-        if (port->endings)
-            break; /* somebody is lost: the long way tells, and looks for what has come */
+    wanted.enough = wanted.message != NULL;
+    PyObject *found = read_wanted(self, &wanted);
+    if (found == NULL)
+        return NULL;
+    if (port_call(port) < 0) {
+        if (wanted.enough)
+            restore(self, &wanted);
+        return NULL;
     }
-    if (wanted.message != NULL) {
-        PyObject *object = open_message(self, wanted.message);
-        Py_DECREF(wanted.message);
-        return object;
-    }
-    if (!wanted.enough)
-        return Py_NewRef(self->state->nothing);
-    PyObject *object = decode(self, wanted.code, PyBytes_AS_STRING(wanted.head), (size_t)PyBytes_GET_SIZE(wanted.head),
-                              wanted.head, NULL);
-    Py_DECREF(wanted.head);
-    return object;
+    return wanted.enough ? open_wanted(self, &wanted) : Py_NewRef(found);
 }
 
 /* -- The type ----------------------------------------------------------------------------------------------- */

@@ -379,6 +379,16 @@ mailbox_is_unposted(Mailbox *self, uint64_t context)
 }
 
 int
+mailbox_restore(Mailbox *self, Message *message)
+{
+    Box *box = get_box(self, message->context);
+    if (box == NULL || store(box, message, true) < 0)
+        return -1;
+    box->taken--;
+    return 0;
+}
+
+int
 mailbox_count_taken(Mailbox *self, uint64_t context)
 {
     Box *box = get_box(self, context);
@@ -601,12 +611,8 @@ static PyObject *
 method_restore(Mailbox *self, PyObject *object)
 {
     Message *message = as_message(self, object);
-    if (message == NULL)
+    if (message == NULL || mailbox_restore(self, message) < 0)
         return NULL;
-    Box *box = get_box(self, message->context);
-    if (box == NULL || store(box, message, true) < 0)
-        return NULL;
-    box->taken--;
     Py_RETURN_NONE;
 }
 

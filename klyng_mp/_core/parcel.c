@@ -1,55 +1,71 @@
 /* Large messages, cut into pieces on one side and put together on the other.
 
-   The body of such a message is one stream of bytes: its tag if that is a text, the lengths of its buffers (u64 each),
-   its head, its buffers. A Parcel holds views of the sender's own memory and copies from them piece by piece; `keep`
+   The body of such a message is one stream of bytes: its tag if that is a text, a PartEntry for each buffer, its head,
+   the buffers that are not in slabs. A Parcel holds views of the sender's own memory and copies from them piece by piece; `keep`
    makes it independent of them. An Assembly copies every piece to where it belongs: a head is bytes, a buffer is a
    bytearray of its own, which whoever receives it may write to. */
 
 #include "port.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define MAX_PARTS 65536       /* wire/frames.py: Limits.parts */
 #define MAX_TAG 65536         /* Limits.tag_bytes */
 #define MAX_PART ((uint64_t)1 << 48) /* Limits.part_bytes */
-#define PART_ENTRY 16 /* of a buffer in the front: its length, and the number of its slab from 1 or 0, u64 each */
 #define BYTES_APART 6         /* wire/codec.py: the one buffer becomes the object itself, which is bytes */
 #define BYTEARRAY_APART 8 /* likewise, a bytearray */
+
+/* A buffer, as the front of a message tells of it. */
+typedef struct {
+    uint64_t length;
+    SlabKey slab;
+} PartEntry;
+
+_Static_assert(sizeof(PartEntry) == 24, "nothing between its words is sent");
+
+#define PART_ENTRY sizeof(PartEntry)
 
 /* -- Parcels ---------------------------------------------------------------------------------------------- */
 
 /* Returns bytes with the text tag, if there is one, and of each buffer the length and the slab. */
 static PyObject *
-make_front(Message *message, PyObject *buffers, const Py_buffer *views, const int *slabs)
+make_front(Message *message, PyObject *buffers, const Py_buffer *views, const SlabPart *slabs)
 {
     Py_ssize_t text_size = 0, count = PySequence_Fast_GET_SIZE(buffers);
     const char *text = "";
     if (message->text != NULL && (text = PyUnicode_AsUTF8AndSize(message->text, &text_size)) == NULL)
         return NULL;
-    PyObject *front = PyBytes_FromStringAndSize(NULL, text_size + PART_ENTRY * count);
+    PyObject *front = PyBytes_FromStringAndSize(NULL, text_size + (Py_ssize_t)PART_ENTRY * count);
     if (front == NULL)
         return NULL;
     char *place = PyBytes_AS_STRING(front);
     memcpy(place, text, (size_t)text_size);
     place += text_size;
     for (Py_ssize_t index = 0; index < count; index++, place += PART_ENTRY) {
-        const uint64_t entry[] = {(uint64_t)views[index].len, (uint64_t)(slabs[index] + 1)};
-        memcpy(place, entry, sizeof entry);
+        const PartEntry entry = {(uint64_t)views[index].len, slabs[index].key};
+        memcpy(place, &entry, sizeof entry);
     }
     return front;
 }
 
-/* Moves those buffers into slabs that are worth it and find one. */
+/* Sends those buffers in slabs that are slabs already, or are worth it and find one. */
 static void
-fill_slabs(Parcel *self, uint32_t peer, const Message *message, Py_ssize_t count)
+fill_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffers)
 {
-    RankPage *page = (RankPage *)(self->port->base + (size_t)peer * PAGE_SIZE);
+    Port *port = self->port;
     bool possible = message->code != BYTES_APART && message->code != BYTEARRAY_APART &&
-                    atomic_load_explicit(&page->takes_slabs, memory_order_relaxed);
-    for (Py_ssize_t index = 0; index < count; index++) {
+                    atomic_load_explicit(&page_of(port, peer)->takes_slabs, memory_order_relaxed);
+    for (Py_ssize_t index = 0; possible && index < self->slab_count; index++) {
         const Py_buffer *view = &self->views[index + 2];
-        self->slabs[index] = possible && view->len >= SLAB_MIN ? slab_fill(self->port, peer, view) : -1;
-        if (self->slabs[index] >= 0)
+        PyObject *buffer = PySequence_Fast_GET_ITEM(buffers, index);
+        SlabPart *part = &self->slabs[index];
+        if (Py_IS_TYPE(buffer, port->state->slab_type) &&
+            slab_give(port, peer, message->incarnation, buffer, &part->key))
+            part->given = Py_NewRef(buffer);
+        else if (view->len >= SLAB_MIN)
+            slab_fill(port, peer, message->incarnation, view, &part->key);
+        if (part->key.use)
             self->slab_bytes += (uint64_t)view->len;
     }
 }
@@ -68,13 +84,13 @@ take_views(Parcel *self, uint32_t peer, Message *message, PyObject *buffers)
     for (Py_ssize_t index = 0; index < count; index++)
         if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(buffers, index), &self->views[index + 2], PyBUF_SIMPLE) < 0)
             return -1;
-    fill_slabs(self, peer, message, count);
     self->slab_count = count;
+    fill_slabs(self, peer, message, buffers);
     PyObject *front = make_front(message, buffers, self->views + 2, self->slabs);
     if (front == NULL)
         return -1;
     for (Py_ssize_t index = 0; index < count; index++)
-        if (self->slabs[index] >= 0) {
+        if (self->slabs[index].key.use) {
             PyBuffer_Release(&self->views[index + 2]);
             self->views[index + 2] = (Py_buffer){0}; /* nothing of it is in the body */
         }
@@ -107,7 +123,7 @@ parcel_new(Port *port, uint32_t peer, Message *message)
         .incarnation = message->incarnation,
         .parts = (uint32_t)PySequence_Fast_GET_SIZE(buffers),
         .context = message->context,
-        .tag = message->text != NULL ? self->views[0].len - PART_ENTRY * PySequence_Fast_GET_SIZE(buffers) : message->number,
+        .tag = message->text != NULL ? self->views[0].len - (Py_ssize_t)PART_ENTRY * self->slab_count : message->number,
         .head_size = (uint64_t)PyBytes_GET_SIZE(message->head),
     };
     for (Py_ssize_t index = 0; index < self->view_count; index++)
@@ -168,14 +184,25 @@ parcel_keep(Parcel *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* Lets a slab be as it was before, if nothing of the message has left. */
+static void
+drop_slab(Parcel *self, SlabPart *part)
+{
+    bool travels = self->started || self->port->pid != getpid(); /* a forked child has no say */
+    if (part->given != NULL && !travels)
+        slab_keep(part->given);
+    else if (part->key.use && !travels)
+        slab_take_back(self->port, &part->key);
+    Py_XDECREF(part->given);
+}
+
 static void
 parcel_dealloc(Parcel *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     release_views(self);
-    for (Py_ssize_t index = 0; !self->started && index < self->slab_count; index++)
-        if (self->slabs[index] >= 0)
-            slab_take_back(self->port, self->slabs[index]);
+    for (Py_ssize_t index = 0; index < self->slab_count; index++)
+        drop_slab(self, &self->slabs[index]);
     PyMem_Free(self->slabs);
     Py_XDECREF(self->port);
     Py_XDECREF(self->message);
@@ -242,52 +269,39 @@ assembly_begin(Assembly *self, Port *port, const Record *record, uint32_t source
     self->buffers = PyList_New((Py_ssize_t)record->parts); /* made while nothing of the ring is looked at: it may
                                                               start a collection, and that any code */
     if (self->front == NULL || self->buffers == NULL) {
-        PyErr_Clear();
         assembly_drop(self);
+        if (!PyErr_Occurred())
+            PyErr_NoMemory();
         return -1;
     }
     return 0;
 }
 
-static uint64_t
-read_entry(const Assembly *self, Py_ssize_t part, size_t offset)
+static PartEntry
+entry_of(const Assembly *self, Py_ssize_t part)
 {
-    uint64_t value;
+    PartEntry entry = {.length = self->record.head_size};
     size_t text_size = self->record.text ? (size_t)self->record.tag : 0;
-    memcpy(&value, self->front + text_size + PART_ENTRY * (size_t)part + offset, sizeof value);
-    return value;
+    if (part >= 0)
+        memcpy(&entry, self->front + text_size + PART_ENTRY * (size_t)part, sizeof entry);
+    return entry;
 }
 
-static uint64_t
-length_of(const Assembly *self, Py_ssize_t part)
-{
-    return part < 0 ? self->record.head_size : read_entry(self, part, 0);
-}
-
-/* Returns the number of the slab that a part is in, from 1, or 0. */
-static uint64_t
-slab_of(const Assembly *self, Py_ssize_t part)
-{
-    return part < 0 ? 0 : read_entry(self, part, 8);
-}
-
-/* Returns the memory of the part that is being filled, which is made when its first byte is due; NULL where it
-   cannot be. */
+/* Returns the memory of the part that is being filled, which is made when its first byte is due; NULL as
+   `assembly_feed` returns -1. */
 static char *
 memory_of(Assembly *self)
 {
     PyObject **place = self->part < 0 ? &self->head : &((PyListObject *)self->buffers)->ob_item[self->part];
-    uint64_t length = length_of(self, self->part);
     bool as_bytes = self->part < 0 || (self->record.code == BYTES_APART && self->record.parts == 1);
     if (*place == NULL) {
+        uint64_t length = entry_of(self, self->part).length;
         if (length > MAX_PART)
             return NULL;
         *place = as_bytes ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)length)
                           : PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)length);
-        if (*place == NULL) {
-            PyErr_Clear();
+        if (*place == NULL)
             return NULL;
-        }
     }
     return as_bytes ? PyBytes_AS_STRING(*place) : PyByteArray_AS_STRING(*place);
 }
@@ -297,15 +311,15 @@ static int
 skip_filled(Assembly *self)
 {
     while (self->part < (Py_ssize_t)self->record.parts) {
-        uint64_t slab = slab_of(self, self->part), length = length_of(self, self->part);
-        if (slab) {
-            PyObject *object = slab_receive(self->port, self->source, slab - 1, length);
+        PartEntry entry = entry_of(self, self->part);
+        if (self->part >= 0 && entry.slab.use) {
+            PyObject *object = slab_receive(self->port, &entry.slab, entry.length);
             if (object == NULL)
                 return -1;
             PyList_SET_ITEM(self->buffers, self->part, object);
-            self->port->bytes_received += length;
+            self->port->bytes_received += entry.length;
         }
-        else if (self->filled != length)
+        else if (self->filled != entry.length)
             break;
         else if (memory_of(self) == NULL)
             return -1;
@@ -335,7 +349,7 @@ assembly_feed(Assembly *self, const char *data, size_t size)
         char *place = memory_of(self);
         if (place == NULL)
             return -1;
-        uint64_t rest = length_of(self, self->part) - self->filled;
+        uint64_t rest = entry_of(self, self->part).length - self->filled;
         now = size < rest ? size : (size_t)rest;
         memcpy(place + self->filled, data, now);
         self->filled += now;

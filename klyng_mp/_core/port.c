@@ -54,14 +54,9 @@
 #define SELDOM 32
 #define PIECE_SIZE 16384      /* both sides' copies of it stay in the first-level cache */
 #define BATCH 1024            /* messages read in one go; then others get their turn */
+#define MOST_BYTES (8u << 20) /* read, or written, in one go: it takes about a millisecond, with the interpreter lock held */
 
 /* -- Looking around --------------------------------------------------------------------------------------- */
-
-static inline RankPage *
-page_of(const Port *self, uint32_t rank)
-{
-    return (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
-}
 
 static inline size_t
 padded(size_t size)
@@ -168,23 +163,31 @@ port_has_news(Port *self, Ring *ring)
     return false;
 }
 
-int
+void
 port_ring_bell(Port *self, uint32_t peer)
 {
     RankPage *page = page_of(self, peer);
     atomic_thread_fence(memory_order_seq_cst);
     if (!atomic_load_explicit(&page->sleeping, memory_order_relaxed) || !atomic_exchange(&page->sleeping, 0))
-        return 0;
+        return;
     int fd = self->out[peer].bell;
     if (fd < 0) {
-        PyObject *done = PyObject_CallFunction(self->call, "I", peer);
-        Py_XDECREF(done);
-        return done == NULL ? -1 : 0;
+        self->out[peer].due = self->due = true;
+        return;
     }
     const uint64_t one = 1;
     while (write(fd, &one, sizeof one) < 0 && errno == EINTR)
-        ;
-    return 0; /* a bell that is full has been rung */
+        ; /* a bell that is full has been rung */
+}
+
+int
+port_call(Port *self)
+{
+    if (!self->due)
+        return 0;
+    PyObject *done = PyObject_CallNoArgs(self->call);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* -- Sending ---------------------------------------------------------------------------------------------- */
@@ -271,7 +274,8 @@ port_send_small(Port *self, uint32_t peer, const Small *small)
     publish(ring, size);
     self->messages_sent++;
     self->bytes_sent += size;
-    return port_ring_bell(self, peer) < 0 ? FAILED : SENT;
+    port_ring_bell(self, peer);
+    return SENT;
 }
 
 bool
@@ -292,7 +296,7 @@ wait_for_room(Port *self, Ring *ring)
     return !ring->waits;
 }
 
-/* Writes as many pieces of a parcel as there is room for. */
+/* Writes as many pieces of a parcel as there is room for, and as may be written in one go. */
 Outcome
 port_push(Port *self, uint32_t peer, Parcel *parcel)
 {
@@ -300,7 +304,12 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
     port_make_ring(self, peer);
     size_t largest = self->ring_size / 4 < PIECE_SIZE ? self->ring_size / 4 : PIECE_SIZE;
     ring->waits = false;
+    uint64_t end = parcel->left > MOST_BYTES ? parcel->left - MOST_BYTES : 0;
     while (!parcel_is_done(parcel)) {
+        if (parcel->left < end) {
+            ring->waits = true; /* for its turn: whoever looks sees that there is room */
+            return NO_ROOM;
+        }
         size_t body = parcel->started ? parcel->left : 0;
         size_t size = sizeof(Record) + body > largest ? largest : sizeof(Record) + body;
         char *place = claim(self, ring, size);
@@ -318,8 +327,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         parcel->started = true;
         publish(ring, size);
         self->bytes_sent += size;
-        if (port_ring_bell(self, peer) < 0)
-            return FAILED;
+        port_ring_bell(self, peer);
     }
     self->messages_sent++;
     self->bytes_sent += parcel->slab_bytes;
@@ -335,24 +343,42 @@ break_ring(Port *self, Ring *ring, const char *reason)
     self->endings++;
 }
 
+/* Ends the reading of a ring with a part of a message lost; 0, or -1 with the exception that there is already. */
+static int
+give_up(Port *self, Ring *ring)
+{
+    assembly_drop(&ring->assembly);
+    bool ours = PyErr_Occurred() != NULL;
+    break_ring(self, ring, ours ? "sent a message that there was no memory for here, so nothing more of it is read"
+                                : "broke the protocol: it sent parts of a message that cannot be");
+    return ours ? -1 : 0;
+}
+
+static int
+read_small(Port *self, Ring *ring, uint32_t source, const Record *record, const char *payload, size_t size,
+           const Reader *reader, void *context)
+{
+    assembly_drop(&ring->assembly);
+    if (record->parts || record->head_size != size || record->tag < 0) {
+        break_ring(self, ring, "broke the protocol: it sent a small message that does not add up");
+        return 0;
+    }
+    if (record->incarnation != self->incarnation) {
+        self->dropped++;
+        return 0;
+    }
+    const Small small = {record->context, source, record->incarnation, record->tag, record->code, payload, size};
+    self->messages_received++;
+    return reader->small(context, &small) < 0 ? give_up(self, ring) : 1;
+}
+
+/* Returns whether a message was read, or -1 with an exception, and the ring broken. */
 static int
 read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const char *payload, size_t size,
             const Reader *reader, void *context)
 {
-    if (record->kind == SMALL) {
-        assembly_drop(&ring->assembly);
-        if (record->parts || record->head_size != size || record->tag < 0) {
-            break_ring(self, ring, "broke the protocol: it sent a small message that does not add up");
-            return 0;
-        }
-        if (record->incarnation != self->incarnation) {
-            self->dropped++;
-            return 0;
-        }
-        const Small small = {record->context, source, record->incarnation, record->tag, record->code, payload, size};
-        self->messages_received++;
-        return reader->small(context, &small) < 0 ? -1 : 1;
-    }
+    if (record->kind == SMALL)
+        return read_small(self, ring, source, record, payload, size, reader, context);
     if (record->kind == BEGIN) {
         assembly_drop(&ring->assembly);
         if (record->incarnation != self->incarnation) {
@@ -360,76 +386,87 @@ read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const
             return 0;
         }
         if (assembly_begin(&ring->assembly, self, record, source) < 0 || assembly_feed(&ring->assembly, payload, 0) < 0)
-            break_ring(self, ring, "broke the protocol: it sent the start of a message that cannot be");
+            return give_up(self, ring);
     }
     else if (record->kind == PIECE && ring->assembly.active) {
         if (assembly_feed(&ring->assembly, payload, size) < 0)
-            break_ring(self, ring, "broke the protocol: it sent pieces that do not add up, or that nothing can hold");
+            return give_up(self, ring);
     }
     else if (record->kind > PIECE)
         break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
     if (ring->broken || !ring->assembly.active || !assembly_is_whole(&ring->assembly))
         return 0;
     Message *message = assembly_finish(self->state, &ring->assembly);
-    if (message == NULL)
-        return -1;
     self->messages_received++;
-    int result = reader->large(context, message) < 0 ? -1 : 1;
-    Py_DECREF(message);
+    int result = message != NULL && reader->large(context, message) == 0 ? 1 : give_up(self, ring);
+    Py_XDECREF(message);
     return result;
 }
 
 /* Gives back what was read. */
-static int
+static void
 free_room(Port *self, Ring *ring, uint32_t source)
 {
     atomic_store_explicit(&ring->header->head, ring->position, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring->header->source_waits, memory_order_relaxed) &&
         atomic_exchange(&ring->header->source_waits, 0))
-        return port_ring_bell(self, source);
-    return 0;
+        port_ring_bell(self, source);
+}
+
+/* Copies the next record's header; false where there is none. */
+static bool
+next_record(Port *self, Ring *ring, Record *record)
+{
+    uint64_t tail = atomic_load_explicit(&ring->header->tail, memory_order_acquire);
+    if (tail == ring->position)
+        return false;
+    size_t offset = ring->position & (self->ring_size - 1), rest = self->ring_size - offset;
+    uint64_t there = tail - ring->position;
+    *record = (Record){0};
+    memcpy(record, ring->data + offset, rest < sizeof *record ? rest : sizeof *record);
+    size_t least = record->kind == PAD ? 8 : sizeof *record;
+    if (there > self->ring_size || record->size < least || record->size > rest || padded(record->size) > there) {
+        break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
+        return false;
+    }
+    return true;
+}
+
+static void
+look_for_end(Port *self, Ring *ring)
+{
+    if (atomic_load_explicit(&ring->header->closed_for, memory_order_acquire) == self->incarnation &&
+        atomic_load_explicit(&ring->header->tail, memory_order_acquire) == ring->position) {
+        ring->ended = true;
+        self->endings++;
+    }
 }
 
 static Py_ssize_t
 read_ring(Port *self, uint32_t source, const Reader *reader, void *context, const bool *enough)
 {
     Ring *ring = &self->in[source];
+    Record record;
     Py_ssize_t count = 0;
-    while (!ring->broken && !*enough && count < BATCH) {
-        uint64_t tail = atomic_load_explicit(&ring->header->tail, memory_order_acquire);
-        if (tail == ring->position)
-            break;
-        size_t offset = ring->position & (self->ring_size - 1), rest = self->ring_size - offset;
-        uint64_t there = tail - ring->position;
-        Record record = {0};
-        memcpy(&record, ring->data + offset, rest < sizeof record ? rest : sizeof record);
-        size_t size = record.size, least = record.kind == PAD ? 8 : sizeof record;
-        if (there > self->ring_size || size < least || size > rest || padded(size) > there) {
-            break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
-            break;
-        }
-        ring->position += padded(size);
+    uint64_t end = ring->position + MOST_BYTES;
+    while (!ring->broken && !*enough && !self->released && count < BATCH && ring->position < end &&
+           next_record(self, ring, &record)) {
+        const char *payload = ring->data + (ring->position & (self->ring_size - 1)) + sizeof record;
+        ring->position += padded(record.size);
         ring->ended = ring->told = false; /* a successor of who closed it goes on */
+        int read = 0;
         if (record.kind != PAD) {
-            self->bytes_received += size;
-            int read = read_record(self, ring, source, &record, ring->data + offset + sizeof record,
-                                   size - sizeof record, reader, context);
-            if (read < 0) {
-                free_room(self, ring, source);
-                return -1;
-            }
-            count += read;
+            self->bytes_received += record.size;
+            read = read_record(self, ring, source, &record, payload, record.size - sizeof record, reader, context);
         }
-        if (free_room(self, ring, source) < 0)
+        free_room(self, ring, source);
+        if (read < 0)
             return -1;
+        count += read;
     }
-    if (!ring->broken && !ring->ended && !*enough &&
-        atomic_load_explicit(&ring->header->closed_for, memory_order_acquire) == self->incarnation &&
-        atomic_load_explicit(&ring->header->tail, memory_order_acquire) == ring->position) {
-        ring->ended = true;
-        self->endings++;
-    }
+    if (!ring->broken && !ring->ended && !*enough && !self->released)
+        look_for_end(self, ring);
     return count;
 }
 
@@ -438,7 +475,7 @@ read_all(Port *self, const Reader *reader, void *context, const bool *enough)
 {
     find_sources(self);
     Py_ssize_t total = 0;
-    for (uint32_t index = 0; index < self->source_count && !*enough; index++) {
+    for (uint32_t index = 0; index < self->source_count && !*enough && !self->released; index++) {
         /* Another one is first each time, so that a busy source does not starve the others. */
         uint32_t source = self->sources[(self->turn + index) % self->source_count];
         Py_ssize_t count = read_ring(self, source, reader, context, enough);
@@ -454,11 +491,13 @@ read_all(Port *self, const Reader *reader, void *context, const bool *enough)
 Py_ssize_t
 port_read(Port *self, int64_t peer, const Reader *reader, void *context, const bool *enough)
 {
-    if (self->reading)
+    if (self->reading || self->released)
         return 0; /* a finalizer, run while we read, asks again */
     self->reading = true;
+    port_enter(self);
     Py_ssize_t total = peer == ANY ? read_all(self, reader, context, enough)
                                    : read_ring(self, (uint32_t)peer, reader, context, enough);
     self->reading = false;
+    port_exit(self);
     return total;
 }

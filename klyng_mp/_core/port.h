@@ -6,6 +6,7 @@
 #include "core.h"
 
 #include <stdatomic.h>
+#include <sys/types.h>
 
 #define PAGE_SIZE 4096
 #define MAX_RANKS 1024
@@ -42,10 +43,10 @@ _Static_assert(sizeof(RingHeader) == 256, "a ring's header is two pairs of lines
 #define POOL_DATA (POOL_SIZE - POOL_TABLE)
 
 typedef struct {
-    _Atomic uint32_t refs;
-    uint32_t unused;
-    uint64_t offset, capacity; /* in the pool's data */
-    char line[40];
+    _Atomic uint64_t word; /* which use of it this is, and its state */
+    _Atomic uint64_t offset, capacity; /* in the pool's data */
+    _Atomic uint32_t holder, incarnation; /* who has it, or is to get it */
+    char line[32];
 } SlabEntry;
 
 _Static_assert(sizeof(SlabEntry) == 64, "a line each");
@@ -69,6 +70,18 @@ _Static_assert(sizeof(Record) == 40, "records start at multiples of 8");
 
 /* -- Parcels: large messages on their way out (parcel.c) ---------------------------------------------------- */
 
+/* One use of one slab; `use` 0 is none. */
+typedef struct {
+    uint32_t owner, index;
+    uint64_t use;
+} SlabKey;
+
+/* What became of a buffer that travels in a slab. */
+typedef struct {
+    SlabKey key;
+    PyObject *given; /* the sender's own Slab, which it gives away, or NULL where a copy travels */
+} SlabPart;
+
 typedef struct {
     PyObject_HEAD
     Record record; /* what every piece repeats of the envelope */
@@ -81,7 +94,7 @@ typedef struct {
     bool started;
     struct Port *port;
     Py_ssize_t slab_count;
-    int *slabs; /* the number of each buffer's slab, or -1 */
+    SlabPart *slabs; /* of each buffer */
     uint64_t slab_bytes;
 } Parcel;
 
@@ -109,8 +122,9 @@ typedef struct {
     size_t filled;     /* of it */
 } Assembly;
 
-int assembly_begin(Assembly *self, struct Port *port, const Record *record, uint32_t source); /* -1 without an exception: impossible */
-int assembly_feed(Assembly *self, const char *data, size_t size);             /* likewise */
+/* These two return -1 with MemoryError, or without an exception where what was sent is impossible. */
+int assembly_begin(Assembly *self, struct Port *port, const Record *record, uint32_t source);
+int assembly_feed(Assembly *self, const char *data, size_t size);
 bool assembly_is_whole(const Assembly *self);
 Message *assembly_finish(CoreState *state, Assembly *self);
 void assembly_drop(Assembly *self);
@@ -126,6 +140,8 @@ typedef struct {
     bool made;         /* of a ring out: it has been used by this process */
     bool open;         /* of a ring out: whoever wants may send */
     bool waits;        /* of a ring out: the destination was asked to ring when there is room */
+    bool lost;         /* of a ring out: nothing more is received by the destination's occupant */
+    bool due;          /* of a ring out: the destination has to be woken, and its bell is not known */
     uint32_t incarnation; /* of a ring out: of the destination's occupant */
     uint64_t sent;        /* of a ring out: messages by the short way, since the count was last taken */
     Assembly assembly;    /* of a ring in */
@@ -137,7 +153,9 @@ typedef struct {
 /* What the owner of a pool knows of a slab, whatever others write into the table. */
 typedef struct {
     uint64_t offset, capacity;
-    uint32_t holder; /* to whom it was sent last */
+    uint64_t use;
+    bool used; /* since the pool was last trimmed */
+    bool trimmed; /* it has no memory */
 } OwnSlab;
 
 typedef struct Port {
@@ -149,18 +167,22 @@ typedef struct Port {
     size_t base_size;
     size_t ring_size;
     uint32_t size, rank, incarnation;
+    pid_t pid;
     bool spin;    /* a core is free for it */
     bool has_pools; /* the segment has them, and this process the address space */
-    bool reading; /* guards against being called again by what it calls */
+    bool released;
+    uint32_t busy; /* calls that use the mapping; the last one out unmaps it if it was released meanwhile */
+    bool reading; /* guards against being called again by a finalizer */
+    bool due;     /* some ring's bell is */
     uint32_t vain_spins, skipped_spins;
     uint32_t endings; /* rings that ended or broke and have not been told */
     Ring *out, *in;   /* by peer */
     uint32_t *sources; /* peers that have a ring to here */
     uint32_t source_count, turn;
     uint64_t known[MAX_RANKS / 64];
-    PyObject *call; /* rings the bell of a peer whose bell is not known */
+    PyObject *call; /* does what is due; called where there is no lock to be held */
     char **pools; /* by rank, mapped when first used; they stay while slabs live */
-    uint64_t slab_end; /* of the own pool's data: what is behind it was never used */
+    uint64_t slab_end; /* of the own pool's data: what is behind it is not cut */
     uint32_t slab_count;
     OwnSlab slabs[SLABS];
     bool slabs_known;
@@ -169,7 +191,7 @@ typedef struct Port {
     uint64_t messages_sent, messages_received, bytes_sent, bytes_received, dropped;
 } Port;
 
-typedef enum { SENT, NO_ROOM, TOO_LARGE, FAILED } Outcome;
+typedef enum { SENT, NO_ROOM, TOO_LARGE } Outcome;
 
 /* A message with a number for its tag and no buffers, outside of any ring. */
 typedef struct {
@@ -189,6 +211,21 @@ typedef struct {
     int (*large)(void *context, Message *message); /* borrowed */
 } Reader;
 
+static inline RankPage *
+page_of(const Port *self, uint32_t rank)
+{
+    return (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
+}
+
+/* Between these two the mapping stays, whatever runs. */
+static inline void
+port_enter(Port *self)
+{
+    self->busy++;
+}
+
+void port_exit(Port *self);
+
 size_t rings_size(size_t size, size_t ring_size); /* of the segment without pools; whole pages */
 
 static inline off_t
@@ -197,16 +234,22 @@ pool_offset(const Port *self, uint32_t rank)
     return (off_t)(self->base_size + (size_t)rank * POOL_SIZE);
 }
 
-/* Copies a buffer into a slab of the own pool, for a peer; returns its number, or -1 where none is to be had. */
-int slab_fill(Port *self, uint32_t peer, const Py_buffer *view);
-void slab_take_back(Port *self, int index); /* its message was never sent */
-void slab_take_back_from(Port *self, uint32_t peer); /* its process has ended */
-/* Returns the object that is a peer's slab; NULL without an exception where it cannot be. */
-PyObject *slab_receive(Port *self, uint32_t source, uint64_t index, uint64_t size);
+/* Copies a buffer into a slab of the own pool, which is then a peer's; false where none is to be had. */
+bool slab_fill(Port *self, uint32_t peer, uint32_t incarnation, const Py_buffer *view, SlabKey *key);
+void slab_take_back(Port *self, const SlabKey *key); /* its message was never sent */
+/* Gives a Slab that this process holds to a peer; false where it is not its to give. */
+bool slab_give(Port *self, uint32_t peer, uint32_t incarnation, PyObject *slab, SlabKey *key);
+void slab_keep(PyObject *slab); /* after all: the message was never sent */
+/* Returns the Slab that a peer sent; NULL without an exception where it cannot be. */
+PyObject *slab_receive(Port *self, const SlabKey *key, uint64_t size);
+PyObject *slab_allocate(Port *self, uint64_t size); /* a Slab of the own pool, or None where none is to be had */
+PyObject *slab_find(Port *self, const Py_buffer *view); /* the Slab that is all of this memory, or None */
+void slab_trim(Port *self); /* gives back the memory of slabs that were not used since the last call */
 int slab_privatize(Port *self); /* in a forked child; -1 with errno */
 
 void port_make_ring(Port *self, uint32_t peer); /* gets a ring to a peer ready, unless it is */
-int port_ring_bell(Port *self, uint32_t peer);  /* wakes a peer if it sleeps; -1 with an exception */
+void port_ring_bell(Port *self, uint32_t peer);  /* wakes a peer if it sleeps, or notes that it has to be woken */
+int port_call(Port *self); /* has those woken who have to be; runs Python code; -1 with an exception */
 Outcome port_send_small(Port *self, uint32_t peer, const Small *small);
 Outcome port_push(Port *self, uint32_t peer, Parcel *parcel);
 

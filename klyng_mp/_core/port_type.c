@@ -121,6 +121,7 @@ port_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->size = (uint32_t)size;
     self->rank = rank;
     self->incarnation = incarnation;
+    self->pid = getpid();
     self->ring_size = ring_size;
     self->spin = spin;
     self->call = Py_NewRef(call);
@@ -139,7 +140,7 @@ port_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     set_up_rings(self);
-    RankPage *page = (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
+    RankPage *page = page_of(self, rank);
     atomic_store(&page->sleeping, 0);
     atomic_store(&page->occupant, incarnation);
     atomic_store(&page->takes_slabs, self->has_pools);
@@ -175,6 +176,22 @@ unmap(Port *self)
     self->base = NULL;
 }
 
+/* No more can be done with the port; its memory goes when nobody is within a call of it. */
+static void
+release(Port *self)
+{
+    self->released = true;
+    if (self->busy == 0)
+        unmap(self);
+}
+
+void
+port_exit(Port *self)
+{
+    if (--self->busy == 0 && self->released)
+        unmap(self);
+}
+
 static void
 port_dealloc(Port *self)
 {
@@ -200,9 +217,9 @@ port_dealloc(Port *self)
 static bool
 is_usable(Port *self)
 {
-    if (self->base == NULL)
+    if (self->released)
         PyErr_SetString(PyExc_ValueError, "this port has been released");
-    return self->base != NULL;
+    return !self->released;
 }
 
 /* Reads a peer's number; -1 with an exception. */
@@ -233,6 +250,7 @@ method_open(Port *self, PyObject *args)
         return NULL;
     Ring *ring = &self->out[peer];
     ring->open = true;
+    ring->lost = false;
     ring->incarnation = incarnation;
     Py_RETURN_NONE;
 }
@@ -264,10 +282,7 @@ method_set_bell(Port *self, PyObject *args)
 static PyObject *
 result_of(Port *self, uint32_t peer, Parcel *parcel)
 {
-    Outcome outcome = port_push(self, peer, parcel);
-    if (outcome == FAILED)
-        return NULL;
-    return Py_NewRef(outcome == SENT ? Py_None : (PyObject *)parcel);
+    return Py_NewRef(port_push(self, peer, parcel) == SENT ? Py_None : (PyObject *)parcel);
 }
 
 static PyObject *
@@ -287,17 +302,16 @@ method_send(Port *self, PyObject *const *args, Py_ssize_t count)
     if (message->text == NULL && buffers == 0) {
         const Small small = {message->context, self->rank, message->incarnation, message->number, message->code,
                              PyBytes_AS_STRING(message->head), (size_t)PyBytes_GET_SIZE(message->head)};
-        Outcome outcome = port_send_small(self, (uint32_t)peer, &small);
-        if (outcome == FAILED)
-            return NULL;
-        if (outcome == SENT)
+        if (port_send_small(self, (uint32_t)peer, &small) == SENT)
             Py_RETURN_NONE;
     }
+    port_enter(self); /* to make a parcel may run anything: a buffer's own code, a collection */
     Parcel *parcel = parcel_new(self, (uint32_t)peer, message);
-    if (parcel == NULL)
-        return NULL;
-    PyObject *result = result_of(self, (uint32_t)peer, parcel);
-    Py_DECREF(parcel);
+    PyObject *result = NULL;
+    if (parcel != NULL && is_usable(self))
+        result = result_of(self, (uint32_t)peer, parcel);
+    Py_XDECREF(parcel);
+    port_exit(self);
     return result;
 }
 
@@ -309,7 +323,12 @@ method_pack(Port *self, PyObject *const *args, Py_ssize_t count)
         return NULL;
     }
     int64_t peer = read_peer(self, args[0]);
-    return peer < 0 ? NULL : (PyObject *)parcel_new(self, (uint32_t)peer, (Message *)args[1]);
+    if (peer < 0)
+        return NULL;
+    port_enter(self);
+    Parcel *parcel = parcel_new(self, (uint32_t)peer, (Message *)args[1]);
+    port_exit(self);
+    return (PyObject *)parcel;
 }
 
 static PyObject *
@@ -422,27 +441,25 @@ method_leave(Port *self, PyObject *args)
     assembly_drop(&in->assembly);
     if (met && tell) {
         port_make_ring(self, (uint32_t)peer);
-        RankPage *page = (RankPage *)(self->base + (size_t)peer * PAGE_SIZE);
-        atomic_store_explicit(&out->header->closed_for, atomic_load(&page->occupant), memory_order_release);
+        atomic_store_explicit(&out->header->closed_for, atomic_load(&page_of(self, (uint32_t)peer)->occupant), memory_order_release);
     }
     if (in->broken) { /* a successor begins behind what the broken one wrote */
         in->broken = NULL;
         in->position = atomic_load(&in->header->tail);
         atomic_store(&in->header->head, in->position);
     }
-    if (!tell)
-        slab_take_back_from(self, (uint32_t)peer);
+    out->lost = !tell;
     in->ended = in->told = false;
     out->made = false; /* whoever sends again begins again */
-    if (met && tell && port_ring_bell(self, (uint32_t)peer) < 0)
-        return NULL;
+    if (met && tell)
+        port_ring_bell(self, (uint32_t)peer);
     Py_RETURN_NONE;
 }
 
 static bool
 is_anything_due(Port *self)
 {
-    if (self->endings > 0 || port_has_news(self, NULL))
+    if (self->endings > 0 || self->due || port_has_news(self, NULL))
         return true;
     bool room = false;
     for (uint32_t peer = 0; peer < self->size; peer++)
@@ -464,7 +481,7 @@ method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
         return NULL;
-    RankPage *page = (RankPage *)(self->base + (size_t)self->rank * PAGE_SIZE);
+    RankPage *page = page_of(self, self->rank);
     atomic_store(&page->sleeping, 1);
     atomic_thread_fence(memory_order_seq_cst);
     bool news = is_anything_due(self);
@@ -476,7 +493,56 @@ method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 method_release(Port *self, PyObject *Py_UNUSED(ignored))
 {
-    unmap(self);
+    release(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+method_next_due(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    for (uint32_t peer = 0; self->due && peer < self->size; peer++)
+        if (self->out[peer].due)
+            return PyLong_FromUnsignedLong(peer);
+    self->due = false;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+method_rung(Port *self, PyObject *object)
+{
+    int64_t peer = read_peer(self, object);
+    if (peer < 0)
+        return NULL;
+    self->out[peer].due = false;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+method_allocate(Port *self, PyObject *object)
+{
+    size_t size = PyLong_AsSize_t(object);
+    if ((size == (size_t)-1 && PyErr_Occurred()) || !is_usable(self))
+        return NULL;
+    return slab_allocate(self, size);
+}
+
+static PyObject *
+method_find_slab(Port *self, PyObject *object)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *found = slab_find(self, &view);
+    PyBuffer_Release(&view);
+    return found;
+}
+
+static PyObject *
+method_trim(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!is_usable(self))
+        return NULL;
+    slab_trim(self);
     Py_RETURN_NONE;
 }
 
@@ -520,6 +586,13 @@ static PyMethodDef port_methods[] = {
     {"set_bell", (PyCFunction)method_set_bell, METH_VARARGS, "Know a peer's eventfd, which the caller keeps open."},
     {"send", (PyCFunction)(void (*)(void))method_send, METH_FASTCALL,
      "Write a message into a peer's ring; return the parcel with what there was no room for, or None."},
+    {"next_due", (PyCFunction)method_next_due, METH_NOARGS,
+     "Return a peer that has to be woken and whose bell is not known, or None."},
+    {"rung", (PyCFunction)method_rung, METH_O, "Take note that somebody wakes this peer."},
+    {"allocate", (PyCFunction)method_allocate, METH_O, "Return a Slab of so many bytes, or None where none is to be had."},
+    {"find_slab", (PyCFunction)method_find_slab, METH_O, "Return the Slab that is all of a buffer's memory, or None."},
+    {"trim", (PyCFunction)method_trim, METH_NOARGS,
+     "Give back the memory of those slabs of the own pool that were not used since the last call."},
     {"privatize", (PyCFunction)method_privatize, METH_NOARGS,
      "In a forked child: replace every slab that was received and lives by a private copy, where it is."},
     {"pack", (PyCFunction)(void (*)(void))method_pack, METH_FASTCALL, "Return the parcel of a message, to be pushed later."},
@@ -543,6 +616,7 @@ static PyMethodDef port_methods[] = {
 static PyMemberDef port_members[] = {
     {"rank", T_UINT, offsetof(Port, rank), READONLY, "this rank"},
     {"size", T_UINT, offsetof(Port, size), READONLY, "how many ranks there are"},
+    {"due", T_BOOL, offsetof(Port, due), READONLY, "whether a peer has to be woken whose bell is not known"},
     {"endings", T_UINT, offsetof(Port, endings), READONLY, "how many rings have ended and were not taken"},
     {"messages_sent", T_ULONGLONG, offsetof(Port, messages_sent), READONLY, NULL},
     {"messages_received", T_ULONGLONG, offsetof(Port, messages_received), READONLY, NULL},

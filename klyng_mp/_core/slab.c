@@ -1,21 +1,27 @@
-/* Slabs: pieces of shared memory that carry large buffers from rank to rank with one copy.
+/* Slabs: pieces of shared memory that carry large buffers from rank to rank with one copy, or none.
 
    Each rank has a pool in the segment: a table of slabs, and the memory that it is cut into. The sender copies a buffer
    into a slab of its own pool, and sends the slab's number; the receiver's object is the slab itself, until the object
    is collected. Then the slab goes back to the sender's pool with its pages warm, which is the point: to fill fresh
-   pages costs several times what the copy costs.
+   pages costs several times what the copy costs. Who has a slab, be it received or allocated to be written at its place
+   (`klyng_mp.empty`), may give it away, and then nothing is copied at all.
 
-       pool of a rank    [ table: 256 x { refs, offset, capacity } ][ data, cut from the front ]
+       pool of a rank    [ table: 256 x { word, offset, capacity, holder } ][ data, cut from the front ]
 
-       word               written by                             order               read by      order
-       offset, capacity   the owner, who believes only what      relaxed             receiver,    after the record
-                          it remembers itself                                        successor
-       refs               owner: 1 when it sends                 relaxed, before     owner        acquire
-                          receiver: back to 0                    the record; release
+   The word is the number of the slab's use and its state. Every change of it is one compare-and-swap (acq_rel) from
+   exactly what was expected, so that whoever comes late, or twice, changes nothing:
 
-   A slab is the owner's while refs is 0 and its receiver's while it is 1; only the process that received it gives it
-   back. When the receiver dies the owner takes its slabs back; when the owner dies its successor finds in the table
-   what is still in use. A message that was meant for a former receiver is dropped without a look at its slabs.
+       FREE -> HELD, use + 1    the owner, who takes it
+       HELD -> SENT             who has it, when it gives it to another
+       SENT -> HELD             its receiver; or its sender, whose message was never sent
+       SENT -> FREE             the owner, whose message was never sent
+       HELD -> FREE             who has it, when its object is collected
+       any  -> FREE             the owner, when who has it is gone
+
+   `holder` and its incarnation say who has it; they are written before the word. The owner believes of offset, capacity
+   and use only what it remembers itself; the table has them for receivers and for its own successor. A rank that died
+   is known by its page's occupant, who is another, or by the end of its connection, after which nothing that is SENT to
+   it will be received. The owner looks for such slabs when it finds no free one.
 
    A fork must not share them: the child's writes would show in the parent, and its arrays would change when the sender
    uses the slab again. So the child, before it runs anything else, replaces every slab that is alive by a private copy
@@ -30,6 +36,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+enum { FREE, HELD, GIVEN };
 
 /* -- Pools ------------------------------------------------------------------------------------------------ */
 
@@ -51,10 +59,31 @@ table_of(char *pool)
     return (SlabEntry *)pool;
 }
 
-static bool
-is_free(SlabEntry *entry)
+static uint64_t
+word_of(uint64_t use, int state)
 {
-    return atomic_load_explicit(&entry->refs, memory_order_acquire) == 0;
+    return use << 2 | (uint64_t)state;
+}
+
+/* Takes a slab from one state to another, unless it is not in the one. */
+static bool
+change(SlabEntry *entry, uint64_t use, int from, int to)
+{
+    uint64_t expected = word_of(use, from);
+    return atomic_compare_exchange_strong(&entry->word, &expected, word_of(use, to));
+}
+
+static void
+set_holder(SlabEntry *entry, uint32_t holder, uint32_t incarnation)
+{
+    atomic_store_explicit(&entry->incarnation, incarnation, memory_order_relaxed);
+    atomic_store_explicit(&entry->holder, holder, memory_order_release);
+}
+
+static bool
+is_free(const Port *self, SlabEntry *table, uint32_t index)
+{
+    return atomic_load_explicit(&table[index].word, memory_order_acquire) == word_of(self->slabs[index].use, FREE);
 }
 
 /* Learns what a predecessor left in the own pool, as far as it makes sense. */
@@ -63,13 +92,38 @@ recover(Port *self, SlabEntry *table)
 {
     self->slabs_known = true;
     for (uint32_t index = 0; index < SLABS; index++) {
-        uint64_t offset = table[index].offset, capacity = table[index].capacity;
+        uint64_t offset = atomic_load(&table[index].offset), capacity = atomic_load(&table[index].capacity);
         if (offset != self->slab_end || capacity == 0 || capacity % SLAB_GRAIN || capacity > POOL_DATA - offset)
             return;
-        self->slabs[index] = (OwnSlab){offset, capacity, NOBODY};
+        self->slabs[index] = (OwnSlab){.offset = offset, .capacity = capacity, .use = atomic_load(&table[index].word) >> 2};
         self->slab_end = offset + capacity;
         self->slab_count = index + 1;
     }
+}
+
+/* Whether nobody is left who could give a slab of the own pool back. */
+static bool
+is_orphan(const Port *self, SlabEntry *entry, int state)
+{
+    uint32_t holder = atomic_load_explicit(&entry->holder, memory_order_acquire);
+    if (holder >= self->size)
+        return true; /* nonsense */
+    if (atomic_load(&page_of(self, holder)->occupant) > atomic_load(&entry->incarnation))
+        return true; /* a later one; an earlier one may be only the trace of a predecessor */
+    return state == GIVEN && holder != self->rank && self->out[holder].lost;
+}
+
+/* Takes back what those have who are gone; tells whether there was anything. */
+static bool
+collect_orphans(Port *self, SlabEntry *table)
+{
+    bool found = false;
+    for (uint32_t index = 0; index < self->slab_count; index++)
+        for (int state = HELD; state <= GIVEN; state++)
+            if (atomic_load(&table[index].word) == word_of(self->slabs[index].use, state) &&
+                is_orphan(self, &table[index], state) && change(&table[index], self->slabs[index].use, state, FREE))
+                found = true;
+    return found;
 }
 
 /* Cuts the memory anew, once nothing of it is in use. */
@@ -77,10 +131,10 @@ static bool
 start_over(Port *self, SlabEntry *table)
 {
     for (uint32_t index = 0; index < self->slab_count; index++)
-        if (!is_free(&table[index]))
+        if (!is_free(self, table, index))
             return false;
     for (uint32_t index = 0; index < self->slab_count; index++)
-        table[index].capacity = 0;
+        atomic_store(&table[index].capacity, 0);
     self->slab_count = 0;
     self->slab_end = 0;
     return true;
@@ -92,11 +146,17 @@ cut(Port *self, SlabEntry *table, uint64_t size)
     uint64_t capacity = (size + SLAB_GRAIN - 1) / SLAB_GRAIN * SLAB_GRAIN;
     if (self->slab_count == SLABS || capacity > POOL_DATA - self->slab_end)
         return -1;
-    self->slabs[self->slab_count] = (OwnSlab){self->slab_end, capacity, NOBODY};
-    table[self->slab_count].offset = self->slab_end;
-    table[self->slab_count].capacity = capacity;
+    uint32_t index = self->slab_count++;
+    OwnSlab *slab = &self->slabs[index];
+    uint64_t use = atomic_load(&table[index].word) >> 2; /* what was cut here before has had all uses up to it */
+    if (use < slab->use)
+        use = slab->use;
+    *slab = (OwnSlab){.offset = self->slab_end, .capacity = capacity, .use = use};
+    atomic_store(&table[index].offset, slab->offset);
+    atomic_store(&table[index].capacity, capacity);
+    atomic_store(&table[index].word, word_of(slab->use, FREE));
     self->slab_end += capacity;
-    return (int)self->slab_count++;
+    return (int)index;
 }
 
 /* Returns the number of a free slab of the own pool, the tightest that fits, or -1. */
@@ -106,90 +166,170 @@ find_free(Port *self, SlabEntry *table, uint64_t size)
     int best = -1;
     for (uint32_t index = 0; index < self->slab_count; index++) {
         uint64_t capacity = self->slabs[index].capacity;
-        if (capacity >= size && capacity / 2 <= size && is_free(&table[index]) &&
+        if (capacity >= size && capacity / 2 <= size && is_free(self, table, index) &&
             (best < 0 || capacity < self->slabs[best].capacity))
             best = (int)index;
     }
     return best;
 }
 
-int
-slab_fill(Port *self, uint32_t peer, const Py_buffer *view)
+/* Takes a slab of the own pool for this process; returns where its memory is, or NULL where none is to be had. */
+static char *
+take(Port *self, uint64_t size, SlabKey *key)
 {
-    uint64_t size = (uint64_t)view->len;
     char *pool = size > POOL_DATA / 2 ? NULL : pool_of(self, self->rank);
     if (pool == NULL)
-        return -1;
+        return NULL;
     SlabEntry *table = table_of(pool);
     if (!self->slabs_known)
         recover(self, table);
     int index = find_free(self, table, size);
+    if (index < 0 && collect_orphans(self, table))
+        index = find_free(self, table, size);
     if (index < 0)
         index = cut(self, table, size);
     if (index < 0 && start_over(self, table))
         index = cut(self, table, size);
     if (index < 0)
-        return -1;
-    atomic_store_explicit(&table[index].refs, 1, memory_order_relaxed);
-    self->slabs[index].holder = peer;
-    memcpy(pool + POOL_TABLE + self->slabs[index].offset, view->buf, (size_t)size);
-    return index;
+        return NULL;
+    OwnSlab *slab = &self->slabs[index];
+    slab->use++;
+    slab->used = true;
+    slab->trimmed = false;
+    set_holder(&table[index], self->rank, self->incarnation);
+    atomic_store(&table[index].word, word_of(slab->use, HELD));
+    *key = (SlabKey){self->rank, (uint32_t)index, slab->use};
+    return pool + POOL_TABLE + slab->offset;
+}
+
+bool
+slab_fill(Port *self, uint32_t peer, uint32_t incarnation, const Py_buffer *view, SlabKey *key)
+{
+    char *data = take(self, (uint64_t)view->len, key);
+    if (data == NULL)
+        return false;
+    memcpy(data, view->buf, (size_t)view->len);
+    SlabEntry *entry = &table_of(self->pools[self->rank])[key->index];
+    set_holder(entry, peer, incarnation);
+    change(entry, key->use, HELD, GIVEN);
+    return true;
 }
 
 void
-slab_take_back(Port *self, int index)
+slab_take_back(Port *self, const SlabKey *key)
 {
-    atomic_store_explicit(&table_of(self->pools[self->rank])[index].refs, 0, memory_order_release);
+    change(&table_of(self->pools[self->rank])[key->index], key->use, GIVEN, FREE);
 }
 
 void
-slab_take_back_from(Port *self, uint32_t peer)
+slab_trim(Port *self)
 {
-    if (!self->slabs_known)
-        return;
-    for (uint32_t index = 0; index < self->slab_count; index++)
-        if (self->slabs[index].holder == peer)
-            slab_take_back(self, (int)index);
+    char *pool = self->pools[self->rank];
+    for (uint32_t index = 0; pool != NULL && index < self->slab_count; index++) {
+        OwnSlab *slab = &self->slabs[index];
+        if (!slab->used && !slab->trimmed && is_free(self, table_of(pool), index))
+            slab->trimmed = madvise(pool + POOL_TABLE + slab->offset, slab->capacity, MADV_REMOVE) == 0;
+        slab->used = false;
+    }
 }
 
-/* -- Slabs that were received ------------------------------------------------------------------------------- */
+/* -- Slabs that this process has ---------------------------------------------------------------------------- */
 
 typedef struct Slab {
     PyObject_HEAD
     Port *port;
+    SlabKey key;
+    SlabEntry *entry;
     char *data;
     size_t size;
-    _Atomic uint32_t *refs;
     pid_t pid;
+    bool given; /* it is another's now, although the object still shows the memory */
     struct Slab *next, *previous; /* among the living of its port */
 } Slab;
 
-PyObject *
-slab_receive(Port *self, uint32_t source, uint64_t index, uint64_t size)
+/* Returns the object of a slab that this process holds; NULL with an exception. */
+static Slab *
+make_slab(Port *self, const SlabKey *key, char *data, uint64_t size)
 {
-    char *pool = index < SLABS ? pool_of(self, source) : NULL;
-    if (pool == NULL)
-        return NULL;
-    SlabEntry *entry = &table_of(pool)[index];
-    uint64_t offset = entry->offset;
-    if (offset % SLAB_GRAIN || offset > POOL_DATA || size > POOL_DATA - offset)
-        return NULL;
     Slab *slab = (Slab *)self->state->slab_type->tp_alloc(self->state->slab_type, 0);
-    if (slab == NULL) {
-        PyErr_Clear();
+    if (slab == NULL)
         return NULL;
-    }
     slab->port = (Port *)Py_NewRef(self);
-    slab->data = pool + POOL_TABLE + offset;
+    slab->key = *key;
+    slab->entry = &table_of(self->pools[key->owner])[key->index];
+    slab->data = data;
     slab->size = (size_t)size;
-    slab->refs = &entry->refs;
     slab->pid = getpid();
     slab->next = self->living;
     if (slab->next != NULL)
         slab->next->previous = slab;
     self->living = slab;
     self->living_bytes += size;
+    return slab;
+}
+
+PyObject *
+slab_receive(Port *self, const SlabKey *key, uint64_t size)
+{
+    if (key->owner >= self->size || key->index >= SLABS)
+        return NULL;
+    char *pool = pool_of(self, key->owner);
+    if (pool == NULL)
+        return PyErr_NoMemory();
+    SlabEntry *entry = &table_of(pool)[key->index];
+    uint64_t offset = atomic_load(&entry->offset); /* once: who wrote it may write it again */
+    if (offset % SLAB_GRAIN || offset > POOL_DATA || size > POOL_DATA - offset)
+        return NULL;
+    if (!change(entry, key->use, GIVEN, HELD))
+        return NULL;
+    Slab *slab = make_slab(self, key, pool + POOL_TABLE + offset, size);
+    if (slab == NULL)
+        change(entry, key->use, HELD, FREE);
     return (PyObject *)slab;
+}
+
+PyObject *
+slab_allocate(Port *self, uint64_t size)
+{
+    SlabKey key;
+    char *data = size < SLAB_MIN ? NULL : take(self, size, &key);
+    if (data == NULL)
+        Py_RETURN_NONE;
+    Slab *slab = make_slab(self, &key, data, size);
+    if (slab == NULL)
+        change(&table_of(self->pools[self->rank])[key.index], key.use, HELD, FREE);
+    return (PyObject *)slab;
+}
+
+bool
+slab_give(Port *self, uint32_t peer, uint32_t incarnation, PyObject *object, SlabKey *key)
+{
+    Slab *slab = (Slab *)object;
+    if (slab->port != self || slab->given || slab->pid != getpid())
+        return false;
+    set_holder(slab->entry, peer, incarnation);
+    if (!change(slab->entry, slab->key.use, HELD, GIVEN))
+        return false;
+    slab->given = true;
+    *key = slab->key;
+    return true;
+}
+
+void
+slab_keep(PyObject *object)
+{
+    Slab *slab = (Slab *)object;
+    set_holder(slab->entry, slab->port->rank, slab->port->incarnation);
+    slab->given = !change(slab->entry, slab->key.use, GIVEN, HELD);
+}
+
+PyObject *
+slab_find(Port *self, const Py_buffer *view)
+{
+    for (Slab *slab = self->living; slab != NULL; slab = slab->next)
+        if (slab->data == view->buf && slab->size == (size_t)view->len && !slab->given)
+            return Py_NewRef(slab);
+    Py_RETURN_NONE;
 }
 
 static void
@@ -204,8 +344,8 @@ slab_dealloc(Slab *self)
     else
         port->living = self->next;
     port->living_bytes -= self->size;
-    if (self->pid == getpid())
-        atomic_store_explicit(self->refs, 0, memory_order_release);
+    if (!self->given && self->pid == getpid())
+        change(self->entry, self->key.use, HELD, FREE);
     type->tp_free(self);
     Py_DECREF(port);
     Py_DECREF(type);
@@ -238,9 +378,16 @@ slab_privatize(Port *self)
     return 0;
 }
 
+static PyMemberDef slab_members[] = {
+    {"given", T_BOOL, offsetof(Slab, given), READONLY, "whether it was given to another rank"},
+    {NULL},
+};
+
 static PyType_Slot slab_slots[] = {
-    {Py_tp_doc, "A large buffer that was received, in the sender's pool; given back when it is collected."},
+    {Py_tp_doc, "Shared memory that this process has, for a large buffer; given back when it is collected.\n\n"
+                "As one of the buffers of a message that is sent, it is given to the receiver."},
     {Py_tp_dealloc, slab_dealloc},
+    {Py_tp_members, slab_members},
     {Py_bf_getbuffer, slab_get_buffer},
     {Py_sq_length, slab_length},
     {0, NULL},

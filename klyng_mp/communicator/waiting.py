@@ -238,7 +238,7 @@ class WaitingRoom:
         """Do what is due at the descriptors, without waiting; needs the lock."""
         if self._calling or self._closed:
             return
-        events = self.poller.noises(False) or self.poller.wait(0, _MAX_EVENTS)
+        events = self.poller.wait(0, _MAX_EVENTS) + self.poller.noises(False)
         if events:
             self._call(events)
             self.notify()
@@ -275,7 +275,7 @@ class WaitingRoom:
 
     def _poll(self, waiter: _Waiter, seconds: float | None) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):
-            return noises
+            return self.poller.wait(0, _MAX_EVENTS) + noises  # or a peer that never stops would hide all others
         self._polling = waiter
         lock, turn = self.lock, self._turn
         try:

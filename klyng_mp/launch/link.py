@@ -117,6 +117,7 @@ class RankLink:
             place=(memory, bell, place.spec.size, place.rank, place.incarnation),
             spin=place.spec.may_spin,
             call=lambda peer: self.tell("ring", peer),
+            progress=self.endpoint.progress,
         )
         self.endpoint.use(Routes(self._memory, {DRIVER: self._transport}), self._memory.port)
 

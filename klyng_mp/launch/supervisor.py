@@ -41,7 +41,18 @@ _VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well
 class Occupant:
     """The process that fills a place, as its supervisor sees it."""
 
-    __slots__ = ("body", "channel", "ended_run", "exitcode", "incarnation", "orderly", "rank", "ready", "unfit")
+    __slots__ = (
+        "bells",
+        "body",
+        "channel",
+        "ended_run",
+        "exitcode",
+        "incarnation",
+        "orderly",
+        "rank",
+        "ready",
+        "unfit",
+    )
 
     def __init__(self, rank: int, incarnation: int, body: Body) -> None:
         self.rank = rank
@@ -49,6 +60,7 @@ class Occupant:
         self.body = body
         self.channel = body.channel
         self.ended_run = 0
+        self.bells: set[int] = set()  # which it was sent
         self.ready = False  # it has reached its own main
         self.unfit = ""  # why it could not reach it
         self.orderly = False  # it has said goodbye
@@ -230,7 +242,9 @@ class Supervisor:
             self._introduce(occupant, rest[0], fds[0])
         elif kind == "ring" and self._segment is not None:
             self._segment.ring(rest[0])
-            self._tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
+            if rest[0] not in occupant.bells:  # it asks until it has read the first answer
+                occupant.bells.add(rest[0])
+                self._tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
         elif kind == "lost":
             self._explain_loss(occupant, *rest)
         elif kind == "failed":

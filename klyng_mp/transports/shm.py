@@ -4,8 +4,8 @@ Layer: transports; needs `klyng_mp.native.core`, which serves the rings. Who wri
 told in ``klyng_mp/_core/port.c``.
 
 A `Segment` is made by whoever brings the ranks to life: one memfd, which has no name and so cannot be left behind, and
-one eventfd a rank, its bell. Each rank is given the memfd and its own bell. The bell of a peer it asks for when it
-first finds that peer asleep, and whoever answers rings it meanwhile; so a rank has only the bells that it uses.
+one eventfd a rank, its bell. Each rank is given the memfd and its own bell. Where it finds a peer asleep whose bell it
+does not have, it asks for the peer to be rung, and is sent the bell in answer; so a rank has only those that it uses.
 
 Invariants: what a peer wrote before its end is delivered before its end is told; a message is in the ring whole, or
 its rest is in the outbox of its peer and follows in order.
@@ -39,6 +39,7 @@ _RINGS_BYTES = 64 * 1024 * 1024  # of all rings together, once all have been use
 _LARGEST_RING = 128 * 1024
 _SMALLEST_RING = 4096  # below a page nothing is saved
 _RECORD_BYTES = 40
+_NO_MEMORY = 71  # EX_OSERR of sysexits.h
 
 
 def ring_size(ranks: int) -> int:
@@ -89,31 +90,47 @@ def ring_bell(bell: int) -> None:
         os.eventfd_write(bell, 1)
 
 
+class _Outbox(deque["_Queued"]):
+    """The messages for a peer that wait for room in its ring.
+
+    Attributes:
+        size_bytes: what of them has not left.
+    """
+
+    size_bytes = 0
+
+
 class _Queued(Ticket):
     """A message of which a part has not found room yet."""
 
-    __slots__ = ("outbox", "parcel")
+    __slots__ = ("outbox", "parcel", "size_bytes")
 
-    def __init__(self, parcel: Any, outbox: deque[_Queued]) -> None:
+    def __init__(self, parcel: Any, outbox: _Outbox) -> None:
         super().__init__()
         self.parcel = parcel
         self.outbox = outbox
-        self.started = parcel.started
+        self.size_bytes = 0
+        outbox.append(self)
+        self.measure()
 
-    @property
-    def size_bytes(self) -> int:
-        """What has not left, with the record that it begins with."""
-        return int(self.parcel.left) + (0 if self.parcel.started else _RECORD_BYTES)
+    def measure(self) -> None:
+        """Take note of what has left."""
+        self.started = self.parcel.started
+        left = 0 if self.done else int(self.parcel.left) + (0 if self.started else _RECORD_BYTES)
+        self.outbox.size_bytes += left - self.size_bytes
+        self.size_bytes = left
 
     def withdraw(self) -> bool:
         if self.started or self.error is not None:
             return False
         self.outbox.remove(self)
+        self.outbox.size_bytes -= self.size_bytes
+        self.parcel = None  # its slabs are free again
         return True
 
     def keep(self) -> None:
         if not self.done and self.error is None:
-            self.parcel.keep()
+            self.parcel.keep()  # `left` stays as it is
 
 
 class ShmTransport:
@@ -125,6 +142,7 @@ class ShmTransport:
         place: (descriptor of the segment, own bell, ranks, own rank, incarnation); owns the two descriptors.
         spin: whether a core is free to wait on, for as long as waking up would take.
         call: is asked to ring the bell of a peer, and to have `learn_bell` called with it, at once or later.
+        progress: has done what is due at the poller; takes the endpoint's lock itself.
 
     Raises:
         OSError: the memory cannot be mapped; nothing is left.
@@ -138,17 +156,19 @@ class ShmTransport:
         place: tuple[int, int, int, int, int],
         spin: bool,
         call: Callable[[int], None],
+        progress: Callable[[], None],
     ) -> None:
         fd, self._bell, ranks, rank, incarnation = place
         self._sink = sink
         self._poller = poller
-        self._outboxes: dict[int, deque[_Queued]] = {}
+        self._call = call
+        self._outboxes: dict[int, _Outbox] = {}
         self._open: set[int] = set()
         self._parted: set[int] = set()  # whose end was told, or who was told of ours
-        self._bells: list[int] = []
+        self._bells: dict[int, int] = {}
         self._closed = False
         try:
-            self.port = core.Port(fd, ranks, ring_size(ranks), rank, incarnation, spin, call)
+            self.port = core.Port(fd, ranks, ring_size(ranks), rank, incarnation, spin, progress)
         except BaseException:
             os.close(self._bell)
             raise
@@ -161,10 +181,10 @@ class ShmTransport:
 
     def learn_bell(self, peer: int, bell: int) -> None:
         """Ring a peer by this eventfd from now on, and own it."""
-        if self._closed:
+        if self._closed or peer in self._bells:
             os.close(bell)
             return
-        self._bells.append(bell)
+        self._bells[peer] = bell
         self.port.set_bell(peer, bell)
 
     def send(self, peer: int, message: Message, *, copy: bool) -> Ticket:
@@ -178,16 +198,17 @@ class ShmTransport:
             parcel = self.port.pack(peer, message)
         else:
             parcel = self.port.send(peer, message)
+            if self.port.due:
+                self._ring()
             if parcel is None:
                 if peer not in self._open:
                     self._meet(peer, message.incarnation)
                 return SENT
             if outbox is None:
-                outbox = self._outboxes[peer] = deque()
+                outbox = self._outboxes[peer] = _Outbox()
         self._shut(peer)
         self._parted.discard(peer)
         ticket = _Queued(parcel, outbox)
-        outbox.append(ticket)
         if copy:
             ticket.keep()
         return ticket
@@ -200,14 +221,17 @@ class ShmTransport:
 
     def pending(self, peer: int | None = None) -> int:
         """See `Transport.pending`."""
-        outboxes = self._outboxes.values() if peer is None else [self._outboxes.get(peer, ())]
-        return sum(ticket.size_bytes for outbox in outboxes for ticket in outbox)
+        if peer is None:
+            return sum(outbox.size_bytes for outbox in self._outboxes.values())
+        outbox = self._outboxes.get(peer)
+        return 0 if outbox is None else outbox.size_bytes
 
     def disconnect(self, peer: int, *, dead: bool = False) -> None:
         """See `Transport.disconnect`."""
         if not self._closed and self._is_peer(peer) and peer not in self._parted:
             self._part_from(peer, "was disconnected from")
             self.port.leave(peer, not dead)
+            self._ring()
         if dead:
             self._parted.discard(peer)  # whoever comes next has not been told anything
 
@@ -261,6 +285,8 @@ class ShmTransport:
         messages = self.port.read(peer)
         for message in messages:
             self._sink.deliver(message.source, message)
+        if self.port.due:
+            self._ring()
         if self.port.endings:
             for ended, reason in self.port.take_endings():
                 if ended not in self._parted:
@@ -268,16 +294,23 @@ class ShmTransport:
                     self._sink.lost(ended, reason)
         return len(messages)
 
-    def _flush(self, peer: int, outbox: deque[_Queued]) -> None:
+    def _flush(self, peer: int, outbox: _Outbox) -> None:
         while outbox:
             ticket = outbox[0]
-            left = self.port.push(peer, ticket.parcel)
-            ticket.started = ticket.parcel.started
-            if left is not None:
+            ticket.done = self.port.push(peer, ticket.parcel) is None
+            ticket.measure()
+            if self.port.due:
+                self._ring()
+            if not ticket.done:
                 return
-            ticket.done = True
             outbox.popleft()
         self._outboxes.pop(peer, None)
+
+    def _ring(self) -> None:
+        """Have those peers woken who sleep and whose bells are not known."""
+        while (peer := self.port.next_due()) is not None:
+            self._call(peer)
+            self.port.rung(peer)
 
     def _meet(self, peer: int, incarnation: int) -> None:
         self._open.add(peer)
@@ -295,11 +328,12 @@ class ShmTransport:
         self._shut(peer)
         for ticket in self._outboxes.pop(peer, ()):
             ticket.error = PeerLostError(peer, reason)
+            ticket.parcel = None  # its slabs are free again, unless a part of it has left
 
     def _release(self) -> None:
         self._closed = True
         self.port.release()
-        for bell in (self._bell, *self._bells):
+        for bell in (self._bell, *self._bells.values()):
             os.close(bell)
         self._bells.clear()
 
@@ -323,14 +357,21 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     if (pipe := _pipes.pop(get_ident(), None)) is not None:
         ours, theirs = pipe
-        os.close(theirs)
-        os.read(ours, 1)
-        os.close(ours)
+        try:
+            os.close(theirs)
+            os.read(ours, 1)
+        finally:
+            os.close(ours)
 
 
 def _privatize() -> None:
-    for port in list(_PORTS):
-        port.privatize()
+    try:
+        for port in list(_PORTS):
+            port.privatize()
+    except OSError as error:
+        # Exceptions of a fork's handlers are not raised; and this process must not go on with what it shares.
+        os.write(2, f"klyng_mp: no memory for a forked process's copies of received data: {error}\n".encode())
+        os._exit(_NO_MEMORY)
     for pipe in _pipes.values():
         for fd in pipe:
             os.close(fd)

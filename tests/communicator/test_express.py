@@ -36,7 +36,9 @@ class Pair:
         for rank in range(2):
             endpoint = Endpoint(rank, incarnation=1)
             place = os.dup(segment.fd), os.dup(segment.bells[rank]), 2, rank, 1
-            transport = ShmTransport(endpoint, endpoint.poller, place=place, spin=False, call=segment.ring)
+            transport = ShmTransport(
+                endpoint, endpoint.poller, place=place, spin=False, call=segment.ring, progress=endpoint.progress
+            )
             endpoint.use(transport, transport.port)
             endpoint.incarnations.update({0: 1, 1: 1})
             self.endpoints.append(endpoint)

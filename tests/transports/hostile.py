@@ -71,7 +71,9 @@ def main(seed, rounds):
         sides = [Side(number) for number in range(RANKS)]
         for side in sides:
             place = os.dup(segment.fd), os.dup(segment.bells[side.number]), RANKS, side.number, 3
-            side.transport = ShmTransport(side, side.poller, place=place, spin=False, call=segment.ring)
+            side.transport = ShmTransport(
+                side, side.poller, place=place, spin=False, call=segment.ring, progress=side.turn
+            )
         with mmap.mmap(segment.fd, core.segment_size(RANKS, ring_size(RANKS), True)) as memory:
             for _ in range(chance.randrange(1, 6)):
                 head, buffers = chance.choice(BODIES)
