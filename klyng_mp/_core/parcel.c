@@ -51,7 +51,7 @@ make_front(Message *message, PyObject *buffers, const Py_buffer *views, const Sl
 
 /* Sends those buffers in slabs that are slabs already, or are worth it and find one. */
 static void
-fill_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffers)
+book_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffers)
 {
     Port *port = self->port;
     bool possible = message->code != BYTES_APART && message->code != BYTEARRAY_APART &&
@@ -63,8 +63,8 @@ fill_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffer
         if (Py_IS_TYPE(buffer, port->state->slab_type) &&
             slab_give(port, peer, message->incarnation, buffer, &part->key))
             part->given = Py_NewRef(buffer);
-        else if (view->len >= SLAB_MIN)
-            slab_fill(port, peer, message->incarnation, view, &part->key);
+        else if (view->len >= SLAB_MIN && slab_book(port, peer, message->incarnation, (uint64_t)view->len, &part->key))
+            self->filled = false;
         if (part->key.use)
             self->slab_bytes += (uint64_t)view->len;
     }
@@ -85,15 +85,11 @@ take_views(Parcel *self, uint32_t peer, Message *message, PyObject *buffers)
         if (PyObject_GetBuffer(PySequence_Fast_GET_ITEM(buffers, index), &self->views[index + 2], PyBUF_SIMPLE) < 0)
             return -1;
     self->slab_count = count;
-    fill_slabs(self, peer, message, buffers);
+    self->filled = true;
+    book_slabs(self, peer, message, buffers);
     PyObject *front = make_front(message, buffers, self->views + 2, self->slabs);
     if (front == NULL)
         return -1;
-    for (Py_ssize_t index = 0; index < count; index++)
-        if (self->slabs[index].key.use) {
-            PyBuffer_Release(&self->views[index + 2]);
-            self->views[index + 2] = (Py_buffer){0}; /* nothing of it is in the body */
-        }
     int result = PyObject_GetBuffer(front, &self->views[0], PyBUF_SIMPLE);
     Py_DECREF(front);
     if (result == 0)
@@ -127,7 +123,10 @@ parcel_new(Port *port, uint32_t peer, Message *message)
         .head_size = (uint64_t)PyBytes_GET_SIZE(message->head),
     };
     for (Py_ssize_t index = 0; index < self->view_count; index++)
-        self->left += (uint64_t)self->views[index].len;
+        if (index < 2 || !self->slabs[index - 2].key.use)
+            self->left += (uint64_t)self->views[index].len;
+    if (self->left == (uint64_t)self->views[0].len)
+        parcel_fill(self); /* nothing follows the front that could say that they are */
     Py_DECREF(buffers);
     return self;
 }
@@ -138,6 +137,10 @@ parcel_copy(Parcel *self, char *place, size_t size)
     self->left -= size;
     while (size) {
         Py_buffer *view = &self->views[self->view];
+        if (self->view >= 2 && self->view - 2 < self->slab_count && self->slabs[self->view - 2].key.use) {
+            self->view++; /* it is not in the body */
+            continue;
+        }
         size_t rest = (size_t)view->len - self->offset, now = size < rest ? size : rest;
         if (now) /* an empty buffer may be nowhere */
             memcpy(place, (const char *)view->buf + self->offset, now);
@@ -149,6 +152,15 @@ parcel_copy(Parcel *self, char *place, size_t size)
             self->offset = 0;
         }
     }
+}
+
+void
+parcel_fill(Parcel *self)
+{
+    for (Py_ssize_t index = 0; !self->filled && index < self->slab_count; index++)
+        if (self->slabs[index].key.use && self->slabs[index].given == NULL)
+            slab_fill(self->port, &self->slabs[index].key, &self->views[index + 2]);
+    self->filled = true;
 }
 
 static void
@@ -171,6 +183,7 @@ parcel_keep(Parcel *self, PyObject *Py_UNUSED(ignored))
         PyMem_Free(views);
         return PyErr_Occurred() ? NULL : PyErr_NoMemory();
     }
+    parcel_fill(self);
     uint64_t left = self->left;
     parcel_copy(self, PyBytes_AS_STRING(copy), (size_t)left);
     Py_DECREF(copy); /* the view holds it */
@@ -178,7 +191,7 @@ parcel_keep(Parcel *self, PyObject *Py_UNUSED(ignored))
     Py_CLEAR(self->message);
     self->views = views;
     self->view_count = 1;
-    self->view = 0;
+    self->view = 0; /* one that is no buffer's: it has what was left of all */
     self->offset = 0;
     self->left = left;
     Py_RETURN_NONE;

@@ -49,6 +49,7 @@
 #include <unistd.h>
 
 #define SPIN_NS 40000         /* about what a sleep and a wake-up cost, so spinning at most doubles a wait */
+#define LONG_SPIN_NS 400000   /* where the peer is at work on what is waited for */
 #define SPIN_LOOKS 64         /* between two looks at the clock */
 #define FEW_SPINS 16          /* after that many in vain, only every SELDOM-th wait spins */
 #define SELDOM 32
@@ -92,7 +93,7 @@ port_may_spin(Port *self)
 bool
 port_spin(Port *self, bool (*ready)(Port *self, Ring *ring), Ring *ring)
 {
-    uint64_t end = 0;
+    uint64_t end = 0, most = ring != NULL && ring->assembly.active ? LONG_SPIN_NS : SPIN_NS;
     for (unsigned looks = 1;; looks++) {
         if (ready(self, ring)) {
             self->vain_spins = 0;
@@ -102,7 +103,7 @@ port_spin(Port *self, bool (*ready)(Port *self, Ring *ring), Ring *ring)
         if (looks % SPIN_LOOKS == 0) {
             uint64_t now = now_ns();
             if (end == 0)
-                end = now + SPIN_NS;
+                end = now + most;
             else if (now > end) {
                 if (self->vain_spins < FEW_SPINS)
                     self->vain_spins++;
@@ -310,7 +311,9 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
             ring->waits = true; /* for its turn: whoever looks sees that there is room */
             return NO_ROOM;
         }
-        size_t body = parcel->started ? parcel->left : 0;
+        if (parcel->started && parcel_ready(parcel) == 0)
+            parcel_fill(parcel);
+        size_t body = parcel->started ? parcel_ready(parcel) : 0;
         size_t size = sizeof(Record) + body > largest ? largest : sizeof(Record) + body;
         char *place = claim(self, ring, size);
         if (place == NULL) {

@@ -92,6 +92,7 @@ typedef struct {
     size_t offset;     /* within it */
     uint64_t left;     /* bytes */
     bool started;
+    bool filled; /* its slabs have their bytes */
     struct Port *port;
     Py_ssize_t slab_count;
     SlabPart *slabs; /* of each buffer */
@@ -100,6 +101,16 @@ typedef struct {
 
 Parcel *parcel_new(struct Port *port, uint32_t peer, Message *message);
 void parcel_copy(Parcel *self, char *place, size_t size);
+void parcel_fill(Parcel *self);
+
+/* How much of the body may leave now: what is behind the front, only when the slabs are filled. */
+static inline uint64_t
+parcel_ready(const Parcel *self)
+{
+    if (self->filled)
+        return self->left;
+    return self->view > 0 ? 0 : (uint64_t)self->views[0].len - self->offset;
+}
 
 static inline bool
 parcel_is_done(const Parcel *self)
@@ -234,8 +245,9 @@ pool_offset(const Port *self, uint32_t rank)
     return (off_t)(self->base_size + (size_t)rank * POOL_SIZE);
 }
 
-/* Copies a buffer into a slab of the own pool, which is then a peer's; false where none is to be had. */
-bool slab_fill(Port *self, uint32_t peer, uint32_t incarnation, const Py_buffer *view, SlabKey *key);
+/* Gives a free slab of the own pool to a peer, to be filled; false where none is to be had. */
+bool slab_book(Port *self, uint32_t peer, uint32_t incarnation, uint64_t size, SlabKey *key);
+void slab_fill(Port *self, const SlabKey *key, const Py_buffer *view);
 void slab_take_back(Port *self, const SlabKey *key); /* its message was never sent */
 /* Gives a Slab that this process holds to a peer; false where it is not its to give. */
 bool slab_give(Port *self, uint32_t peer, uint32_t incarnation, PyObject *slab, SlabKey *key);

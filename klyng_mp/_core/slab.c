@@ -18,6 +18,9 @@
        HELD -> FREE             who has it, when its object is collected
        any  -> FREE             the owner, when who has it is gone
 
+   A slab that is filled is sent before: its number first, then the bytes, and the end of the message last. So a receiver
+   that sleeps wakes up while they are copied.
+
    `holder` and its incarnation say who has it; they are written before the word. The owner believes of offset, capacity
    and use only what it remembers itself; the table has them for receivers and for its own successor. A rank that died
    is known by its page's occupant, who is another, or by the end of its connection, after which nothing that is SENT to
@@ -203,16 +206,22 @@ take(Port *self, uint64_t size, SlabKey *key)
 }
 
 bool
-slab_fill(Port *self, uint32_t peer, uint32_t incarnation, const Py_buffer *view, SlabKey *key)
+slab_book(Port *self, uint32_t peer, uint32_t incarnation, uint64_t size, SlabKey *key)
 {
-    char *data = take(self, (uint64_t)view->len, key);
-    if (data == NULL)
+    if (take(self, size, key) == NULL)
         return false;
-    memcpy(data, view->buf, (size_t)view->len);
     SlabEntry *entry = &table_of(self->pools[self->rank])[key->index];
     set_holder(entry, peer, incarnation);
     change(entry, key->use, HELD, GIVEN);
     return true;
+}
+
+void
+slab_fill(Port *self, const SlabKey *key, const Py_buffer *view)
+{
+    const OwnSlab *slab = &self->slabs[key->index];
+    if (slab->use == key->use) /* else its receiver was replaced meanwhile, and it has another */
+        memcpy(self->pools[self->rank] + POOL_TABLE + slab->offset, view->buf, (size_t)view->len);
 }
 
 void
