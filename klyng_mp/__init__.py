@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from klyng_mp.communicator.communicator import Communicator as Communicator
 from klyng_mp.communicator.current import comm as comm
+from klyng_mp.communicator.current import empty as empty
 from klyng_mp.communicator.current import end as end
 from klyng_mp.communicator.current import init as init
 from klyng_mp.communicator.current import rank as rank
 from klyng_mp.communicator.current import recv as recv
+from klyng_mp.communicator.current import recv_into as recv_into
 from klyng_mp.communicator.current import send as send
 from klyng_mp.communicator.current import size as size
 from klyng_mp.communicator.requests import Request as Request
@@ -86,10 +88,12 @@ __all__ = [
     "WorldError",
     "WorldStatistics",
     "comm",
+    "empty",
     "end",
     "init",
     "rank",
     "recv",
+    "recv_into",
     "send",
     "size",
     "testall",

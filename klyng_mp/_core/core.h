@@ -46,6 +46,7 @@ int mailbox_setup(PyObject *module, CoreState *state);
 int parcel_setup(PyObject *module, CoreState *state);
 int slab_setup(PyObject *module, CoreState *state);
 int port_setup(PyObject *module, CoreState *state);
+int head_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
 
 /* Makes a type and adds it to the module under the last part of its name; returns a reference, or NULL. */
@@ -115,6 +116,32 @@ int read_tag(PyObject *tag, int64_t *number, PyObject **text);
 
 /* Returns a new reference to the tag as the user knows it. */
 PyObject *tag_object(int64_t number, PyObject *text);
+
+/* -- Heads (head.c) ---------------------------------------------------------------------------------------- */
+
+/* wire/codec.py has these; a test compares. The objects of the APART kinds are the message's one buffer. */
+enum { NONE, BOOL, INT, FLOAT, STR, BYTES, BYTES_APART, BYTEARRAY, BYTEARRAY_APART, PICKLE, PLAIN = 12, ARRAY };
+
+#define APART_SIZE 4096 /* codec.APART_BYTES: larger buffers travel beside the head */
+
+/* What an object became. `owner` keeps `data` alive; a short one is in `room`. */
+typedef struct {
+    uint8_t code;
+    const char *data;
+    size_t size;
+    PyObject *owner;
+    char room[24];
+} Encoded;
+
+typedef enum { ENCODED, LONG_WAY, RAISED } Encoding;
+
+/* Makes a head of an object, unless the codec has more to do with it. */
+Encoding head_encode(CoreState *state, bool main_by_reference, PyObject *object, Encoded *result);
+/* Whether an object can be made of such a head. */
+bool head_is_everyday(uint8_t code, size_t size);
+/* Makes it; `head` is the data as bytes, or NULL; `blame(error, code, head)` returns the error for what cannot be. */
+PyObject *head_decode(CoreState *state, PyObject *blame, uint8_t code, const char *data, size_t size, PyObject *head,
+                      PyObject *buffers);
 
 /* -- The mailbox (mailbox.c) ------------------------------------------------------------------------------- */
 

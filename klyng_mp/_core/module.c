@@ -55,7 +55,8 @@ core_exec(PyObject *module)
         state->not_yet == NULL || PyModule_AddObjectRef(module, "NOT_YET", state->not_yet) < 0)
         return -1;
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
-        parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 || express_setup(module, state) < 0)
+        parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
+        head_setup(module, state) < 0 || express_setup(module, state) < 0)
         return -1;
     return 0;
 }

@@ -13,8 +13,6 @@
 #define MAX_PARTS 65536       /* wire/frames.py: Limits.parts */
 #define MAX_TAG 65536         /* Limits.tag_bytes */
 #define MAX_PART ((uint64_t)1 << 48) /* Limits.part_bytes */
-#define BYTES_APART 6         /* wire/codec.py: the one buffer becomes the object itself, which is bytes */
-#define BYTEARRAY_APART 8 /* likewise, a bytearray */
 
 /* A buffer, as the front of a message tells of it. */
 typedef struct {
@@ -56,6 +54,7 @@ book_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffer
     Port *port = self->port;
     bool possible = message->code != BYTES_APART && message->code != BYTEARRAY_APART &&
                     atomic_load_explicit(&page_of(port, peer)->takes_slabs, memory_order_relaxed);
+    bool lands = self->slab_count == 1 && atomic_load_explicit(&port->out[peer].header->lands, memory_order_relaxed);
     for (Py_ssize_t index = 0; possible && index < self->slab_count; index++) {
         const Py_buffer *view = &self->views[index + 2];
         PyObject *buffer = PySequence_Fast_GET_ITEM(buffers, index);
@@ -63,7 +62,8 @@ book_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffer
         if (Py_IS_TYPE(buffer, port->state->slab_type) &&
             slab_give(port, peer, message->incarnation, buffer, &part->key))
             part->given = Py_NewRef(buffer);
-        else if (view->len >= SLAB_MIN && slab_book(port, peer, message->incarnation, (uint64_t)view->len, &part->key))
+        else if (!lands && view->len >= SLAB_MIN &&
+                 slab_book(port, peer, message->incarnation, (uint64_t)view->len, &part->key))
             self->filled = false;
         if (part->key.use)
             self->slab_bytes += (uint64_t)view->len;
@@ -300,6 +300,20 @@ entry_of(const Assembly *self, Py_ssize_t part)
     return entry;
 }
 
+/* Whether the part that is being filled may be put where it is wanted. */
+static bool
+can_land(const Assembly *self)
+{
+    const Landing *landing = &self->port->landing;
+    bool plain = self->record.code == BYTES_APART || self->record.code == BYTEARRAY_APART || self->record.code == ARRAY;
+    return plain && self->part == 0 && self->record.parts == 1 && landing->open &&
+           landing_is_for(landing, &self->record, self->source) &&
+           entry_of(self, 0).length == (uint64_t)landing->view.len &&
+           (landing->head == NULL || (PyBytes_GET_SIZE(landing->head) == PyBytes_GET_SIZE(self->head) &&
+                                      memcmp(PyBytes_AS_STRING(landing->head), PyBytes_AS_STRING(self->head),
+                                             (size_t)PyBytes_GET_SIZE(self->head)) == 0));
+}
+
 /* Returns the memory of the part that is being filled, which is made when its first byte is due; NULL as
    `assembly_feed` returns -1. */
 static char *
@@ -307,6 +321,13 @@ memory_of(Assembly *self)
 {
     PyObject **place = self->part < 0 ? &self->head : &((PyListObject *)self->buffers)->ob_item[self->part];
     bool as_bytes = self->part < 0 || (self->record.code == BYTES_APART && self->record.parts == 1);
+    if (*place == NULL && can_land(self)) {
+        *place = Py_NewRef(self->port->landing.object);
+        self->lands = true;
+        self->port->landing.open = false;
+    }
+    if (self->lands)
+        return self->port->landing.view.buf;
     if (*place == NULL) {
         uint64_t length = entry_of(self, self->part).length;
         if (length > MAX_PART)
@@ -397,4 +418,45 @@ assembly_finish(CoreState *state, Assembly *self)
     Py_XDECREF(text);
     assembly_drop(self);
     return message;
+}
+
+/* -- Landings --------------------------------------------------------------------------------------------- */
+
+bool
+landing_is_for(const Landing *self, const Record *record, uint32_t source)
+{
+    return source == self->source && record->context == self->context && !record->text &&
+           (self->tag == ANY || record->tag == self->tag);
+}
+
+/* Lets a message that is on its way into the landing go on in memory of its own. */
+static int
+take_off(Port *self)
+{
+    Assembly *assembly = &self->in[self->landing.source].assembly;
+    if (!assembly->active || !assembly->lands)
+        return 0;
+    PyObject *own = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)entry_of(assembly, 0).length);
+    if (own == NULL)
+        return port_give_up(self, &self->in[self->landing.source]);
+    memcpy(PyByteArray_AS_STRING(own), self->landing.view.buf, assembly->part == 0 ? assembly->filled : 0);
+    PyList_SetItem(assembly->buffers, 0, own);
+    assembly->lands = false;
+    return 0;
+}
+
+int
+landing_clear(Port *self)
+{
+    Landing *landing = &self->landing;
+    if (landing->object == NULL)
+        return 0;
+    int result = take_off(self);
+    if (!self->released)
+        atomic_store_explicit(&self->in[landing->source].header->lands, 0, memory_order_relaxed);
+    PyBuffer_Release(&landing->view);
+    Py_DECREF(landing->object);
+    Py_XDECREF(landing->head);
+    *landing = (Landing){0};
+    return result;
 }

@@ -8,7 +8,7 @@
        ring data     n x n x r         in the same order
 
    A ring carries records from one source to one destination. Positions count bytes and only grow; a record lies at
-   its position modulo r, whole: where it would cross the end, a PAD fills the rest. Records start at multiples of 8.
+   its position modulo r, whole: where it would cross the end, a PAD fills the rest. Records start at multiples of 64.
 
        SMALL   a message without buffers, with a number for its tag, that fits into a quarter of the ring
        BEGIN   the envelope of any other message; what belongs to it follows in
@@ -53,6 +53,8 @@
 #define SPIN_LOOKS 64         /* between two looks at the clock */
 #define FEW_SPINS 16          /* after that many in vain, only every SELDOM-th wait spins */
 #define SELDOM 32
+#define LINE 64               /* records start at multiples of it, and what a PIECE carries, too: copies are faster */
+#define PIECE_FRONT LINE
 #define PIECE_SIZE 16384      /* both sides' copies of it stay in the first-level cache */
 #define BATCH 1024            /* messages read in one go; then others get their turn */
 #define MOST_BYTES (8u << 20) /* read, or written, in one go: it takes about a millisecond, with the interpreter lock held */
@@ -62,7 +64,14 @@
 static inline size_t
 padded(size_t size)
 {
-    return (size + 7) & ~(size_t)7;
+    return (size + LINE - 1) & ~(size_t)(LINE - 1);
+}
+
+/* Returns how many bytes of a record come before what it carries. */
+static inline size_t
+front_of(const Record *record)
+{
+    return record->kind == PIECE ? PIECE_FRONT : sizeof *record;
 }
 
 static uint64_t
@@ -314,7 +323,8 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         if (parcel->started && parcel_ready(parcel) == 0)
             parcel_fill(parcel);
         size_t body = parcel->started ? parcel_ready(parcel) : 0;
-        size_t size = sizeof(Record) + body > largest ? largest : sizeof(Record) + body;
+        size_t front = parcel->started ? PIECE_FRONT : sizeof(Record);
+        size_t size = front + body > largest ? largest : front + body;
         char *place = claim(self, ring, size);
         if (place == NULL) {
             if ((port_may_spin(self) && port_spin(self, ring_has_room, ring)) || wait_for_room(self, ring))
@@ -326,7 +336,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         record.kind = parcel->started ? PIECE : BEGIN;
         memcpy(place, &record, sizeof record);
         if (parcel->started)
-            parcel_copy(parcel, place + sizeof record, size - sizeof record);
+            parcel_copy(parcel, place + front, size - front);
         parcel->started = true;
         publish(ring, size);
         self->bytes_sent += size;
@@ -347,14 +357,22 @@ break_ring(Port *self, Ring *ring, const char *reason)
 }
 
 /* Ends the reading of a ring with a part of a message lost; 0, or -1 with the exception that there is already. */
-static int
-give_up(Port *self, Ring *ring)
+int
+port_give_up(Port *self, Ring *ring)
 {
     assembly_drop(&ring->assembly);
     bool ours = PyErr_Occurred() != NULL;
     break_ring(self, ring, ours ? "sent a message that there was no memory for here, so nothing more of it is read"
                                 : "broke the protocol: it sent parts of a message that cannot be");
     return ours ? -1 : 0;
+}
+
+/* A message that is not put into the landing, but that the receive is given, closes it for others. */
+static void
+pass_landing(Port *self, const Record *record, uint32_t source)
+{
+    if (self->landing.open && landing_is_for(&self->landing, record, source))
+        self->landing.open = false;
 }
 
 static int
@@ -370,9 +388,10 @@ read_small(Port *self, Ring *ring, uint32_t source, const Record *record, const 
         self->dropped++;
         return 0;
     }
+    pass_landing(self, record, source);
     const Small small = {record->context, source, record->incarnation, record->tag, record->code, payload, size};
     self->messages_received++;
-    return reader->small(context, &small) < 0 ? give_up(self, ring) : 1;
+    return reader->small(context, &small) < 0 ? port_give_up(self, ring) : 1;
 }
 
 /* Returns whether a message was read, or -1 with an exception, and the ring broken. */
@@ -389,19 +408,20 @@ read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const
             return 0;
         }
         if (assembly_begin(&ring->assembly, self, record, source) < 0 || assembly_feed(&ring->assembly, payload, 0) < 0)
-            return give_up(self, ring);
+            return port_give_up(self, ring);
     }
     else if (record->kind == PIECE && ring->assembly.active) {
         if (assembly_feed(&ring->assembly, payload, size) < 0)
-            return give_up(self, ring);
+            return port_give_up(self, ring);
     }
     else if (record->kind > PIECE)
         break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
     if (ring->broken || !ring->assembly.active || !assembly_is_whole(&ring->assembly))
         return 0;
+    pass_landing(self, &ring->assembly.record, source);
     Message *message = assembly_finish(self->state, &ring->assembly);
     self->messages_received++;
-    int result = message != NULL && reader->large(context, message) == 0 ? 1 : give_up(self, ring);
+    int result = message != NULL && reader->large(context, message) == 0 ? 1 : port_give_up(self, ring);
     Py_XDECREF(message);
     return result;
 }
@@ -428,12 +448,19 @@ next_record(Port *self, Ring *ring, Record *record)
     uint64_t there = tail - ring->position;
     *record = (Record){0};
     memcpy(record, ring->data + offset, rest < sizeof *record ? rest : sizeof *record);
-    size_t least = record->kind == PAD ? 8 : sizeof *record;
+    size_t least = record->kind == PAD ? 8 : front_of(record);
     if (there > self->ring_size || record->size < least || record->size > rest || padded(record->size) > there) {
         break_ring(self, ring, "broke the protocol: it wrote into its ring what is no record");
         return false;
     }
     return true;
+}
+
+/* Waits for more of a message that its sender is at work on. */
+static bool
+await_rest(Port *self, Ring *ring)
+{
+    return ring->assembly.active && !ring->broken && port_may_spin(self) && port_spin(self, port_has_news, ring);
 }
 
 static void
@@ -454,14 +481,14 @@ read_ring(Port *self, uint32_t source, const Reader *reader, void *context, cons
     Py_ssize_t count = 0;
     uint64_t end = ring->position + MOST_BYTES;
     while (!ring->broken && !*enough && !self->released && count < BATCH && ring->position < end &&
-           next_record(self, ring, &record)) {
-        const char *payload = ring->data + (ring->position & (self->ring_size - 1)) + sizeof record;
+           (next_record(self, ring, &record) || (await_rest(self, ring) && next_record(self, ring, &record)))) {
+        const char *payload = ring->data + (ring->position & (self->ring_size - 1)) + front_of(&record);
         ring->position += padded(record.size);
         ring->ended = ring->told = false; /* a successor of who closed it goes on */
         int read = 0;
         if (record.kind != PAD) {
             self->bytes_received += record.size;
-            read = read_record(self, ring, source, &record, payload, record.size - sizeof record, reader, context);
+            read = read_record(self, ring, source, &record, payload, record.size - front_of(&record), reader, context);
         }
         free_room(self, ring, source);
         if (read < 0)

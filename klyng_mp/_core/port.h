@@ -29,7 +29,8 @@ typedef struct {
     char source_line[116];
     _Atomic uint64_t head;
     _Atomic uint32_t source_waits;
-    char dest_line[116];
+    _Atomic uint32_t lands; /* the destination has a place ready for what comes next */
+    char dest_line[112];
 } RingHeader;
 
 _Static_assert(sizeof(RankPage) <= PAGE_SIZE, "a rank's page is a page");
@@ -66,7 +67,7 @@ typedef struct {
     uint64_t head_size;
 } Record;
 
-_Static_assert(sizeof(Record) == 40, "records start at multiples of 8");
+_Static_assert(sizeof(Record) == 40, "nothing between its words is sent");
 
 /* -- Parcels: large messages on their way out (parcel.c) ---------------------------------------------------- */
 
@@ -131,6 +132,7 @@ typedef struct {
     PyObject *buffers; /* a list of bytearrays, or of bytes where the codec wants them */
     Py_ssize_t part;   /* the one that is being filled; -1 is the head */
     size_t filled;     /* of it */
+    bool lands;        /* its only buffer is the port's landing */
 } Assembly;
 
 /* These two return -1 with MemoryError, or without an exception where what was sent is impossible. */
@@ -140,9 +142,20 @@ bool assembly_is_whole(const Assembly *self);
 Message *assembly_finish(CoreState *state, Assembly *self);
 void assembly_drop(Assembly *self);
 
+/* Where the next large message of one sender may be put at once: a receive that is posted has a buffer for it. */
+typedef struct {
+    bool open; /* nothing has taken it yet */
+    uint64_t context;
+    uint32_t source;
+    int64_t tag; /* or ANY */
+    PyObject *object; /* the buffer; what the message has as its own then, or NULL where there is no landing */
+    PyObject *head; /* only what has exactly this one, or NULL */
+    Py_buffer view;
+} Landing;
+
 /* -- The port --------------------------------------------------------------------------------------------- */
 
-typedef struct {
+typedef struct Ring {
     RingHeader *header;
     char *data;
     uint64_t position; /* the tail of a ring out, the head of a ring in */
@@ -197,6 +210,7 @@ typedef struct Port {
     uint32_t slab_count;
     OwnSlab slabs[SLABS];
     bool slabs_known;
+    Landing landing;
     struct Slab *living; /* slabs that were received and are not collected */
     uint64_t living_bytes;
     uint64_t messages_sent, messages_received, bytes_sent, bytes_received, dropped;
@@ -258,6 +272,11 @@ PyObject *slab_allocate(Port *self, uint64_t size); /* a Slab of the own pool, o
 PyObject *slab_find(Port *self, const Py_buffer *view); /* the Slab that is all of this memory, or None */
 void slab_trim(Port *self); /* gives back the memory of slabs that were not used since the last call */
 int slab_privatize(Port *self); /* in a forked child; -1 with errno */
+
+/* Whether a message with this envelope is the one that the landing is for. */
+bool landing_is_for(const Landing *self, const Record *record, uint32_t source);
+int landing_clear(Port *self); /* nothing is put there any more; -1 with MemoryError, and the sender's ring broken */
+int port_give_up(Port *self, struct Ring *ring);
 
 void port_make_ring(Port *self, uint32_t peer); /* gets a ring to a peer ready, unless it is */
 void port_ring_bell(Port *self, uint32_t peer);  /* wakes a peer if it sleeps, or notes that it has to be woken */

@@ -172,6 +172,7 @@ unmap(Port *self)
         return;
     for (uint32_t peer = 0; peer < self->size; peer++)
         assembly_drop(&self->in[peer].assembly);
+    landing_clear(self);
     munmap(self->base, self->base_size);
     self->base = NULL;
 }
@@ -538,6 +539,37 @@ method_find_slab(Port *self, PyObject *object)
 }
 
 static PyObject *
+method_land(Port *self, PyObject *args)
+{
+    PyObject *peer_object, *object, *head;
+    unsigned long long context;
+    long long tag;
+    if (!PyArg_ParseTuple(args, "OKLOO:land", &peer_object, &context, &tag, &object, &head))
+        return NULL;
+    int64_t peer = read_peer(self, peer_object);
+    if (peer < 0)
+        return NULL;
+    Landing *landing = &self->landing;
+    if (landing->object != NULL || (head != Py_None && !PyBytes_Check(head)))
+        Py_RETURN_FALSE; /* one at a time */
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    *landing = (Landing){true, context, (uint32_t)peer, tag, Py_NewRef(object), head == Py_None ? NULL : Py_NewRef(head),
+                         view};
+    atomic_store_explicit(&self->in[peer].header->lands, 1, memory_order_relaxed);
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+method_unland(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    if (landing_clear(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 method_trim(Port *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
@@ -591,6 +623,10 @@ static PyMethodDef port_methods[] = {
     {"rung", (PyCFunction)method_rung, METH_O, "Take note that somebody wakes this peer."},
     {"allocate", (PyCFunction)method_allocate, METH_O, "Return a Slab of so many bytes, or None where none is to be had."},
     {"find_slab", (PyCFunction)method_find_slab, METH_O, "Return the Slab that is all of a buffer's memory, or None."},
+    {"land", (PyCFunction)method_land, METH_VARARGS,
+     "Put the next large message of a peer, with a context and a tag (or -1), into a buffer if it is large enough, and\n"
+     "the head is the given one (or None); it then has the buffer itself as its own. Return False if one lands already."},
+    {"unland", (PyCFunction)method_unland, METH_NOARGS, "Put nothing there any more, from now on."},
     {"trim", (PyCFunction)method_trim, METH_NOARGS,
      "Give back the memory of those slabs of the own pool that were not used since the last call."},
     {"privatize", (PyCFunction)method_privatize, METH_NOARGS,

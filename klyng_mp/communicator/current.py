@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.wire.codec import Codec
@@ -14,11 +15,11 @@ from klyng_mp.wire.frames import make_context
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from klyng_mp.communicator.requests import Status
 
-__all__ = ["comm", "end", "init", "rank", "recv", "send", "set_current", "size"]
+__all__ = ["comm", "empty", "end", "init", "rank", "recv", "recv_into", "send", "set_current", "size"]
 
 Result = TypeVar("Result")
 
@@ -70,9 +71,39 @@ def size() -> int:
     return comm().size
 
 
-def send(obj: object, dest: int, tag: int | str = 0, *, timeout: float | None = None) -> None:
+def send(obj: object, dest: int, tag: int | str = 0, *, move: bool = False, timeout: float | None = None) -> None:
     """Send ``obj`` to rank ``dest``; see ``Communicator.send``."""
-    comm().send(obj, dest, tag, timeout=timeout)
+    comm().send(obj, dest, tag, move=move, timeout=timeout)
+
+
+def empty(shape: int | Sequence[int], dtype: Any = float) -> Any:
+    """Return a new NumPy array, not initialised, whose memory can be given to another rank without a copy.
+
+    It is as any other array, until ``send(array, dest, move=True)`` gives it away. It lies in the memory that the ranks
+    of this host share, if it has 32 KiB or more and there is room (256 MiB a rank, which what receivers keep counts
+    against); else in ordinary memory, and `send` copies it as usual.
+
+    Args:
+        shape: an int, or a sequence of ints.
+        dtype: anything that NumPy takes for a dtype of plain memory.
+
+    Raises:
+        ImportError: NumPy is not installed.
+        TypeError: the dtype is made of Python objects.
+    """
+    return allocate(comm().endpoint.port, shape, dtype)
+
+
+def recv_into(
+    buffer: Any,
+    source: int = ANY_SOURCE,
+    tag: int | str = ANY_TAG,
+    *,
+    timeout: float | None = None,
+    status: Status | None = None,
+) -> int:
+    """Receive an array or bytes into memory that is there already; see ``Communicator.recv_into``."""
+    return comm().recv_into(buffer, source, tag, timeout=timeout, status=status)
 
 
 def recv(

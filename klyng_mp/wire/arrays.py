@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["decode_array", "describe_array"]
+__all__ = ["array_head", "decode_array", "describe_array"]
 
 _KINDS = "biufc"  # of dtypes: booleans, integers, floating point, complex
 
@@ -26,10 +26,16 @@ def describe_array(obj: Any) -> tuple[bytes, memoryview] | None:
     numpy = sys.modules.get("numpy")
     if numpy is None or type(obj) is not numpy.ndarray:
         return None
-    dtype, flags = obj.dtype, obj.flags
-    if dtype.kind not in _KINDS or dtype.isbuiltin != 1 or not (flags.c_contiguous and flags.writeable):
+    head = array_head(obj) if obj.flags.writeable else None
+    return None if head is None else (head, PickleBuffer(obj).raw())
+
+
+def array_head(array: Any) -> bytes | None:
+    """Return the head of a NumPy array, or None if it is not one of the plain ones."""
+    dtype = array.dtype
+    if dtype.kind not in _KINDS or dtype.isbuiltin != 1 or not array.flags.c_contiguous:
         return None
-    return marshal.dumps((dtype.str, obj.shape)), PickleBuffer(obj).raw()
+    return marshal.dumps((dtype.str, array.shape))
 
 
 def decode_array(head: bytes, buffers: Sequence[Any]) -> Any:

@@ -129,6 +129,11 @@ class PureMailbox:
         key = _first_key(box.stored, source, tag) if box is not None else None
         return box.stored[key][0] if box is not None and key is not None else None
 
+    def is_posted(self, context: int) -> bool:
+        """Tell whether any receive is posted in a context."""
+        box = self._boxes.get(context)
+        return box is not None and bool(box.posted)
+
     def restore(self, message: PureMessage) -> None:
         """Put back a message that was taken and not used: it is again the first of its sender and tag."""
         box = self._boxes.setdefault(message.context, _Box())

@@ -6,6 +6,7 @@ import os
 import threading
 
 import pytest
+from contracts.communicator import CommunicatorContract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,10 @@ from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.transports.shm import Segment, ShmTransport
 
 CONTEXT = make_context(1)
+
+
+class TestByShm(CommunicatorContract):
+    transport = "shm"
 
 
 class Pair:

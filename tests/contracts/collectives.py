@@ -7,8 +7,8 @@ import threading
 import pytest
 from contracts.ranks import LIMIT, ranks
 
-from klyng_mp.communicator.communicator import ANY_SOURCE, ANY_TAG
 from klyng_mp.errors import CodecError, DeadlineError, PeerLostError
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 SIZES = [1, 2, 3, 4, 7]
 

@@ -8,10 +8,11 @@ import threading
 import pytest
 from contracts.ranks import LIMIT, Background, ranks, together, when_waiting
 
-from klyng_mp.communicator.communicator import ANY_SOURCE, ANY_TAG
+from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.requests import Status, testall, waitall, waitany, waitsome
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError, DeadlineError, PeerLostError
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 SIZES = [1, 2, 3, 4, 7]
 OBJECTS = [
@@ -90,8 +91,9 @@ class CommunicatorContract:
     @pytest.mark.parametrize("obj", OBJECTS, ids=lambda obj: f"{type(obj).__name__}-{len(repr(obj))}")
     @pytest.mark.parametrize("dest", [0, 1])
     def test_objects_arrive_equal_and_of_the_same_type(self, pair, obj, dest):
-        pair.comms[0].send(obj, dest)
-        got = pair.comms[dest].recv(0)
+        sending = Background(lambda: pair.comms[0].send(obj, dest))
+        got = pair.comms[dest].recv(0, timeout=LIMIT)
+        sending.result()
         assert got == obj
         assert type(got) is type(obj)
 
@@ -110,6 +112,114 @@ class CommunicatorContract:
         assert (first == numpy.arange(count)).all()
         assert (second == -1).all()
         first[0] = second[0] = 5
+
+    @pytest.mark.parametrize("count", [0, 1, 10, 1000, 5000, 200_000, 1_200_000])
+    @pytest.mark.parametrize("first", ["sender", "receiver"])
+    def test_arrays_are_received_into_arrays(self, pair, count, first):
+        np = pytest.importorskip("numpy")
+        sender, receiver = pair.comms
+        array, place = np.arange(count, dtype="i8"), np.zeros(count, dtype="i8")
+        status = Status()
+
+        def receive():
+            return receiver.recv_into(place, 0, 7, timeout=LIMIT, status=status)
+
+        if first == "receiver":
+            there = when_waiting(receiver.endpoint)
+            waiting = Background(receive)
+            there.wait(LIMIT)
+            sender.send(array, 1, 7)
+            got = waiting.result()
+        else:
+            sending = Background(lambda: sender.send(array, 1, 7))
+            got = receive()
+            sending.result()
+        assert got == 8 * count
+        assert (place == array).all()
+        assert (status.source, status.tag) == (0, 7)
+
+    @pytest.mark.parametrize("size", [0, 5, 5000, 3_000_000])
+    def test_bytes_are_received_into_what_is_larger(self, pair, size):
+        sender, receiver = pair.comms
+        for kind in (bytes, bytearray):
+            place = bytearray(b"x" * (size + 3))
+            sending = Background(lambda kind=kind: sender.send(kind(size), 1))
+            assert receiver.recv_into(place, timeout=LIMIT) == size
+            assert place == bytes(size) + b"xxx"
+            sending.result()
+
+    def test_what_does_not_fit_into_the_buffer_stays(self, pair):
+        np = pytest.importorskip("numpy")
+        sender, receiver = pair.comms
+        place = np.zeros(1000)
+        refused = [
+            (np.ones(1001), ValueError, "8008 bytes, and the buffer 8000"),
+            (np.ones(1000, "f4"), TypeError, "an array of float32, and the buffer one of float64"),
+            ({"a": 1}, TypeError, "neither an array nor bytes, but of the type dict"),
+            (bytes(8001), ValueError, "8001 bytes"),
+        ]
+        for obj, kind, words in refused:
+            sender.send(obj, 1, 7)
+            with pytest.raises(kind, match=words):
+                receiver.recv_into(place, 0, 7, timeout=LIMIT)
+            assert not place.any()
+            got = receiver.recv(0, 7, timeout=LIMIT)
+            assert type(got) is type(obj)
+            assert np.array_equal(got, obj)
+        assert receiver.endpoint.mailbox.taken(1) == len(refused)
+
+    def test_an_array_of_another_shape_is_received_in_its_order(self, pair):
+        np = pytest.importorskip("numpy")
+        sender, receiver = pair.comms
+        array = np.asfortranarray(np.arange(20_000.0).reshape(100, 200))
+        place = np.zeros((200, 100))
+        sender.send(array, 1)
+        assert receiver.recv_into(place, 0, timeout=LIMIT) == 160_000
+        assert (place.ravel() == array.ravel()).all()
+
+    @pytest.mark.parametrize("buffer", ["text", 5, b"bytes", None, [1]])
+    def test_only_what_can_be_written_to_is_a_buffer(self, pair, buffer):
+        with pytest.raises(TypeError, match="something to write to"):
+            pair.comms[1].recv_into(buffer, timeout=0)
+
+    def test_a_buffer_is_contiguous(self, pair):
+        np = pytest.importorskip("numpy")
+        with pytest.raises(ValueError, match="contiguous"):
+            pair.comms[1].recv_into(np.zeros((10, 10))[:, :5], timeout=0)
+
+    def test_recv_into_gives_up_and_takes_nothing(self, pair):
+        sender, receiver = pair.comms
+        place = bytearray(100_000)
+        with pytest.raises(DeadlineError, match=r"recv_into\(source=0, tag=7\)"):
+            receiver.recv_into(place, 0, 7, timeout=0)
+        sender.send(b"x" * 100_000, 1, 7)
+        assert receiver.recv_into(place, 0, 7, timeout=LIMIT) == 100_000
+
+    @pytest.mark.parametrize("how", ["send", "isend"])
+    @pytest.mark.parametrize("count", [10, 100_000])
+    def test_an_array_that_is_given_away_arrives(self, pair, how, count):
+        np = pytest.importorskip("numpy")
+        sender, receiver = pair.comms
+        array = allocate(sender.endpoint.port, count, "f8")
+        array[:] = 3
+        if how == "send":
+            sender.send(array, 1, move=True)
+        else:
+            sender.isend(array, 1, move=True).wait(LIMIT)
+        got = receiver.recv(0, timeout=LIMIT)
+        assert type(got) is np.ndarray
+        assert got.sum() == 3 * count
+        got[:] = 4
+
+    def test_what_is_not_ones_own_to_give_is_copied(self, pair):
+        np = pytest.importorskip("numpy")
+        sender, receiver = pair.comms
+        array = np.arange(10_000)
+        for obj in (array, array[::2], {"a": array}, "text"):
+            sender.send(obj, 1, move=True)
+            got = receiver.recv(0, timeout=LIMIT)
+            assert got["a"].sum() == array.sum() if type(obj) is dict else np.array_equal(got, obj)
+        array[:] = 0
 
     def test_one_senders_messages_do_not_overtake_each_other(self, pair):
         sizes = [10, 300_000, 1, 70_000, 2, 3, 1_000_000, 4] * 5

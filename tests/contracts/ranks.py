@@ -12,6 +12,7 @@ from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
 from klyng_mp.transports.memory import MemoryHub, MemoryTransport
+from klyng_mp.transports.shm import Segment, ShmTransport
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
@@ -25,7 +26,7 @@ class Ranks:
 
     def __init__(self, size, join):
         self.endpoints = [Endpoint(number) for number in range(size)]
-        join(self.endpoints)
+        self._tidy = join(self.endpoints)
         for one in self.endpoints:
             for other in self.endpoints:
                 if one is not other:
@@ -50,6 +51,9 @@ class Ranks:
     def stop(self):
         for endpoint in self.endpoints:
             endpoint.close()
+        if self._tidy is not None:
+            self._tidy()
+            self._tidy = None
 
 
 def together(calls, stop=lambda: None):
@@ -115,7 +119,19 @@ def by_stream(endpoints):
         transports[other].adopt(one, second)
 
 
-JOINS = {"memory": by_memory, "stream": by_stream}
+def by_shm(endpoints):
+    segment = Segment(len(endpoints))
+    for endpoint in endpoints:
+        number = endpoint.number
+        place = os.dup(segment.fd), os.dup(segment.bells[number]), len(endpoints), number, 0
+        transport = ShmTransport(
+            endpoint, endpoint.poller, place=place, spin=False, call=segment.ring, progress=endpoint.progress
+        )
+        endpoint.use(transport, transport.port)
+    return segment.close
+
+
+JOINS = {"memory": by_memory, "stream": by_stream, "shm": by_shm}
 
 
 @contextmanager

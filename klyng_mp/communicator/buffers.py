@@ -1,0 +1,137 @@
+"""Memory that messages need not be copied from or to: arrays that can be given away, buffers to receive into.
+
+Layer: communicator; imports NumPy only where it is asked for an array.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+from klyng_mp.wire.arrays import array_head
+from klyng_mp.wire.mailbox import ANY_SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klyng_mp.wire.frames import Message, Part
+
+__all__ = ["Gift", "Target", "allocate"]
+
+
+def allocate(port: Any, shape: Any, dtype: Any) -> Any:
+    """Return a new array, in shared memory where there is a port and it has room; see `klyng_mp.empty`."""
+    import numpy as np  # noqa: PLC0415 - imported already in whoever uses arrays, and needless to others
+
+    dtype = np.dtype(dtype)
+    if dtype.hasobject:
+        raise TypeError(f"empty() makes arrays of plain memory, and {dtype} is made of Python objects")
+    plain = np.empty(shape, dtype)
+    slab = None if port is None else port.allocate(plain.nbytes)
+    return plain if slab is None else np.ndarray(plain.shape, dtype, slab)
+
+
+class Gift:
+    """The memory of a message that its sender gives away, as far as it can be.
+
+    Args:
+        port: the core's, or None.
+        message: not sent yet; those of its buffers that are slabs become them.
+        obj: what it is made of.
+    """
+
+    def __init__(self, port: Any, message: Message, obj: object) -> None:
+        self._array: Any = obj if _is_array(obj) else None
+        self._slabs: list[Any] = []
+        if port is not None and message.buffers:
+            found = [port.find_slab(buffer) for buffer in message.buffers]
+            self._slabs = [slab for slab in found if slab is not None]
+            message.buffers = [
+                buffer if slab is None else slab for buffer, slab in zip(message.buffers, found, strict=True)
+            ]
+
+    def close(self) -> None:
+        """See to it that the array is not written to any more, if it was given away."""
+        if self._array is not None and any(slab.given for slab in self._slabs):
+            self._array.setflags(write=False)
+
+
+class _Decoder(Protocol):
+    def decode(self, code: int, head: bytes, buffers: Sequence[Part]) -> object: ...
+
+
+class Target:
+    """A buffer that a message is received into.
+
+    Args:
+        buffer: the user's.
+
+    Raises:
+        TypeError: it is no buffer, or not one to write to, or not of plain memory.
+        ValueError: it is not contiguous.
+    """
+
+    def __init__(self, buffer: Any) -> None:
+        self._array = buffer if _is_array(buffer) else None
+        if self._array is not None and self._array.flags.c_contiguous:
+            buffer = _as_bytes(buffer)  # C has no name for some dtypes, and then memoryview refuses them
+        try:
+            view = memoryview(buffer)
+        except TypeError as error:
+            raise TypeError(f"recv_into() needs something to write to, as an array or a bytearray: {error}") from None
+        if view.readonly:
+            raise TypeError("recv_into() needs something to write to, and this is read-only")
+        if not view.c_contiguous:
+            raise ValueError("recv_into() needs a contiguous buffer: receive with recv(), and assign what it returns")
+        self.view = view.cast("B") if view.nbytes else memoryview(bytearray())
+
+    def prepare(self, port: Any, context: int, source: int, tag: int | str) -> bool:
+        """See `Landing.prepare`."""
+        if port is None or source == ANY_SOURCE or type(tag) is not int or not 0 <= source < port.size:
+            return False
+        if source == port.rank:
+            return False
+        head = None
+        if self._array is not None and (head := array_head(self._array)) is None:
+            return False
+        return bool(port.land(source, context, tag, self.view, head))
+
+    def take(self, message: Message, codec: _Decoder) -> int:
+        """Copy what a message has, unless it is there already; return how many bytes it is.
+
+        Raises:
+            TypeError, ValueError: the message does not fit; nothing was copied.
+            CodecError: it cannot be decoded.
+        """
+        if message.buffers and message.buffers[0] is self.view:
+            return self.view.nbytes
+        data = self._bytes_of(codec.decode(message.code, message.head, message.buffers))
+        if data.nbytes > self.view.nbytes:
+            raise ValueError(f"the message has {data.nbytes} bytes, and the buffer {self.view.nbytes}")
+        self.view[: data.nbytes] = data
+        return data.nbytes
+
+    def _bytes_of(self, obj: Any) -> memoryview:
+        if _is_array(obj):
+            if self._array is not None and obj.dtype != self._array.dtype:
+                raise TypeError(f"the message is an array of {obj.dtype}, and the buffer one of {self._array.dtype}")
+            obj = _as_bytes(obj)
+        try:
+            view = memoryview(obj)
+        except TypeError:
+            raise TypeError(
+                f"the message is neither an array nor bytes, but of the type {type(obj).__name__}"
+            ) from None
+        return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+def _is_array(obj: object) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(obj, numpy.ndarray)
+
+
+def _as_bytes(array: Any) -> Any:
+    """Return an array's elements as an array of bytes, in C's order; of its own memory where that is possible."""
+    if array.dtype.hasobject:
+        raise TypeError(f"an array of {array.dtype} has no bytes, but Python objects")
+    return array.reshape(-1).view("u1")

@@ -1,0 +1,154 @@
+"""Who is in a communicator: its ranks, its context, and the checks of what is asked of it.
+
+Layer: communicator.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from operator import index
+from typing import TYPE_CHECKING, Any, Protocol
+
+from klyng_mp.communicator.express import ExpressCodec, make_express
+from klyng_mp.errors import ClosedError
+from klyng_mp.wire.frames import LIMITS, Message
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.communicator.requests import Status
+    from klyng_mp.wire.frames import Part
+
+__all__ = ["Encoder", "Group"]
+
+_LARGEST_TAG = 2**63 - 1
+
+
+class Encoder(ExpressCodec, Protocol):
+    """What a communicator needs of a codec."""
+
+    def encode(self, obj: object) -> tuple[int, bytes, list[memoryview]]:
+        """Return the codec's code, head and buffers for an object."""
+
+    def decode(self, code: int, head: bytes, buffers: Sequence[Part]) -> object:
+        """Rebuild the object."""
+
+
+class Group:
+    """A group of ranks and a private context for their messages.
+
+    Args:
+        endpoint: this process's.
+        codec: turns objects into bytes and back.
+        context: its own; the odd number after it is for its collectives.
+        rank: this process's number in the group.
+        members: the endpoint's number of each rank.
+
+    Attributes:
+        rank: the number of this rank, from 0.
+        size: how many ranks there are.
+        next_call: returns the number of the next collective call: the same on all ranks, as they make the same calls.
+    """
+
+    __slots__ = ("_closed", "_ranks", "_short", "codec", "context", "endpoint", "members", "next_call", "rank", "size")
+
+    def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
+        self.endpoint = endpoint
+        self.codec = codec
+        self.context = context
+        self.rank = rank
+        self.members = members
+        self.size = len(members)
+        self._ranks = {number: rank for rank, number in enumerate(members)}
+        self.next_call = count().__next__
+        self._short = make_express(endpoint, context, members, codec)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Communicator rank {self.rank} of {self.size}>"
+
+    def close(self) -> None:
+        """Say that this rank's program uses it no more: later calls raise ClosedError. May be called again."""
+        self._closed = True
+        self._short = None
+
+    # -- checks
+
+    def check_open(self, doing: str) -> None:
+        """Raise ClosedError if this communicator was closed."""
+        if self._closed:
+            raise ClosedError(f"this communicator is closed, so {doing} cannot be done")
+
+    def check_rank(self, doing: str, name: str, rank: Any) -> int:
+        """Return a rank as an int, or raise the error that says what a rank is."""
+        if type(rank) is not int:
+            rank = _as_int(doing, name, rank, "the number of a rank")
+        if 0 <= rank < self.size:
+            return int(rank)
+        ranks = f"from 0 to {self.size - 1}" if self.size > 1 else "only 0, for this World has one rank"
+        raise ValueError(f"{doing}: {name} must be {ranks}, not {rank}")
+
+    def _check_send(self, doing: str, dest: Any, tag: Any) -> tuple[int, int | str]:
+        if self._closed:
+            self.check_open(doing)
+        dest = self.check_rank(doing, "dest", dest)
+        if type(tag) is not int or not 0 <= tag <= _LARGEST_TAG:
+            if tag == ANY_TAG and type(tag) is int:
+                raise ValueError(f"{doing}: ANY_TAG is for receiving; send with an int from 0 or a str")
+            tag = _check_tag(doing, tag)
+        return dest, tag
+
+    def _check_receive(self, doing: str, source: Any, tag: Any) -> tuple[int, int | str]:
+        """Return the sender's endpoint number (or ANY_SOURCE) and the tag."""
+        if self._closed:
+            self.check_open(doing)
+        if type(tag) is not int or not ANY_TAG <= tag <= _LARGEST_TAG:
+            tag = _check_tag(doing, tag)
+        if type(source) is int and source == ANY_SOURCE:
+            return ANY_SOURCE, tag
+        return self.members[self.check_rank(doing, "source", source)], tag
+
+    # -- messages
+
+    def _pack(self, obj: object, dest: int, tag: int | str) -> Message:
+        endpoint = self.endpoint
+        peer = self.members[dest]
+        incarnation = endpoint.incarnation if peer == endpoint.number else endpoint.incarnations.get(peer, 0)
+        return Message(self.context, endpoint.number, tag, incarnation, *self.codec.encode(obj))
+
+    def _unpack(self, message: Message, status: Status | None) -> Any:
+        if status is not None:
+            status.describe(message, self._ranks[message.source])
+        return self.codec.decode(message.code, message.head, message.buffers)
+
+
+def _as_int(doing: str, name: str, value: Any, what: str) -> int:
+    if not isinstance(value, bool):
+        try:
+            return int(index(value))
+        except TypeError:
+            pass
+    raise TypeError(f"{doing}: {name} must be {what}, not {value!r}")
+
+
+def _check_tag(doing: str, tag: Any) -> int | str:
+    """Return an unusual tag as a plain int or str, or raise the error that says what a tag is."""
+    if isinstance(tag, str):
+        if len(tag) > LIMITS.tag_bytes or not tag.isascii():
+            _check_text(doing, tag)
+        return str.__str__(tag)
+    number = _as_int(doing, "tag", tag, "an int from 0 or a str")
+    if not 0 <= number <= _LARGEST_TAG:
+        raise ValueError(f"{doing}: tag must be from 0 to 2**63 - 1 or a str, not {number}")
+    return number
+
+
+def _check_text(doing: str, tag: str) -> None:
+    try:
+        size = len(tag.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"{doing}: the tag {tag!r} is no text that can be sent; use valid Unicode") from None
+    if size > LIMITS.tag_bytes:
+        raise ValueError(f"{doing}: a tag of {size} bytes is too long; {LIMITS.tag_bytes} bytes are allowed")

@@ -1,0 +1,193 @@
+"""An endpoint's messages in: receives that are posted, awaited, withdrawn; messages that are looked at.
+
+Layer: communicator.
+
+Invariant: a receive that ends with an error, whichever, has taken nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from klyng_mp.communicator.membership import Membership
+from klyng_mp.errors import ClosedError
+from klyng_mp.wire.mailbox import Receive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.wire.frames import Message
+
+__all__ = ["Landing", "Receiving"]
+
+
+class Landing(Protocol):
+    """A buffer that a message may be received into without a copy in between."""
+
+    def prepare(self, port: Any, context: int, source: int, tag: int | str) -> bool:
+        """Have the core's port put the next message with this envelope there, until ``unland``; tell whether it does.
+
+        Args:
+            port: the core's, or None.
+            context: of a receive that was posted first in it, and is not matched.
+            source: likewise.
+            tag: likewise.
+        """
+
+
+class Receiving(Membership):
+    """What an endpoint receives; see `Membership` for its arguments and attributes."""
+
+    def receive(
+        self,
+        context: int,
+        source: int,
+        tag: int | str,
+        *,
+        deadline: Deadline,
+        doing: str,
+        among: Iterable[int] | None = None,
+        landing: Landing | None = None,
+    ) -> Message:
+        """Receive the first message that matches.
+
+        Args:
+            context: of the communicator.
+            source: the sender's number or ANY_SOURCE.
+            tag: a tag or ANY_TAG.
+            deadline: when to give up.
+            doing: what errors say this rank was doing.
+            among: who may send with ANY_SOURCE; when all of them are lost there is nothing to wait for.
+            landing: where it may be put at once; its buffer is then the message's own.
+
+        Raises:
+            DeadlineError: nothing was taken.
+            PeerLostError: the source is gone, or the run was ended; nothing was taken.
+        """
+        with self._room.lock:
+            if self._refusal is not None or context < self._lowest:
+                self._admit(context, doing)
+            first = landing is not None and not self.mailbox.is_posted(context)
+            receive = Receive(context, source, tag)
+            try:
+                self.mailbox.post(receive)
+            except BaseException:
+                self._poison()
+                raise
+            if receive.message is not None:
+                return receive.message
+            landed = first and landing is not None and landing.prepare(self.port, context, source, tag)
+            try:
+                return self._await_message(receive, deadline, doing, among)
+            except BaseException:
+                if not self.mailbox.withdraw(receive) and receive.message is not None:
+                    self._restore(receive.message)  # an interruption came between: nothing was taken, then
+                raise
+            finally:
+                if landed:
+                    self.port.unland()
+
+    def start_receive(self, context: int, source: int, tag: int | str, *, doing: str = "irecv") -> Receive:
+        """Post a receive; it matches in the order of posting, before any later one."""
+        with self._room.lock:
+            return self._post(context, source, tag, doing)
+
+    def wait_received(
+        self, receive: Receive, *, deadline: Deadline, doing: str, among: Iterable[int] | None = None
+    ) -> Message:
+        """Wait until a posted receive has its message; after an error it is still posted."""
+        with self._room.lock:
+            if receive.message is not None:
+                return receive.message
+            return self._await_message(receive, deadline, doing, among)
+
+    def withdraw_receive(self, receive: Receive) -> bool:
+        """Take a posted receive back; return False if it has its message."""
+        with self._room.lock:
+            return self.mailbox.withdraw(receive)
+
+    def is_received(self, receive: Receive, among: Iterable[int] | None = None) -> bool:
+        """Whether a posted receive has its message, or never will."""
+        with self._room.lock:
+            return self._is_received(receive, among)
+
+    def peek(self, context: int, source: int, tag: int | str, *, doing: str) -> Message | None:
+        """Return the first message that matches and leave it there, without waiting."""
+        with self._room.lock:
+            self._admit(context, doing)
+            found = self.mailbox.peek(context, source, tag)
+            if found is None:
+                self._room.progress()
+                found = self.mailbox.peek(context, source, tag)
+            return found
+
+    def wait_message(
+        self,
+        context: int,
+        source: int,
+        tag: int | str,
+        *,
+        deadline: Deadline,
+        doing: str,
+        among: Iterable[int] | None = None,
+    ) -> Message:
+        """Wait for a message that matches and leave it there; see `receive`."""
+
+        def ready() -> bool:
+            return self.mailbox.peek(context, source, tag) is not None or self._peers.is_hopeless(source, among)
+
+        with self._room.lock:
+            self._admit(context, doing)
+            if not self._settle(ready, deadline, doing):
+                raise deadline.error(doing)
+            found = self.mailbox.peek(context, source, tag)
+            if found is None:
+                raise self._peers.loss(source, doing)
+            return found
+
+    def put_back(self, message: Message) -> None:
+        """Let a message that was received and cannot be used be the first of its sender and tag again."""
+        with self._room.lock:
+            self._restore(message)
+            self._room.notify()
+
+    # -- inside, with the lock held
+
+    def _restore(self, message: Message) -> None:
+        """Put a message back; where it has landed in a caller's buffer, it is given memory of its own."""
+        message.buffers = [bytearray(part) if type(part) is memoryview else part for part in message.buffers]
+        self.mailbox.restore(message)
+
+    def _post(self, context: int, source: int, tag: int | str, doing: str) -> Receive:
+        self._admit(context, doing)
+        receive = Receive(context, source, tag)
+        try:
+            self.mailbox.post(receive)
+        except BaseException:
+            self._poison()
+            raise
+        return receive
+
+    def _is_received(self, receive: Receive, among: Iterable[int] | None) -> bool:
+        return receive.message is not None or receive.withdrawn or self._peers.is_hopeless(receive.source, among)
+
+    def _await_message(self, receive: Receive, deadline: Deadline, doing: str, among: Iterable[int] | None) -> Message:
+        lost = self._peers.lost
+
+        def ready() -> bool:
+            return (
+                receive.message is not None or receive.withdrawn or (bool(lost) and self._is_received(receive, among))
+            )
+
+        in_time = self._room.wait(ready, deadline)
+        if receive.message is not None:
+            return receive.message
+        if self._refusal is not None:
+            raise self._refusal(doing)
+        if not in_time:
+            raise deadline.error(doing)
+        if receive.withdrawn:
+            raise ClosedError(f"the run ended before {doing} got its message")
+        raise self._peers.loss(receive.source, doing)
