@@ -116,7 +116,7 @@ int read_tag(PyObject *tag, int64_t *number, PyObject **text);
 /* Returns a new reference to the tag as the user knows it. */
 PyObject *tag_object(int64_t number, PyObject *text);
 
-/* -- The mailbox (mailbox.c) ------------------------------------------------------------------------------- */
+/* -- The mailbox (mailbox.c, mailbox_type.c) --------------------------------------------------------------- */
 
 typedef struct Box Box;
 

@@ -4,7 +4,7 @@
 
        gate.c       the lock of an endpoint, and whether the short way is open
        message.c    one message
-       mailbox.c    matching
+       mailbox.c    matching (mailbox_type.c: as Python sees it)
        port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
        slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
