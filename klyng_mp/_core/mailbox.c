@@ -83,7 +83,9 @@ mix(uint64_t value)
 static uint64_t
 hash_key(const Envelope *key)
 {
-    uint64_t tag = key->text == NULL ? (uint64_t)key->number : (uint64_t)PyObject_Hash(key->text) ^ 0x5bd1e995u;
+    /* As str's own, whatever a subclass makes of it: nothing else is compared, and no Python code runs in here. */
+    uint64_t tag = key->text == NULL ? (uint64_t)key->number
+                                     : (uint64_t)PyUnicode_Type.tp_hash(key->text) ^ 0x5bd1e995u;
     return mix(tag + mix((uint64_t)key->source));
 }
 
@@ -233,6 +235,15 @@ is_over(const Mailbox *self, uint64_t context)
 
 /* -- Messages in their box -------------------------------------------------------------------------------- */
 
+/* Whether a message is in a mailbox; then there is an exception. */
+static bool
+is_held(const Message *message)
+{
+    if (message->bucket != NULL)
+        PyErr_SetString(PyExc_ValueError, "the message is in a mailbox already");
+    return message->bucket != NULL;
+}
+
 static int
 store(Box *box, Message *message, bool first)
 {
@@ -333,10 +344,8 @@ mailbox_deliver(Mailbox *self, Message *message)
         if (box == NULL)
             return -1;
     }
-    if (message->bucket != NULL) {
-        PyErr_SetString(PyExc_ValueError, "the message is in a mailbox already");
+    if (is_held(message))
         return -1;
-    }
     Receive *receive = take_posted(box, message);
     if (receive != NULL) {
         box->taken++;
@@ -385,6 +394,8 @@ mailbox_peek(const Mailbox *self, uint64_t context, const Envelope *wanted)
 int
 mailbox_restore(Mailbox *self, Message *message)
 {
+    if (is_held(message))
+        return -1;
     Box *box = get_box(self, message->context);
     if (box == NULL || store(box, message, true) < 0)
         return -1;
