@@ -22,6 +22,7 @@ ROOMS = (
     "errors",
     "deadline",
     "machine",
+    "_core",
     "native",
     "wire",
     "transports",
