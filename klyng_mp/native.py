@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["VARIABLE", "core", "find_core", "is_wanted"]
 
@@ -49,4 +49,7 @@ def find_core(wish: str | None) -> Any:
     )
 
 
-core: Any = find_core(os.environ.get(VARIABLE))
+if TYPE_CHECKING:
+    import klyng_mp._core as core  # or None, which a type checker cannot be told of a module
+else:
+    core = find_core(os.environ.get(VARIABLE))

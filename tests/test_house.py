@@ -22,6 +22,7 @@ ROOMS = (
     "errors",
     "deadline",
     "machine",
+    "_core",
     "native",
     "wire",
     "transports",
@@ -83,11 +84,13 @@ TESTS_OF_NO_MODULE = {
     "tests/test_house.py": "of the tree",
     "tests/test_interactive.py": "of IPython and Jupyter",
     "tests/test_main_rules.py": "of what wire promises, through Worlds",
+    "tests/test_no_memory.py": "of the C core",
     "tests/test_sanitizers.py": "of the C core",
     "tests/test_soak.py": "of everything, for long",
     "tests/test_stress.py": "of everything, under load",
 }
 SLEEPERS = {
+    "tests/memorywork/ports.py": "a port that says it will sleep does not",
     "tests/rankwork.py": "a rank that is in a blocking call which is not ours",
 }
 MODULES_TESTED_ELSEWHERE = {

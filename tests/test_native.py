@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
 import types
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,16 @@ def test_the_core_knows_the_codecs_codes():
     numbered.append("PLAIN")
     assert [getattr(codec, f"_{name}") for name in numbered] == list(native.core.CODES)
     assert codec.APART_BYTES == native.core.APART_BYTES
+
+
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+def test_the_stub_declares_what_the_core_has():
+    tree = ast.parse(Path(native.__file__).with_name("_core.pyi").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    twins = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    found = {name for name, value in vars(native.core).items() if isinstance(value, type)}
+    assert found - {"Keeper"} == set(classes) | (twins - {None})
+    for name, node in classes.items():
+        declared = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
+        public = {member for member in vars(getattr(native.core, name)) if not member.startswith("_")}
+        assert {member for member in declared if not member.startswith("_")} == public

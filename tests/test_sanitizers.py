@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ TESTS_OF_THE_CORE = [
     "tests/transports/test_shm.py",
     "tests/communicator/test_express.py",
     "tests/test_native.py",
+    *(["tests/test_no_memory.py"] if find_spec("_testcapi") else []),
 ]
 
 

@@ -143,7 +143,7 @@ bool head_is_everyday(uint8_t code, size_t size);
 PyObject *head_decode(CoreState *state, PyObject *blame, uint8_t code, const char *data, size_t size, PyObject *head,
                       PyObject *buffers);
 
-/* -- The mailbox (mailbox.c) ------------------------------------------------------------------------------- */
+/* -- The mailbox (mailbox.c, mailbox_type.c) --------------------------------------------------------------- */
 
 typedef struct Box Box;
 

@@ -12,7 +12,7 @@
 
    Ownership: a mailbox has one reference to each message and receive in it. */
 
-#include "core.h"
+#include "mailbox.h"
 
 #include <stddef.h>
 
@@ -39,18 +39,6 @@ struct Box {
     Link line;
     size_t taken;
 };
-
-typedef struct {
-    PyObject_HEAD
-    uint64_t context;
-    int64_t source, number;
-    PyObject *text;
-    PyObject *message; /* a Message, or NULL */
-    uint64_t order;
-    Link chain;
-    Bucket *bucket;
-    char withdrawn;
-} Receive;
 
 /* -- Lists ------------------------------------------------------------------------------------------------ */
 
@@ -95,7 +83,9 @@ mix(uint64_t value)
 static uint64_t
 hash_key(const Envelope *key)
 {
-    uint64_t tag = key->text == NULL ? (uint64_t)key->number : (uint64_t)PyObject_Hash(key->text) ^ 0x5bd1e995u;
+    /* As str's own, whatever a subclass makes of it: nothing else is compared, and no Python code runs in here. */
+    uint64_t tag = key->text == NULL ? (uint64_t)key->number
+                                     : (uint64_t)PyUnicode_Type.tp_hash(key->text) ^ 0x5bd1e995u;
     return mix(tag + mix((uint64_t)key->source));
 }
 
@@ -245,6 +235,15 @@ is_over(const Mailbox *self, uint64_t context)
 
 /* -- Messages in their box -------------------------------------------------------------------------------- */
 
+/* Whether a message is in a mailbox; then there is an exception. */
+static bool
+is_held(const Message *message)
+{
+    if (message->bucket != NULL)
+        PyErr_SetString(PyExc_ValueError, "the message is in a mailbox already");
+    return message->bucket != NULL;
+}
+
 static int
 store(Box *box, Message *message, bool first)
 {
@@ -330,7 +329,7 @@ take_posted(Box *box, const Message *message)
     return first;
 }
 
-/* -- What C code asks --------------------------------------------------------------------------------------- */
+/* -- What is done with a mailbox ---------------------------------------------------------------------------- */
 
 int
 mailbox_deliver(Mailbox *self, Message *message)
@@ -345,10 +344,8 @@ mailbox_deliver(Mailbox *self, Message *message)
         if (box == NULL)
             return -1;
     }
-    if (message->bucket != NULL) {
-        PyErr_SetString(PyExc_ValueError, "the message is in a mailbox already");
+    if (is_held(message))
         return -1;
-    }
     Receive *receive = take_posted(box, message);
     if (receive != NULL) {
         box->taken++;
@@ -379,16 +376,6 @@ mailbox_is_unposted(Mailbox *self, uint64_t context)
 }
 
 int
-mailbox_restore(Mailbox *self, Message *message)
-{
-    Box *box = get_box(self, message->context);
-    if (box == NULL || store(box, message, true) < 0)
-        return -1;
-    box->taken--;
-    return 0;
-}
-
-int
 mailbox_count_taken(Mailbox *self, uint64_t context)
 {
     Box *box = get_box(self, context);
@@ -398,85 +385,95 @@ mailbox_count_taken(Mailbox *self, uint64_t context)
     return 0;
 }
 
-/* -- Receive ------------------------------------------------------------------------------------------------ */
-
-static PyObject *
-receive_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+Message *
+mailbox_peek(const Mailbox *self, uint64_t context, const Envelope *wanted)
 {
-    static char *names[] = {"context", "source", "tag", NULL};
-    unsigned long long context;
-    long long source;
-    PyObject *tag;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "KLO:Receive", names, &context, &source, &tag))
+    return find_stored(find_box(self, context), wanted);
+}
+
+int
+mailbox_restore(Mailbox *self, Message *message)
+{
+    if (is_held(message))
+        return -1;
+    Box *box = get_box(self, message->context);
+    if (box == NULL || store(box, message, true) < 0)
+        return -1;
+    box->taken--;
+    return 0;
+}
+
+int
+mailbox_post(Mailbox *self, Receive *receive)
+{
+    Box *box = find_box(self, receive->context);
+    if (box == NULL) {
+        if (is_over(self, receive->context)) {
+            receive->withdrawn = 1;
+            return 0;
+        }
+        box = get_box(self, receive->context);
+        if (box == NULL)
+            return -1;
+    }
+    if (receive->bucket != NULL || receive->message != NULL) {
+        PyErr_SetString(PyExc_ValueError, "the receive was posted already");
+        return -1;
+    }
+    const Envelope wanted = {receive->source, receive->number, receive->text};
+    receive->message = (PyObject *)mailbox_take(self, receive->context, &wanted);
+    if (receive->message != NULL)
+        return 0;
+    Bucket *bucket = table_get(&box->posted, &wanted);
+    if (bucket == NULL)
+        return -1;
+    receive->order = ++self->order;
+    receive->bucket = bucket;
+    link_insert(bucket->chain.previous, &receive->chain);
+    Py_INCREF(receive);
+    return 0;
+}
+
+bool
+mailbox_withdraw(Mailbox *self, Receive *receive)
+{
+    if (receive->message != NULL || receive->withdrawn)
+        return false;
+    receive->withdrawn = 1;
+    if (receive->bucket != NULL) {
+        unpost(find_box(self, receive->context), receive);
+        Py_DECREF(receive);
+    }
+    return true;
+}
+
+static int
+compare_arrival(const void *one, const void *other)
+{
+    uint64_t first = (*(Message *const *)one)->arrival, second = (*(Message *const *)other)->arrival;
+    return (first > second) - (first < second);
+}
+
+PyObject *
+mailbox_waiting(const Mailbox *self, uint64_t low, uint64_t high)
+{
+    PyObject *found = PyList_New(0);
+    if (found == NULL)
         return NULL;
-    int64_t number;
-    PyObject *text;
-    if (read_tag(tag, &number, &text) < 0)
-        return NULL;
-    Receive *self = (Receive *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    self->context = context;
-    self->source = source;
-    self->number = number;
-    self->text = Py_XNewRef(text);
-    return (PyObject *)self;
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box *box = self->boxes[index]; box != NULL; box = box->next) {
+            if (box->context < low || box->context >= high)
+                continue;
+            for (Link *link = box->line.next; link != &box->line; link = link->next)
+                if (PyList_Append(found, (PyObject *)OWNER(Message, link, line)) < 0) {
+                    Py_DECREF(found);
+                    return NULL;
+                }
+        }
+    if (PyList_GET_SIZE(found))
+        qsort(((PyListObject *)found)->ob_item, (size_t)PyList_GET_SIZE(found), sizeof(PyObject *), compare_arrival);
+    return found;
 }
-
-static void
-receive_dealloc(Receive *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    Py_XDECREF(self->text);
-    Py_XDECREF(self->message);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static PyObject *
-receive_tag(Receive *self, void *Py_UNUSED(closure))
-{
-    return tag_object(self->number, self->text);
-}
-
-static PyObject *
-receive_done(Receive *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->message != NULL);
-}
-
-static PyMemberDef receive_members[] = {
-    {"context", T_ULONGLONG, offsetof(Receive, context), READONLY, "exactly this one"},
-    {"source", T_LONGLONG, offsetof(Receive, source), READONLY, "a sender's number, or ANY_SOURCE"},
-    {"message", T_OBJECT, offsetof(Receive, message), READONLY, "what it matched, or None"},
-    {"withdrawn", T_BOOL, offsetof(Receive, withdrawn), READONLY, "it was taken back, so it never will match"},
-    {"order", T_ULONGLONG, offsetof(Receive, order), READONLY, "when it was posted, counted by its mailbox"},
-    {NULL},
-};
-
-static PyGetSetDef receive_properties[] = {
-    {"tag", (getter)receive_tag, NULL, "a tag, or ANY_TAG", NULL},
-    {"done", (getter)receive_done, NULL, "whether it has its message", NULL},
-    {NULL},
-};
-
-static PyType_Slot receive_slots[] = {
-    {Py_tp_doc, "A posted receive; see klyng_mp.wire.mailbox.Receive."},
-    {Py_tp_new, receive_new},
-    {Py_tp_dealloc, receive_dealloc},
-    {Py_tp_members, receive_members},
-    {Py_tp_getset, receive_properties},
-    {0, NULL},
-};
-
-static PyType_Spec receive_spec = {
-    .name = "klyng_mp._core.Receive",
-    .basicsize = sizeof(Receive),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = receive_slots,
-};
-
-/* -- Mailbox ------------------------------------------------------------------------------------------------ */
 
 static void
 free_table(Table *table)
@@ -502,224 +499,10 @@ empty_box(Box *box)
     PyMem_Free(box);
 }
 
-static PyObject *
-mailbox_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+PyObject *
+mailbox_drop_below(Mailbox *self, uint64_t context)
 {
-    if (PyTuple_GET_SIZE(args) || (kwargs && PyDict_GET_SIZE(kwargs))) {
-        PyErr_SetString(PyExc_TypeError, "Mailbox() takes no arguments");
-        return NULL;
-    }
-    return type->tp_alloc(type, 0);
-}
-
-static void
-mailbox_dealloc(Mailbox *self)
-{
-    PyTypeObject *type = Py_TYPE(self);
-    for (size_t index = 0; index < self->box_slots; index++)
-        while (self->boxes[index] != NULL) {
-            Box *box = self->boxes[index];
-            self->boxes[index] = box->next;
-            empty_box(box);
-        }
-    PyMem_Free(self->boxes);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
-static Py_ssize_t
-mailbox_length(Mailbox *self)
-{
-    Py_ssize_t total = 0;
-    for (size_t index = 0; index < self->box_slots; index++)
-        for (Box *box = self->boxes[index]; box != NULL; box = box->next)
-            for (Link *link = box->line.next; link != &box->line; link = link->next)
-                total++;
-    return total;
-}
-
-static Message *
-as_message(Mailbox *self, PyObject *object)
-{
-    CoreState *state = state_of_type(Py_TYPE(self));
-    if (!Py_IS_TYPE(object, state->message_type)) {
-        PyErr_Format(PyExc_TypeError, "a mailbox holds messages, not %R", object);
-        return NULL;
-    }
-    return (Message *)object;
-}
-
-static Receive *
-as_receive(Mailbox *self, PyObject *object)
-{
-    CoreState *state = state_of_type(Py_TYPE(self));
-    if (!Py_IS_TYPE(object, state->receive_type)) {
-        PyErr_Format(PyExc_TypeError, "a mailbox posts receives, not %R", object);
-        return NULL;
-    }
-    return (Receive *)object;
-}
-
-static PyObject *
-method_deliver(Mailbox *self, PyObject *object)
-{
-    Message *message = as_message(self, object);
-    if (message == NULL || mailbox_deliver(self, message) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static int
-read_wanted(PyObject *const *args, Py_ssize_t count, uint64_t *context, Envelope *wanted)
-{
-    if (count != 3) {
-        PyErr_SetString(PyExc_TypeError, "context, source and tag are needed");
-        return -1;
-    }
-    *context = PyLong_AsUnsignedLongLong(args[0]);
-    if (*context == (uint64_t)-1 && PyErr_Occurred())
-        return -1;
-    wanted->source = PyLong_AsLongLong(args[1]);
-    if (wanted->source == -1 && PyErr_Occurred())
-        return -1;
-    return read_tag(args[2], &wanted->number, &wanted->text);
-}
-
-static PyObject *
-method_take(Mailbox *self, PyObject *const *args, Py_ssize_t count)
-{
-    uint64_t context;
-    Envelope wanted;
-    if (read_wanted(args, count, &context, &wanted) < 0)
-        return NULL;
-    Message *message = mailbox_take(self, context, &wanted);
-    return message == NULL ? Py_NewRef(Py_None) : (PyObject *)message;
-}
-
-static PyObject *
-method_peek(Mailbox *self, PyObject *const *args, Py_ssize_t count)
-{
-    uint64_t context;
-    Envelope wanted;
-    if (read_wanted(args, count, &context, &wanted) < 0)
-        return NULL;
-    Message *message = find_stored(find_box(self, context), &wanted);
-    return Py_NewRef(message == NULL ? Py_None : (PyObject *)message);
-}
-
-static PyObject *
-method_is_posted(Mailbox *self, PyObject *object)
-{
-    uint64_t context = PyLong_AsUnsignedLongLong(object);
-    if (context == (uint64_t)-1 && PyErr_Occurred())
-        return NULL;
-    return PyBool_FromLong(!mailbox_is_unposted(self, context));
-}
-
-static PyObject *
-method_restore(Mailbox *self, PyObject *object)
-{
-    Message *message = as_message(self, object);
-    if (message == NULL || mailbox_restore(self, message) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-method_post(Mailbox *self, PyObject *object)
-{
-    Receive *receive = as_receive(self, object);
-    if (receive == NULL)
-        return NULL;
-    Box *box = find_box(self, receive->context);
-    if (box == NULL) {
-        if (is_over(self, receive->context)) {
-            receive->withdrawn = 1;
-            Py_RETURN_NONE;
-        }
-        box = get_box(self, receive->context);
-        if (box == NULL)
-            return NULL;
-    }
-    if (receive->bucket != NULL || receive->message != NULL) {
-        PyErr_SetString(PyExc_ValueError, "the receive was posted already");
-        return NULL;
-    }
-    const Envelope wanted = {receive->source, receive->number, receive->text};
-    receive->message = (PyObject *)mailbox_take(self, receive->context, &wanted);
-    if (receive->message != NULL)
-        Py_RETURN_NONE;
-    Bucket *bucket = table_get(&box->posted, &wanted);
-    if (bucket == NULL)
-        return NULL;
-    receive->order = ++self->order;
-    receive->bucket = bucket;
-    link_insert(bucket->chain.previous, &receive->chain);
-    Py_INCREF(receive);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-method_withdraw(Mailbox *self, PyObject *object)
-{
-    Receive *receive = as_receive(self, object);
-    if (receive == NULL)
-        return NULL;
-    if (receive->message != NULL || receive->withdrawn)
-        Py_RETURN_FALSE;
-    receive->withdrawn = 1;
-    if (receive->bucket != NULL) {
-        unpost(find_box(self, receive->context), receive);
-        Py_DECREF(receive);
-    }
-    Py_RETURN_TRUE;
-}
-
-static int
-compare_arrival(const void *one, const void *other)
-{
-    uint64_t first = (*(Message *const *)one)->arrival, second = (*(Message *const *)other)->arrival;
-    return (first > second) - (first < second);
-}
-
-/* Returns a new list of the messages with low <= context < high in the order of arrival. */
-static PyObject *
-list_waiting(Mailbox *self, uint64_t low, uint64_t high)
-{
-    PyObject *found = PyList_New(0);
-    if (found == NULL)
-        return NULL;
-    for (size_t index = 0; index < self->box_slots; index++)
-        for (Box *box = self->boxes[index]; box != NULL; box = box->next) {
-            if (box->context < low || box->context >= high)
-                continue;
-            for (Link *link = box->line.next; link != &box->line; link = link->next)
-                if (PyList_Append(found, (PyObject *)OWNER(Message, link, line)) < 0) {
-                    Py_DECREF(found);
-                    return NULL;
-                }
-        }
-    if (PyList_GET_SIZE(found))
-        qsort(((PyListObject *)found)->ob_item, (size_t)PyList_GET_SIZE(found), sizeof(PyObject *), compare_arrival);
-    return found;
-}
-
-static PyObject *
-method_waiting(Mailbox *self, PyObject *args)
-{
-    unsigned long long low, high;
-    if (!PyArg_ParseTuple(args, "KK:waiting", &low, &high))
-        return NULL;
-    return list_waiting(self, low, high);
-}
-
-static PyObject *
-method_drop_below(Mailbox *self, PyObject *object)
-{
-    uint64_t context = PyLong_AsUnsignedLongLong(object);
-    if (context == (uint64_t)-1 && PyErr_Occurred())
-        return NULL;
-    PyObject *forgotten = list_waiting(self, 1, context);
+    PyObject *forgotten = mailbox_waiting(self, 1, context);
     if (forgotten == NULL)
         return NULL;
     if (context > self->lowest)
@@ -738,62 +521,36 @@ method_drop_below(Mailbox *self, PyObject *object)
     return forgotten;
 }
 
-static PyObject *
-method_taken(Mailbox *self, PyObject *object)
+void
+mailbox_empty(Mailbox *self)
 {
-    uint64_t run = PyLong_AsUnsignedLongLong(object);
-    if (run == (uint64_t)-1 && PyErr_Occurred())
-        return NULL;
+    for (size_t index = 0; index < self->box_slots; index++)
+        while (self->boxes[index] != NULL) {
+            Box *box = self->boxes[index];
+            self->boxes[index] = box->next;
+            empty_box(box);
+        }
+    PyMem_Free(self->boxes);
+}
+
+size_t
+mailbox_length(const Mailbox *self)
+{
+    size_t total = 0;
+    for (size_t index = 0; index < self->box_slots; index++)
+        for (Box *box = self->boxes[index]; box != NULL; box = box->next)
+            for (Link *link = box->line.next; link != &box->line; link = link->next)
+                total++;
+    return total;
+}
+
+size_t
+mailbox_taken(const Mailbox *self, uint64_t run)
+{
     size_t total = 0;
     for (size_t index = 0; index < self->box_slots; index++)
         for (Box *box = self->boxes[index]; box != NULL; box = box->next)
             if (box->context >> 32 == run && !(box->context & 1)) /* frames.py: run_of, is_collective */
                 total += box->taken;
-    return PyLong_FromSize_t(total);
-}
-
-static PyMethodDef mailbox_methods[] = {
-    {"deliver", (PyCFunction)method_deliver, METH_O, "Give the message to the first receive that accepts it, or keep it."},
-    {"take", (PyCFunction)(void (*)(void))method_take, METH_FASTCALL, "Remove and return the first message that matches."},
-    {"peek", (PyCFunction)(void (*)(void))method_peek, METH_FASTCALL, "Return the first message that matches."},
-    {"is_posted", (PyCFunction)method_is_posted, METH_O, "Tell whether any receive is posted in a context."},
-    {"restore", (PyCFunction)method_restore, METH_O, "Put back a message that was taken and not used."},
-    {"post", (PyCFunction)method_post, METH_O, "Match the receive with a waiting message, or with one that comes."},
-    {"withdraw", (PyCFunction)method_withdraw, METH_O, "Take a posted receive back."},
-    {"drop_below", (PyCFunction)method_drop_below, METH_O, "Forget everything in contexts from 1 up to this one."},
-    {"waiting", (PyCFunction)method_waiting, METH_VARARGS, "Return the messages of a range of contexts."},
-    {"taken", (PyCFunction)method_taken, METH_O, "Return how many of a run's messages have been received."},
-    {NULL},
-};
-
-static PyMemberDef mailbox_members[] = {
-    {"dropped", T_ULONGLONG, offsetof(Mailbox, dropped), READONLY, "how many messages came too late"},
-    {NULL},
-};
-
-static PyType_Slot mailbox_slots[] = {
-    {Py_tp_doc, "Messages and receives that wait for each other; see klyng_mp.wire.mailbox.Mailbox."},
-    {Py_tp_new, mailbox_new},
-    {Py_tp_dealloc, mailbox_dealloc},
-    {Py_tp_methods, mailbox_methods},
-    {Py_tp_members, mailbox_members},
-    {Py_sq_length, mailbox_length},
-    {0, NULL},
-};
-
-static PyType_Spec mailbox_spec = {
-    .name = "klyng_mp._core.Mailbox",
-    .basicsize = sizeof(Mailbox),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = mailbox_slots,
-};
-
-int
-mailbox_setup(PyObject *module, CoreState *state)
-{
-    state->receive_type = add_type(module, &receive_spec);
-    if (state->receive_type == NULL)
-        return -1;
-    state->mailbox_type = add_type(module, &mailbox_spec);
-    return state->mailbox_type == NULL ? -1 : 0;
+    return total;
 }

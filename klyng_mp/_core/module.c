@@ -4,7 +4,7 @@
 
        gate.c       the lock of an endpoint, and whether the short way is open
        message.c    one message
-       mailbox.c    matching
+       mailbox.c    matching (mailbox_type.c: as Python sees it)
        port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
        slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
@@ -19,6 +19,8 @@ PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec)
 {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type == NULL && !PyErr_Occurred())
+        PyErr_NoMemory(); /* CPython 3.11 forgets to say so where it has none for the name */
     if (type != NULL && PyModule_AddType(module, type) < 0)
         Py_CLEAR(type);
     return type;
@@ -30,17 +32,14 @@ find_pickle(CoreState *state)
     PyObject *pickle = PyImport_ImportModule("_pickle");
     if (pickle == NULL)
         return -1;
-    state->dumps = PyObject_GetAttrString(pickle, "dumps");
-    state->loads = PyObject_GetAttrString(pickle, "loads");
+    /* Nothing is called once there is an exception: it may be lost, or found where it does not belong. */
+    bool found = (state->dumps = PyObject_GetAttrString(pickle, "dumps")) != NULL &&
+                 (state->loads = PyObject_GetAttrString(pickle, "loads")) != NULL &&
+                 (state->dumps_names = Py_BuildValue("(s)", "buffer_callback")) != NULL &&
+                 (state->loads_names = Py_BuildValue("(s)", "buffers")) != NULL &&
+                 (state->protocol = PyLong_FromLong(5)) != NULL && (state->no_buffers = PyTuple_New(0)) != NULL;
     Py_DECREF(pickle);
-    state->dumps_names = Py_BuildValue("(s)", "buffer_callback");
-    state->loads_names = Py_BuildValue("(s)", "buffers");
-    state->protocol = PyLong_FromLong(5);
-    state->no_buffers = PyTuple_New(0);
-    return state->dumps && state->loads && state->dumps_names && state->loads_names && state->protocol &&
-                   state->no_buffers
-               ? 0
-               : -1;
+    return found ? 0 : -1;
 }
 
 static int
@@ -50,9 +49,10 @@ core_exec(PyObject *module)
     if (find_pickle(state) < 0)
         return -1;
     state->nothing = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    if (state->nothing == NULL || PyModule_AddObjectRef(module, "NOTHING", state->nothing) < 0)
+        return -1;
     state->not_yet = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
-    if (state->nothing == NULL || PyModule_AddObjectRef(module, "NOTHING", state->nothing) < 0 ||
-        state->not_yet == NULL || PyModule_AddObjectRef(module, "NOT_YET", state->not_yet) < 0)
+    if (state->not_yet == NULL || PyModule_AddObjectRef(module, "NOT_YET", state->not_yet) < 0)
         return -1;
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||

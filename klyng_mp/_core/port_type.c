@@ -397,8 +397,10 @@ method_read(Port *self, PyObject *object)
     static const Reader reader = {collect_small, collect_large};
     const bool enough = false;
     if (port_read(self, peer, &reader, &collector, &enough) < 0) {
-        Py_DECREF(collector.list);
-        return NULL;
+        if (PyList_GET_SIZE(collector.list) == 0)
+            Py_CLEAR(collector.list);
+        else
+            PyErr_Clear(); /* what was read is not lost, and `take_endings` tells whose ring was given up */
     }
     return collector.list;
 }
@@ -420,8 +422,9 @@ method_take_endings(Port *self, PyObject *Py_UNUSED(ignored))
             return NULL;
         }
         Py_DECREF(pair);
-        ring->told = true;
     }
+    for (Py_ssize_t index = 0; index < PyList_GET_SIZE(found); index++) /* not before nothing can fail any more */
+        self->in[PyLong_AsUnsignedLong(PyTuple_GET_ITEM(PyList_GET_ITEM(found, index), 0))].told = true;
     self->endings = 0;
     return found;
 }
@@ -598,8 +601,10 @@ method_take_counts(Port *self, PyObject *Py_UNUSED(ignored))
             Py_CLEAR(counts);
         Py_XDECREF(key);
         Py_XDECREF(value);
-        self->out[peer].sent = 0;
     }
+    PyObject *key, *value;
+    for (Py_ssize_t position = 0; counts != NULL && PyDict_Next(counts, &position, &key, &value);)
+        self->out[PyLong_AsUnsignedLong(key)].sent -= PyLong_AsUnsignedLongLong(value); /* nothing can fail any more */
     return counts;
 }
 

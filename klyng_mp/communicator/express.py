@@ -34,7 +34,7 @@ class ExpressCodec(Protocol):
         """Return the error that says why a message cannot be rebuilt."""
 
 
-def make_express(endpoint: Endpoint, context: int, members: Sequence[int], codec: ExpressCodec) -> Any:
+def make_express(endpoint: Endpoint, context: int, members: Sequence[int], codec: ExpressCodec) -> core.Express | None:
     """Return the short way of a communicator, or None where there is none."""
     if endpoint.port is None:
         return None

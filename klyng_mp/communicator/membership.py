@@ -9,7 +9,7 @@ former occupant of this place, or for a run that is over, is dropped and counted
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.deadline import Deadline
+    from klyng_mp.native import core
     from klyng_mp.transports.contract import Transport
 
 __all__ = ["EndpointStatistics", "Membership"]
@@ -63,12 +64,12 @@ class Membership(Lifecycle):
         self._peers = Peers(number)
         self.incarnations = self._peers.incarnations
         self._transport: Transport = Nowhere()
-        self.port: Any = None
+        self.port: core.Port | None = None
         self._sent: defaultdict[int, int] = defaultdict(int)
         self._lowest = 0
         self._dropped = 0
 
-    def use(self, transport: Transport, port: Any = None) -> None:
+    def use(self, transport: Transport, port: core.Port | None = None) -> None:
         """Reach all peers by this transport.
 
         Args:

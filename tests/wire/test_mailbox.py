@@ -231,3 +231,28 @@ def test_withdrawing_leaves_nothing_behind(kind):
             assert mailbox.withdraw(receive)
     mailbox.deliver(kind.message(tag=3))
     assert len(mailbox) == 1
+
+
+@pytest.mark.skipif(NATIVE is None, reason="the native core is not in use")
+def test_a_message_is_in_one_mailbox_once():
+    mailbox, message = NATIVE.Mailbox(), NATIVE.message()
+    mailbox.deliver(message)
+    for other in (mailbox, NATIVE.Mailbox()):
+        for put in (other.deliver, other.restore):
+            with pytest.raises(ValueError, match="in a mailbox already"):
+                put(message)
+    assert mailbox.take(RUN1, ANY_SOURCE, ANY_TAG) is message
+    assert len(mailbox) == 0
+
+
+@pytest.mark.skipif(NATIVE is None, reason="the native core is not in use")
+def test_a_word_is_a_tag_by_its_text():
+    class Word(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            raise RuntimeError("nothing of Python runs while messages are matched")
+
+    mailbox, message = NATIVE.Mailbox(), NATIVE.message(tag=Word("here"))
+    mailbox.deliver(message)
+    assert mailbox.take(RUN1, 0, "here") is message
