@@ -21,8 +21,8 @@
        word            written by     when                         order     read by       order
        tail            source         records up to it are whole   release   destination   acquire
        head            destination    records up to it are read    release   source        acquire
-       closed_for      source         it sends no more to this     release   destination   acquire, after tail
-                                      occupant
+       closed          source         this occupant sends no more  release   destination   acquire, after tail
+                                      to that one
        occupant        its rank       it is there                  seq_cst   any peer      seq_cst
        source_waits    source sets 1, then looks at head again     seq_cst   destination   seq_cst, after head
                        destination clears it when it made room
@@ -143,6 +143,13 @@ port_has_source(Port *self, uint32_t peer)
     return self->known[peer / 64] >> peer % 64 & 1;
 }
 
+/* Tells that the source has closed the ring; the same word again is what a dead one left to its successor. */
+static inline bool
+is_closed_anew(const Port *self, const Ring *ring, uint64_t closed)
+{
+    return (uint32_t)closed == self->incarnation && closed != ring->closed;
+}
+
 /* Whether reading this ring would find a record, or that there will be no more. */
 bool
 ring_has_news(Port *self, Ring *ring)
@@ -152,7 +159,7 @@ ring_has_news(Port *self, Ring *ring)
     RingHeader *header = ring->header;
     if (atomic_load_explicit(&header->tail, memory_order_acquire) != ring->position)
         return true;
-    return !ring->ended && atomic_load_explicit(&header->closed_for, memory_order_acquire) == self->incarnation;
+    return is_closed_anew(self, ring, atomic_load_explicit(&header->closed, memory_order_acquire));
 }
 
 /* Whether any ring has news; `ring` may be one to look at alone. */
@@ -198,7 +205,7 @@ port_make_ring(Port *self, uint32_t peer)
     ring->made = true;
     ring->position = atomic_load_explicit(&ring->header->tail, memory_order_relaxed);
     ring->limit = atomic_load_explicit(&ring->header->head, memory_order_acquire) + self->ring_size;
-    atomic_store_explicit(&ring->header->closed_for, NOBODY, memory_order_relaxed);
+    atomic_store_explicit(&ring->header->closed, 0, memory_order_relaxed);
     atomic_store_explicit(&ring->header->source_waits, 0, memory_order_relaxed);
     atomic_fetch_or(&page_of(self, peer)->made[self->rank / 64], (uint64_t)1 << self->rank % 64);
 }
@@ -411,6 +418,7 @@ read_ring(Port *self, uint32_t source, const Reader *reader, void *context, cons
         }
         ring->position += padded(size);
         ring->ended = ring->told = false; /* a successor of who closed it goes on */
+        ring->closed = 0;
         if (record.kind != PAD) {
             self->bytes_received += size;
             int read = read_record(self, ring, source, &record, ring->data + offset + sizeof record,
@@ -424,10 +432,12 @@ read_ring(Port *self, uint32_t source, const Reader *reader, void *context, cons
         if (free_room(self, ring, source) < 0)
             return -1;
     }
-    if (!ring->broken && !ring->ended && !*enough &&
-        atomic_load_explicit(&ring->header->closed_for, memory_order_acquire) == self->incarnation &&
+    uint64_t closed = atomic_load_explicit(&ring->header->closed, memory_order_acquire);
+    if (!ring->broken && !*enough && is_closed_anew(self, ring, closed) &&
         atomic_load_explicit(&ring->header->tail, memory_order_acquire) == ring->position) {
+        ring->closed = closed;
         ring->ended = true;
+        ring->told = false;
         self->endings++;
     }
     return count;

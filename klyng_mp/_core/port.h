@@ -24,8 +24,8 @@ typedef struct {
 
 typedef struct {
     _Atomic uint64_t tail;
-    _Atomic uint32_t closed_for; /* the destination's incarnation, or NOBODY */
-    char source_line[116];
+    _Atomic uint64_t closed; /* by whom and to whom: the source's and the destination's incarnation, or 0 */
+    char source_line[112];
     _Atomic uint64_t head;
     _Atomic uint32_t source_waits;
     char dest_line[116];
@@ -130,6 +130,7 @@ typedef struct {
     uint64_t sent;        /* of a ring out: messages by the short way, since the count was last taken */
     Assembly assembly;    /* of a ring in */
     bool ended;           /* the other side closed it */
+    uint64_t closed;      /* the word that said so: it stays there until a successor uses the ring */
     bool told;            /* and that, or that it is broken, has been told */
     const char *broken;   /* why nothing more is read from it, or NULL */
 } Ring;

@@ -423,10 +423,12 @@ method_leave(Port *self, PyObject *args)
     if (met && tell) {
         port_make_ring(self, (uint32_t)peer);
         RankPage *page = (RankPage *)(self->base + (size_t)peer * PAGE_SIZE);
-        atomic_store_explicit(&out->header->closed_for, atomic_load(&page->occupant), memory_order_release);
+        uint64_t closed = (uint64_t)self->incarnation << 32 | atomic_load(&page->occupant);
+        atomic_store_explicit(&out->header->closed, closed, memory_order_release);
     }
     if (in->broken) { /* a successor begins behind what the broken one wrote */
         in->broken = NULL;
+        in->closed = atomic_load(&in->header->closed);
         in->position = atomic_load(&in->header->tail);
         atomic_store(&in->header->head, in->position);
     }
