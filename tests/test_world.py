@@ -679,6 +679,23 @@ def test_a_rank_that_was_interrupted_while_it_moved_messages_has_a_successor():
             assert (after[0] == before[0], after[1] == before[1]) == (True, False)
 
 
+def test_the_next_run_does_not_begin_with_a_rank_that_an_interruption_has_spoilt():
+    def fail_and_be_interrupted():
+        exchange()
+        if mp.rank() == 0:
+            raise ValueError("meant")
+        try:
+            mp.recv()
+        except mp.PeerLostError:
+            spoil_own_endpoint()
+
+    with mp.World(2) as w:
+        for _ in range(10):
+            with pytest.raises(mp.RankFailedError, match="meant"):
+                w.run(fail_and_be_interrupted)
+            assert w.run(exchange) == [1, 0]
+
+
 # -- many --------------------------------------------------------------------------------------------------
 
 MANY_WORLDS_SCRIPT = """
