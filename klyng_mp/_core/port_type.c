@@ -363,6 +363,21 @@ collect_small(void *context, const Small *small)
     return result;
 }
 
+/* Tells whether a peer has made room that was waited for. Who hears of it may be interrupted, or be after something
+   else, so it is told until all rings are read, by someone who pushes next what waits. */
+static bool
+has_new_room(Port *self, bool last)
+{
+    bool room = false;
+    for (uint32_t peer = 0; peer < self->size; peer++)
+        if (self->out[peer].waits && !atomic_load(&self->out[peer].header->source_waits)) {
+            room = true;
+            if (last)
+                self->out[peer].waits = false; /* perhaps nobody wants it any more */
+        }
+    return room;
+}
+
 static PyObject *
 method_read(Port *self, PyObject *object)
 {
@@ -376,6 +391,8 @@ method_read(Port *self, PyObject *object)
         return NULL;
     static const Reader reader = {collect_small, collect_large};
     const bool enough = false;
+    if (peer == ANY)
+        has_new_room(self, true);
     if (port_read(self, peer, &reader, &collector, &enough) < 0) {
         Py_DECREF(collector.list);
         return NULL;
@@ -444,15 +461,7 @@ method_leave(Port *self, PyObject *args)
 static bool
 is_anything_due(Port *self)
 {
-    if (self->endings > 0 || port_has_news(self, NULL))
-        return true;
-    bool room = false;
-    for (uint32_t peer = 0; peer < self->size; peer++)
-        if (self->out[peer].waits && !atomic_load(&self->out[peer].header->source_waits)) {
-            self->out[peer].waits = false; /* told once: perhaps nobody wants it any more */
-            room = true;
-        }
-    return room;
+    return self->endings > 0 || port_has_news(self, NULL) || has_new_room(self, false);
 }
 
 static PyObject *
@@ -527,7 +536,8 @@ static PyMethodDef port_methods[] = {
     {"pack", (PyCFunction)(void (*)(void))method_pack, METH_FASTCALL, "Return the parcel of a message, to be pushed later."},
     {"push", (PyCFunction)(void (*)(void))method_push, METH_FASTCALL,
      "Write more of a parcel; return it while there is more, else None."},
-    {"read", (PyCFunction)method_read, METH_O, "Return the messages that are in a peer's ring, or with None in all."},
+    {"read", (PyCFunction)method_read, METH_O,
+     "Return the messages that are in a peer's ring, or with None in all; then, push what waits for room."},
     {"take_endings", (PyCFunction)method_take_endings, METH_NOARGS,
      "Return (peer, reason) of each ring that has come to an end since the last call."},
     {"leave", (PyCFunction)method_leave, METH_VARARGS, "Be done with a peer, and tell it so unless it is dead."},

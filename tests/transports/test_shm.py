@@ -188,6 +188,27 @@ def test_the_end_of_one_that_wrote_nonsense_is_not_taken_for_its_successors(shar
     assert (other.heads, len(other.losses)) == ([b"before", b"after"], 1)
 
 
+def test_room_is_told_until_it_is_used(sides):
+    one, other, _ = sides
+    ticket = one.send(other, message(one, b"h" * 300_000))
+    assert not ticket.done
+    other.turn()
+    for _ in range(3):  # who hears of it may be interrupted before he does anything about it
+        assert one.poller.noises(before_sleep=True) != []
+    turn_until(lambda: ticket.done, one, other)
+    one.turn()
+    assert one.poller.noises(before_sleep=True) == []
+
+
+def test_room_that_nobody_wants_any_more_is_told_once(sides):
+    one, other, _ = sides
+    fill(one, other)
+    other.turn()
+    one.transport.disconnect(1)
+    one.turn()
+    assert one.poller.noises(before_sleep=True) == []
+
+
 def test_senders_do_not_hold_each_other_back(sides):
     first, second, receiver = sides
     fill(first, receiver)
