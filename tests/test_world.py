@@ -672,7 +672,7 @@ def test_a_rank_that_was_interrupted_while_it_moved_messages_has_a_successor():
     with mp.World(2) as w:
         for _ in range(3):
             before = w.run(os.getpid)
-            with pytest.raises(mp.RankFailedError, match="rank 1.*KeyboardInterrupt"):
+            with pytest.raises(mp.RankFailedError, match=r"rank 1.*KeyboardInterrupt"):
                 w.run(be_interrupted)
             assert w.run(exchange) == [1, 0]
             after = w.run(os.getpid)
