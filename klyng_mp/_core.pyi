@@ -52,6 +52,10 @@ class Slab:
 
 @final
 class Port:
+    def land(
+        self, owner: object, peer: int, context: int, tag: int, buffer: memoryview, head: bytes | None, /
+    ) -> bool: ...
+    def unland(self, owner: object, /) -> None: ...
     def __new__(
         cls,
         fd: int,

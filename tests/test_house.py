@@ -59,7 +59,7 @@ LONGER_BODIES: dict[str, str] = {}
 MORE_PARAMETERS = {
     "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
     "klyng_mp/wire/frames.py:PureMessage.__init__": "the record itself",
-    "klyng_mp/communicator/communicator.py:Communicator.sendrecv": "MPI's own parameters",
+    "klyng_mp/communicator/point_to_point.py:PointToPoint.sendrecv": "MPI's own parameters",
 }
 LARGER_CLASSES: dict[str, str] = {}
 HEAVY_AT_THE_TOP = {
@@ -88,6 +88,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_sanitizers.py": "of the C core",
     "tests/test_soak.py": "of everything, for long",
     "tests/test_stress.py": "of everything, under load",
+    "tests/transports/test_slabs.py": "of the C core",
 }
 SLEEPERS = {
     "tests/memorywork/ports.py": "a port that says it will sleep does not",

@@ -54,7 +54,7 @@ def test_where_it_must_be_there_its_absence_is_an_error(monkeypatch, absent):
 @pytest.mark.skipif(native.core is None, reason="the native core is not in use")
 def test_the_core_knows_the_codecs_codes():
     numbered = ["NONE", "BOOL", "INT", "FLOAT", "STR", "BYTES", "BYTES_APART", "BYTEARRAY", "BYTEARRAY_APART", "PICKLE"]
-    numbered.append("PLAIN")
+    numbered += ["PLAIN", "ARRAY"]
     assert [getattr(codec, f"_{name}") for name in numbered] == list(native.core.CODES)
     assert codec.APART_BYTES == native.core.APART_BYTES
 

@@ -19,19 +19,8 @@ from memorywork.driver import SCENARIOS
 TESTS = Path(__file__).resolve().parent
 PATHS = {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
 
-FAULTS = {
-    "read": "port_type.c: what a read has collected is lost when it fails",
-    "read_from_several": "likewise",
-    "take_endings": "port_type.c: a ring counts as told before the list of them is there",
-    "take_counts": "port_type.c: counts are set back before the dict of them is there",
-}
 
-
-def known(name):
-    return [pytest.mark.xfail(reason=FAULTS[name])] if name in FAULTS else []
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=known(name)) for name in SCENARIOS])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_failing_allocation_is_an_error_and_no_more(run_python, name):
     done = run_python("-m", "memorywork", name, env=PATHS, timeout=60)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-3000:]

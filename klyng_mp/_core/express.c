@@ -12,7 +12,7 @@
 
 #include "port.h"
 
-#define MOST_READS 4 /* of a ring in one receive, each of up to port.c's MOST_BYTES */
+#define MOST_READS 4 /* of a ring in one receive, each of up to port.c's MOST_BYTES: others want the interpreter, too */
 
 typedef struct {
     PyObject_HEAD
@@ -192,6 +192,14 @@ open_wanted(Express *self, Wanted *wanted)
     return object;
 }
 
+/* Whether a wait for a peer may be in vain: the long way knows what became of it. */
+static bool
+is_doubtful(const Port *port, uint32_t peer)
+{
+    const Ring *ring = &port->in[peer];
+    return ring->ended || ring->broken || port->out[peer].lost;
+}
+
 /* Reads a peer's ring until what is wanted is here, or has not come: then it returns `not_yet`, or `nothing` where
    the long way has to look. Returns borrowed, or NULL with an exception. */
 static PyObject *
@@ -201,19 +209,17 @@ read_wanted(Express *self, Wanted *wanted)
     Port *port = self->port;
     Ring *ring = &port->in[wanted->source];
     bool spins = port_may_spin(port);
-    for (int reads = 0; !wanted->enough; reads++) {
-        if (reads == MOST_READS) /* of a very large message: others want the interpreter, too */
-            return self->state->not_yet;
+    for (int reads = 0; !wanted->enough && reads < MOST_READS; reads++) {
+        if (is_doubtful(port, wanted->source))
+            return self->state->nothing;
         if (!port_has_source(port, wanted->source)) /* its ring was never used: not even to be looked at */
-            return self->state->not_yet;
+            break;
         if (!port_has_news(port, ring) && !(spins && port_spin(port, port_has_news, ring)))
-            return self->state->not_yet;
+            break;
         if (port_read(port, wanted->source, &reader, wanted, &wanted->enough) < 0)
             return NULL;
-        if (port->endings && !wanted->enough) /* somebody is lost: the long way tells, and looks for what has come */
-            return self->state->nothing;
     }
-    return self->state->nothing;
+    return self->state->not_yet;
 }
 
 static PyObject *

@@ -21,8 +21,8 @@
        word            written by     when                         order     read by       order
        tail            source         records up to it are whole   release   destination   acquire
        head            destination    records up to it are read    release   source        acquire
-       closed_for      source         it sends no more to this     release   destination   acquire, after tail
-                                      occupant
+       closed          source         this occupant sends no more  release   destination   acquire, after tail
+                                      to that one
        occupant        its rank       it is there                  seq_cst   any peer      seq_cst
        source_waits    source sets 1, then looks at head again     seq_cst   destination   seq_cst, after head
                        destination clears it when it made room
@@ -148,6 +148,13 @@ port_has_source(Port *self, uint32_t peer)
     return self->known[peer / 64] >> peer % 64 & 1;
 }
 
+/* Tells that the source has closed the ring; the same word again is what a dead one left to its successor. */
+static inline bool
+is_closed_anew(const Port *self, const Ring *ring, uint64_t closed)
+{
+    return (uint32_t)closed == self->incarnation && closed != ring->closed;
+}
+
 /* Whether reading this ring would find a record, or that there will be no more. */
 bool
 ring_has_news(Port *self, Ring *ring)
@@ -157,7 +164,7 @@ ring_has_news(Port *self, Ring *ring)
     RingHeader *header = ring->header;
     if (atomic_load_explicit(&header->tail, memory_order_acquire) != ring->position)
         return true;
-    return !ring->ended && atomic_load_explicit(&header->closed_for, memory_order_acquire) == self->incarnation;
+    return is_closed_anew(self, ring, atomic_load_explicit(&header->closed, memory_order_acquire));
 }
 
 /* Whether any ring has news; `ring` may be one to look at alone. */
@@ -211,7 +218,7 @@ port_make_ring(Port *self, uint32_t peer)
     ring->made = true;
     ring->position = atomic_load_explicit(&ring->header->tail, memory_order_relaxed);
     ring->limit = atomic_load_explicit(&ring->header->head, memory_order_acquire) + self->ring_size;
-    atomic_store_explicit(&ring->header->closed_for, NOBODY, memory_order_relaxed);
+    atomic_store_explicit(&ring->header->closed, 0, memory_order_relaxed);
     atomic_store_explicit(&ring->header->source_waits, 0, memory_order_relaxed);
     atomic_fetch_or(&page_of(self, peer)->made[self->rank / 64], (uint64_t)1 << self->rank % 64);
 }
@@ -390,11 +397,13 @@ read_small(Port *self, Ring *ring, uint32_t source, const Record *record, const 
     }
     pass_landing(self, record, source);
     const Small small = {record->context, source, record->incarnation, record->tag, record->code, payload, size};
+    if (reader->small(context, &small) < 0)
+        return -1;
     self->messages_received++;
-    return reader->small(context, &small) < 0 ? port_give_up(self, ring) : 1;
+    return 1;
 }
 
-/* Returns whether a message was read, or -1 with an exception, and the ring broken. */
+/* Returns whether a message was read, or -1 with an exception: the ring is broken then, or the record not used. */
 static int
 read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const char *payload, size_t size,
             const Reader *reader, void *context)
@@ -466,9 +475,12 @@ await_rest(Port *self, Ring *ring)
 static void
 look_for_end(Port *self, Ring *ring)
 {
-    if (atomic_load_explicit(&ring->header->closed_for, memory_order_acquire) == self->incarnation &&
+    uint64_t closed = atomic_load_explicit(&ring->header->closed, memory_order_acquire);
+    if (is_closed_anew(self, ring, closed) &&
         atomic_load_explicit(&ring->header->tail, memory_order_acquire) == ring->position) {
+        ring->closed = closed;
         ring->ended = true;
+        ring->told = false;
         self->endings++;
     }
 }
@@ -485,17 +497,21 @@ read_ring(Port *self, uint32_t source, const Reader *reader, void *context, cons
         const char *payload = ring->data + (ring->position & (self->ring_size - 1)) + front_of(&record);
         ring->position += padded(record.size);
         ring->ended = ring->told = false; /* a successor of who closed it goes on */
+        self->out[source].lost = false;
+        ring->closed = 0;
         int read = 0;
         if (record.kind != PAD) {
             self->bytes_received += record.size;
             read = read_record(self, ring, source, &record, payload, record.size - front_of(&record), reader, context);
         }
+        if (read < 0 && !ring->broken)
+            ring->position -= padded(record.size); /* it stays there, until there is memory for it */
         free_room(self, ring, source);
         if (read < 0)
             return -1;
         count += read;
     }
-    if (!ring->broken && !ring->ended && !*enough && !self->released)
+    if (!ring->broken && !*enough && !self->released)
         look_for_end(self, ring);
     return count;
 }

@@ -25,8 +25,8 @@ typedef struct {
 
 typedef struct {
     _Atomic uint64_t tail;
-    _Atomic uint32_t closed_for; /* the destination's incarnation, or NOBODY */
-    char source_line[116];
+    _Atomic uint64_t closed; /* by whom and to whom: the source's and the destination's incarnation, or 0 */
+    char source_line[112];
     _Atomic uint64_t head;
     _Atomic uint32_t source_waits;
     _Atomic uint32_t lands; /* the destination has a place ready for what comes next */
@@ -145,6 +145,7 @@ void assembly_drop(Assembly *self);
 /* Where the next large message of one sender may be put at once: a receive that is posted has a buffer for it. */
 typedef struct {
     bool open; /* nothing has taken it yet */
+    const void *owner;
     uint64_t context;
     uint32_t source;
     int64_t tag; /* or ANY */
@@ -170,6 +171,7 @@ typedef struct Ring {
     uint64_t sent;        /* of a ring out: messages by the short way, since the count was last taken */
     Assembly assembly;    /* of a ring in */
     bool ended;           /* the other side closed it */
+    uint64_t closed;      /* the word that said so: it stays there until a successor uses the ring */
     bool told;            /* and that, or that it is broken, has been told */
     const char *broken;   /* why nothing more is read from it, or NULL */
 } Ring;

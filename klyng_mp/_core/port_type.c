@@ -383,6 +383,21 @@ collect_small(void *context, const Small *small)
     return result;
 }
 
+/* Tells whether a peer has made room that was waited for. Who hears of it may be interrupted, or be after something
+   else, so it is told until all rings are read, by someone who pushes next what waits. */
+static bool
+has_new_room(Port *self, bool last)
+{
+    bool room = false;
+    for (uint32_t peer = 0; peer < self->size; peer++)
+        if (self->out[peer].waits && !atomic_load(&self->out[peer].header->source_waits)) {
+            room = true;
+            if (last)
+                self->out[peer].waits = false; /* perhaps nobody wants it any more */
+        }
+    return room;
+}
+
 static PyObject *
 method_read(Port *self, PyObject *object)
 {
@@ -396,6 +411,8 @@ method_read(Port *self, PyObject *object)
         return NULL;
     static const Reader reader = {collect_small, collect_large};
     const bool enough = false;
+    if (peer == ANY)
+        has_new_room(self, true);
     if (port_read(self, peer, &reader, &collector, &enough) < 0) {
         if (PyList_GET_SIZE(collector.list) == 0)
             Py_CLEAR(collector.list);
@@ -445,10 +462,12 @@ method_leave(Port *self, PyObject *args)
     assembly_drop(&in->assembly);
     if (met && tell) {
         port_make_ring(self, (uint32_t)peer);
-        atomic_store_explicit(&out->header->closed_for, atomic_load(&page_of(self, (uint32_t)peer)->occupant), memory_order_release);
+        uint64_t closed = (uint64_t)self->incarnation << 32 | atomic_load(&page_of(self, (uint32_t)peer)->occupant);
+        atomic_store_explicit(&out->header->closed, closed, memory_order_release);
     }
     if (in->broken) { /* a successor begins behind what the broken one wrote */
         in->broken = NULL;
+        in->closed = atomic_load(&in->header->closed);
         in->position = atomic_load(&in->header->tail);
         atomic_store(&in->header->head, in->position);
     }
@@ -463,15 +482,7 @@ method_leave(Port *self, PyObject *args)
 static bool
 is_anything_due(Port *self)
 {
-    if (self->endings > 0 || self->due || port_has_news(self, NULL))
-        return true;
-    bool room = false;
-    for (uint32_t peer = 0; peer < self->size; peer++)
-        if (self->out[peer].waits && !atomic_load(&self->out[peer].header->source_waits)) {
-            self->out[peer].waits = false; /* told once: perhaps nobody wants it any more */
-            room = true;
-        }
-    return room;
+    return self->endings > 0 || self->due || port_has_news(self, NULL) || has_new_room(self, false);
 }
 
 static PyObject *
@@ -544,10 +555,10 @@ method_find_slab(Port *self, PyObject *object)
 static PyObject *
 method_land(Port *self, PyObject *args)
 {
-    PyObject *peer_object, *object, *head;
+    PyObject *owner, *peer_object, *object, *head;
     unsigned long long context;
     long long tag;
-    if (!PyArg_ParseTuple(args, "OKLOO:land", &peer_object, &context, &tag, &object, &head))
+    if (!PyArg_ParseTuple(args, "OOKLOO:land", &owner, &peer_object, &context, &tag, &object, &head))
         return NULL;
     int64_t peer = read_peer(self, peer_object);
     if (peer < 0)
@@ -558,16 +569,16 @@ method_land(Port *self, PyObject *args)
     Py_buffer view;
     if (PyObject_GetBuffer(object, &view, PyBUF_WRITABLE) < 0)
         return NULL;
-    *landing = (Landing){true, context, (uint32_t)peer, tag, Py_NewRef(object), head == Py_None ? NULL : Py_NewRef(head),
-                         view};
+    *landing = (Landing){true, owner, context, (uint32_t)peer, tag, Py_NewRef(object),
+                         head == Py_None ? NULL : Py_NewRef(head), view};
     atomic_store_explicit(&self->in[peer].header->lands, 1, memory_order_relaxed);
     Py_RETURN_TRUE;
 }
 
 static PyObject *
-method_unland(Port *self, PyObject *Py_UNUSED(ignored))
+method_unland(Port *self, PyObject *owner)
 {
-    if (landing_clear(self) < 0)
+    if (self->landing.owner == owner && landing_clear(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -630,8 +641,9 @@ static PyMethodDef port_methods[] = {
     {"find_slab", (PyCFunction)method_find_slab, METH_O, "Return the Slab that is all of a buffer's memory, or None."},
     {"land", (PyCFunction)method_land, METH_VARARGS,
      "Put the next large message of a peer, with a context and a tag (or -1), into a buffer if it is large enough, and\n"
-     "the head is the given one (or None); it then has the buffer itself as its own. Return False if one lands already."},
-    {"unland", (PyCFunction)method_unland, METH_NOARGS, "Put nothing there any more, from now on."},
+     "the head is the given one (or None); it then has the buffer itself as its own. Return False if one lands already.\n"
+     "The first argument, which the caller keeps alive, says whose landing it is."},
+    {"unland", (PyCFunction)method_unland, METH_O, "Put nothing into this one's landing any more, if it has it."},
     {"trim", (PyCFunction)method_trim, METH_NOARGS,
      "Give back the memory of those slabs of the own pool that were not used since the last call."},
     {"privatize", (PyCFunction)method_privatize, METH_NOARGS,
@@ -639,7 +651,8 @@ static PyMethodDef port_methods[] = {
     {"pack", (PyCFunction)(void (*)(void))method_pack, METH_FASTCALL, "Return the parcel of a message, to be pushed later."},
     {"push", (PyCFunction)(void (*)(void))method_push, METH_FASTCALL,
      "Write more of a parcel; return it while there is more, else None."},
-    {"read", (PyCFunction)method_read, METH_O, "Return the messages that are in a peer's ring, or with None in all."},
+    {"read", (PyCFunction)method_read, METH_O,
+     "Return the messages that are in a peer's ring, or with None in all; then, push what waits for room."},
     {"take_endings", (PyCFunction)method_take_endings, METH_NOARGS,
      "Return (peer, reason) of each ring that has come to an end since the last call."},
     {"leave", (PyCFunction)method_leave, METH_VARARGS, "Be done with a peer, and tell it so unless it is dead."},

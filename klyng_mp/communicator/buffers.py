@@ -9,17 +9,18 @@ import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.wire.arrays import array_head
-from klyng_mp.wire.mailbox import ANY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from klyng_mp._core import Port, Slab
     from klyng_mp.wire.frames import Message, Part
+    from klyng_mp.wire.mailbox import Receive
 
 __all__ = ["Gift", "Target", "allocate"]
 
 
-def allocate(port: Any, shape: Any, dtype: Any) -> Any:
+def allocate(port: Port | None, shape: Any, dtype: Any) -> Any:
     """Return a new array, in shared memory where there is a port and it has room; see `klyng_mp.empty`."""
     import numpy as np  # noqa: PLC0415 - imported already in whoever uses arrays, and needless to others
 
@@ -28,7 +29,7 @@ def allocate(port: Any, shape: Any, dtype: Any) -> Any:
         raise TypeError(f"empty() makes arrays of plain memory, and {dtype} is made of Python objects")
     plain = np.empty(shape, dtype)
     slab = None if port is None else port.allocate(plain.nbytes)
-    return plain if slab is None else np.ndarray(plain.shape, dtype, slab)
+    return plain if slab is None else np.ndarray(plain.shape, dtype, memoryview(slab))
 
 
 class Gift:
@@ -40,11 +41,11 @@ class Gift:
         obj: what it is made of.
     """
 
-    def __init__(self, port: Any, message: Message, obj: object) -> None:
+    def __init__(self, port: Port | None, message: Message, obj: object) -> None:
         self._array: Any = obj if _is_array(obj) else None
-        self._slabs: list[Any] = []
+        self._slabs: list[Slab] = []
         if port is not None and message.buffers:
-            found = [port.find_slab(buffer) for buffer in message.buffers]
+            found: list[Any] = [port.find_slab(buffer) for buffer in message.buffers]
             self._slabs = [slab for slab in found if slab is not None]
             message.buffers = [
                 buffer if slab is None else slab for buffer, slab in zip(message.buffers, found, strict=True)
@@ -85,16 +86,13 @@ class Target:
             raise ValueError("recv_into() needs a contiguous buffer: receive with recv(), and assign what it returns")
         self.view = view.cast("B") if view.nbytes else memoryview(bytearray())
 
-    def prepare(self, port: Any, context: int, source: int, tag: int | str) -> bool:
+    def prepare(self, port: Port, receive: Receive) -> None:
         """See `Landing.prepare`."""
-        if port is None or source == ANY_SOURCE or type(tag) is not int or not 0 <= source < port.size:
-            return False
-        if source == port.rank:
-            return False
-        head = None
-        if self._array is not None and (head := array_head(self._array)) is None:
-            return False
-        return bool(port.land(source, context, tag, self.view, head))
+        source, tag = receive.source, receive.tag
+        head = None if self._array is None else array_head(self._array)
+        known = self._array is None or head is not None
+        if known and isinstance(tag, int) and 0 <= source < port.size and source != port.rank:
+            port.land(self, source, receive.context, tag, self.view, head)
 
     def take(self, message: Message, codec: _Decoder) -> int:
         """Copy what a message has, unless it is there already; return how many bytes it is.

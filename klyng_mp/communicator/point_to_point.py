@@ -18,7 +18,7 @@ from klyng_mp.communicator.group import Group
 from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, SentRequest, Status
 from klyng_mp.deadline import Deadline
 from klyng_mp.wire.frames import Message
-from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, Receive
 
 __all__ = ["PointToPoint"]
 
@@ -136,10 +136,8 @@ class PointToPoint(Group):
         target = Target(buffer)
         number, tag = self._check_receive("recv_into", source, tag)
         doing = _describe("recv_into", source, tag)
-        message = self.endpoint.receive(
-            self.context,
-            number,
-            tag,
+        message = self.endpoint.fulfil(
+            Receive(self.context, number, tag),
             deadline=_NEVER if timeout is None else Deadline(timeout),
             doing=doing,
             among=self.members,

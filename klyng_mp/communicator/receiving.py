@@ -15,8 +15,8 @@ from klyng_mp.wire.mailbox import Receive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
+    from klyng_mp._core import Port
     from klyng_mp.deadline import Deadline
     from klyng_mp.wire.frames import Message
 
@@ -26,14 +26,12 @@ __all__ = ["Landing", "Receiving"]
 class Landing(Protocol):
     """A buffer that a message may be received into without a copy in between."""
 
-    def prepare(self, port: Any, context: int, source: int, tag: int | str) -> bool:
-        """Have the core's port put the next message with this envelope there, until ``unland``; tell whether it does.
+    def prepare(self, port: Port, receive: Receive) -> None:
+        """Have the core's port put the message of a receive there if it can, until its ``unland``.
 
         Args:
-            port: the core's, or None.
-            context: of a receive that was posted first in it, and is not matched.
-            source: likewise.
-            tag: likewise.
+            port: the core's.
+            receive: posted first in its context, and not matched.
         """
 
 
@@ -49,7 +47,6 @@ class Receiving(Membership):
         deadline: Deadline,
         doing: str,
         among: Iterable[int] | None = None,
-        landing: Landing | None = None,
     ) -> Message:
         """Receive the first message that matches.
 
@@ -60,17 +57,31 @@ class Receiving(Membership):
             deadline: when to give up.
             doing: what errors say this rank was doing.
             among: who may send with ANY_SOURCE; when all of them are lost there is nothing to wait for.
-            landing: where it may be put at once; its buffer is then the message's own.
 
         Raises:
             DeadlineError: nothing was taken.
             PeerLostError: the source is gone, or the run was ended; nothing was taken.
         """
+        return self.fulfil(Receive(context, source, tag), deadline=deadline, doing=doing, among=among)
+
+    def fulfil(
+        self,
+        receive: Receive,
+        *,
+        deadline: Deadline,
+        doing: str,
+        among: Iterable[int] | None = None,
+        landing: Landing | None = None,
+    ) -> Message:
+        """Post a receive and wait for its message; see `receive`.
+
+        The message may be put into ``landing`` at once; one of its buffers is then the landing's own.
+        """
+        context = receive.context
         with self._room.lock:
             if self._refusal is not None or context < self._lowest:
                 self._admit(context, doing)
             first = landing is not None and not self.mailbox.is_posted(context)
-            receive = Receive(context, source, tag)
             try:
                 self.mailbox.post(receive)
             except BaseException:
@@ -78,7 +89,8 @@ class Receiving(Membership):
                 raise
             if receive.message is not None:
                 return receive.message
-            landed = first and landing is not None and landing.prepare(self.port, context, source, tag)
+            if landing is not None and first and self.port is not None:
+                landing.prepare(self.port, receive)
             try:
                 return self._await_message(receive, deadline, doing, among)
             except BaseException:
@@ -86,8 +98,8 @@ class Receiving(Membership):
                     self._restore(receive.message)  # an interruption came between: nothing was taken, then
                 raise
             finally:
-                if landed:
-                    self.port.unland()
+                if landing is not None and self.port is not None:
+                    self.port.unland(landing)
 
     def start_receive(self, context: int, source: int, tag: int | str, *, doing: str = "irecv") -> Receive:
         """Post a receive; it matches in the order of posting, before any later one."""

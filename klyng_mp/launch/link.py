@@ -88,7 +88,7 @@ class RankLink:
             self.running = False
             aborted = self.endpoint.aborted
         self.endpoint.resume()
-        if aborted:
+        if aborted and not self.endpoint.poisoned:  # else only its end is the end of its run: then it is replaced
             self.tell("ended", self.run)
 
     def say_goodbye(self, report: Callable[[], tuple[Any, ...]]) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Loop", "Timer"]
 
+_MANY_TIMERS = 64  # up to here a look at all of them costs more than their memory
+
 
 class Timer:
     """A call to come; ``cancel()`` makes it not come."""
@@ -37,6 +39,7 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
+        self._many = _MANY_TIMERS
         self._order = itertools.count()
         self._running = True
 
@@ -60,6 +63,10 @@ class Loop:
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Call ``action()`` once, ``seconds`` from now."""
+        if len(self._timers) >= self._many:  # those that were cancelled do not wait for their time
+            self._timers = [entry for entry in self._timers if entry[2].action is not None]
+            heapq.heapify(self._timers)
+            self._many = max(_MANY_TIMERS, 2 * len(self._timers))
         timer = Timer(action)
         heapq.heappush(self._timers, (monotonic() + seconds, next(self._order), timer))
         return timer

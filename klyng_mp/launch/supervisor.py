@@ -71,6 +71,12 @@ class Occupant:
         """Whether its end has not been seen yet."""
         return self.exitcode is None
 
+    def asks_first(self, bell: int) -> bool:
+        """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""
+        known = bell in self.bells
+        self.bells.add(bell)
+        return not known
+
 
 class Owner:
     """Whom a supervisor answers to; the shell command or a driver's job overrides what it needs.
@@ -242,8 +248,7 @@ class Supervisor:
             self._introduce(occupant, rest[0], fds[0])
         elif kind == "ring" and self._segment is not None:
             self._segment.ring(rest[0])
-            if rest[0] not in occupant.bells:  # it asks until it has read the first answer
-                occupant.bells.add(rest[0])
+            if occupant.asks_first(rest[0]):
                 self._tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
         elif kind == "lost":
             self._explain_loss(occupant, *rest)
@@ -285,8 +290,7 @@ class Supervisor:
 
         def explain() -> None:
             if other.alive and occupant.alive:
-                what = "closed its connections although it still runs"
-                self._tell(occupant, "gone", rank, incarnation, what, False)
+                self._tell(occupant, "gone", rank, incarnation, "closed its connections although it still runs", False)
 
         if other.alive and other.incarnation == incarnation:  # else it has been told already, or will be right away
             self._loop.call_later(_VERDICT_SECONDS, explain)

@@ -137,6 +137,7 @@ class _Zygote:
 
     def _forget(self, job: _Job, method: str) -> None:
         self._jobs.discard(job)
+        gc.collect()  # what is left of a job refers to itself, and an automatic collection is thousands of Worlds away
         if not self._driver_gone and method == "zygote":
             self._make_spares(job.spec)
         self._stop_if_done()

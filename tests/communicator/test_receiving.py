@@ -7,6 +7,7 @@ from contracts.ranks import LIMIT, ranks
 
 from klyng_mp.deadline import Deadline
 from klyng_mp.wire.frames import make_context
+from klyng_mp.wire.mailbox import Receive
 
 SOON = Deadline(0)
 
@@ -59,17 +60,22 @@ def test_a_landing_is_asked_for_only_by_the_first_receive_of_its_context():
     class Landing:
         asked = 0
 
-        def prepare(self, port, context, source, tag):
-            del port, context, source, tag
+        def prepare(self, _port, _receive):
             self.asked += 1
-            return False
+
+    class Port:
+        def unland(self, _landing):
+            pass
 
     with ranks(2) as made:
         _, receiver = made.comms
+        receiver.endpoint.port = Port()
         landing = Landing()
         posted = receiver.irecv(0, 7)
         for expected in (0, 1):
             with pytest.raises(TimeoutError):
-                receiver.endpoint.receive(make_context(1), 0, 7, deadline=SOON, doing="recv_into", landing=landing)
+                receiver.endpoint.fulfil(
+                    Receive(make_context(1), 0, 7), deadline=SOON, doing="recv_into", landing=landing
+                )
             assert landing.asked == expected
             posted.cancel()

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from contextlib import contextmanager
-from itertools import combinations
+from itertools import combinations, permutations
 
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
@@ -15,7 +15,7 @@ from klyng_mp.transports.memory import MemoryHub, MemoryTransport
 from klyng_mp.transports.shm import Segment, ShmTransport
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import make_context
+from klyng_mp.wire.frames import Message, make_context
 
 FACTOR = float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
 LIMIT = 30 * FACTOR  # seconds; nothing here takes so long unless it hangs
@@ -25,12 +25,12 @@ class Ranks:
     """As many endpoints as asked for, all connected, with a communicator each."""
 
     def __init__(self, size, join):
-        self.endpoints = [Endpoint(number) for number in range(size)]
+        self.endpoints = [Endpoint(number, incarnation=1) for number in range(size)]
         self._tidy = join(self.endpoints)
         for one in self.endpoints:
             for other in self.endpoints:
                 if one is not other:
-                    one.mark_present(other.number, 0)
+                    one.mark_present(other.number, 1)
         codec = Codec(main_by_reference=True)
         self.comms = [
             Communicator(endpoint, codec, context=make_context(1), rank=endpoint.number, members=range(size))
@@ -121,13 +121,18 @@ def by_stream(endpoints):
 
 def by_shm(endpoints):
     segment = Segment(len(endpoints))
+    transports = []
     for endpoint in endpoints:
         number = endpoint.number
-        place = os.dup(segment.fd), os.dup(segment.bells[number]), len(endpoints), number, 0
+        place = os.dup(segment.fd), os.dup(segment.bells[number]), len(endpoints), number, endpoint.incarnation
         transport = ShmTransport(
             endpoint, endpoint.poller, place=place, spin=False, call=segment.ring, progress=endpoint.progress
         )
         endpoint.use(transport, transport.port)
+        transports.append(transport)
+    for one, other in permutations(range(len(endpoints)), 2):  # who never met is not told of an end
+        transports[one].send(other, Message(0, one, 0, 0, 1, b"to nobody", []), copy=False)
+        transports[one]._shut(other)
     return segment.close
 
 

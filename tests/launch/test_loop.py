@@ -57,6 +57,27 @@ def test_one_callback_may_unregister_another_that_is_due(loop):
         os.close(end)
 
 
+def test_timers_that_were_cancelled_do_not_pile_up(loop):
+    seen = []
+    loop.call_later(0, lambda: seen.append("first"))
+    for _ in range(10_000):
+        loop.call_later(1000, seen.clear).cancel()
+    loop.call_later(0, lambda: seen.append("last"))
+    assert len(loop._timers) < 1000
+    while len(seen) < 2:
+        loop.turn()
+    assert seen == ["first", "last"]
+
+
+def test_of_many_timers_none_is_lost(loop):
+    seen = []
+    for number in range(1000):
+        loop.call_later(0, lambda number=number: seen.append(number))
+    while len(seen) < 1000:
+        loop.turn()
+    assert seen == list(range(1000))
+
+
 def test_events_can_be_changed(loop, pipe):
     seen = []
     loop.register(pipe[1], select.EPOLLIN, seen.append)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import resource
 import subprocess
@@ -94,6 +95,83 @@ def test_a_sender_that_dies_within_a_message_leaves_no_half_of_it(shared, sides)
     one.send(other, message(one, b"whole"))
     turn_until(lambda: other.messages, other)
     assert other.heads == [b"whole"]
+
+
+def let_die(side):
+    side.poller.unregister(side.transport._bell)
+    side.transport.abandon()
+
+
+def test_the_end_of_a_dead_one_is_not_taken_for_its_successors(shared, sides):
+    one, other, _ = sides
+    one.send(other, message(one, b"before"))
+    other.turn()
+    one.transport.close()
+    turn_until(lambda: other.losses, other)
+    other.transport.disconnect(0, dead=True)  # its end is explained
+    other.transport.disconnect(0, dead=True)  # its successor is presented
+    shared.join(one, incarnation=4)
+    assert not other.turn()
+    assert len(other.losses) == 1
+    one.send(other, message(one, b"after"))
+    other.turn()
+    assert (other.heads, len(other.losses)) == ([b"before", b"after"], 1)
+    one.transport.close()
+    turn_until(lambda: len(other.losses) == 2, other)
+
+
+def test_a_successor_that_says_nothing_can_end_all_the_same(shared, sides):
+    one, other, _ = sides
+    other.send(one, message(other, b"before"))
+    one.turn()
+    one.transport.close()
+    turn_until(lambda: other.losses, other)
+    other.transport.disconnect(0, dead=True)
+    other.transport.disconnect(0, dead=True)
+    shared.join(one, incarnation=4)
+    assert not other.turn()
+    one.transport.close()
+    turn_until(lambda: len(other.losses) == 2, other)
+
+
+def test_the_end_of_one_that_wrote_nonsense_is_not_taken_for_its_successors(shared, sides):
+    one, other, _ = sides
+    one.send(other, message(one, b"before"))
+    other.turn()
+    with mmap.mmap(shared.segment.fd, shared.ranks * 8192) as memory:
+        tail = shared.ranks * 4096 + 1 * shared.ranks * 256
+        memory[tail + 4] = 1  # more is said to be there than a ring holds
+    one.transport.close()
+    turn_until(lambda: other.losses, other)
+    assert "broke the protocol" in other.losses[0][1]
+    other.transport.disconnect(0, dead=True)
+    other.transport.disconnect(0, dead=True)
+    shared.join(one, incarnation=4)
+    assert not other.turn()
+    one.send(other, message(one, b"after"))
+    other.turn()
+    assert (other.heads, len(other.losses)) == ([b"before", b"after"], 1)
+
+
+def test_room_is_told_until_it_is_used(sides):
+    one, other, _ = sides
+    ticket = one.send(other, message(one, b"h" * 300_000))
+    assert not ticket.done
+    other.turn()
+    for _ in range(3):  # who hears of it may be interrupted before he does anything about it
+        assert one.poller.noises(before_sleep=True) != []
+    turn_until(lambda: ticket.done, one, other)
+    one.turn()
+    assert one.poller.noises(before_sleep=True) == []
+
+
+def test_room_that_nobody_wants_any_more_is_told_once(sides):
+    one, other, _ = sides
+    fill(one, other)
+    other.turn()
+    one.transport.disconnect(1)
+    one.turn()
+    assert one.poller.noises(before_sleep=True) == []
 
 
 def test_senders_do_not_hold_each_other_back(sides):
