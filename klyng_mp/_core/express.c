@@ -68,7 +68,7 @@ express_send(Express *self, PyObject *const *args, Py_ssize_t count)
     if (how == ENCODED && gate_is_open(self->gate, self->context) && !self->port->released && ring->open) {
         const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data, encoded.size};
         outcome = port_send_small(self->port, peer, &small);
-        if (outcome == NO_ROOM && port_may_spin(self->port) && port_spin(self->port, ring_has_room, ring))
+        if (outcome == NO_ROOM && port_spin(self->port, ring_has_room, ring))
             outcome = port_send_small(self->port, peer, &small); /* its receiver is at work on it */
         if (outcome == SENT && !(self->context & 1))
             ring->sent++;
@@ -208,13 +208,12 @@ read_wanted(Express *self, Wanted *wanted)
     static const Reader reader = {take_small, take_large};
     Port *port = self->port;
     Ring *ring = &port->in[wanted->source];
-    bool spins = port_may_spin(port);
     for (int reads = 0; !wanted->enough && reads < MOST_READS; reads++) {
         if (is_doubtful(port, wanted->source))
             return self->state->nothing;
         if (!port_has_source(port, wanted->source)) /* its ring was never used: not even to be looked at */
             break;
-        if (!port_has_news(port, ring) && !(spins && port_spin(port, port_has_news, ring)))
+        if (!port_has_news(port, ring) && !port_spin(port, port_has_news, ring))
             break;
         if (port_read(port, wanted->source, &reader, wanted, &wanted->enough) < 0)
             return NULL;

@@ -43,6 +43,7 @@
 #include "port.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
@@ -55,7 +56,7 @@
 #define SELDOM 32
 #define LINE 64               /* records start at multiples of it, and what a PIECE carries, too: copies are faster */
 #define PIECE_FRONT LINE
-#define PIECE_SIZE 16384      /* both sides' copies of it stay in the first-level cache */
+#define PIECE_SIZE 65536      /* both sides' copies of it stay in the first-level cache */
 #define BATCH 1024            /* messages read in one go; then others get their turn */
 #define MOST_BYTES (8u << 20) /* read, or written, in one go: it takes about a millisecond, with the interpreter lock held */
 
@@ -92,34 +93,64 @@ relax(void)
 #endif
 }
 
-bool
-port_may_spin(Port *self)
+/* Lets others know on which processor this rank is. */
+static void
+note_cpu(Port *self)
 {
-    return self->spin && (self->vain_spins < FEW_SPINS || self->skipped_spins++ % SELDOM == 0);
+    uint32_t cpu = (uint32_t)sched_getcpu() + 1; /* 0 is of who was not seen yet */
+    if (cpu != self->cpu)
+        atomic_store_explicit(&page_of(self, self->rank)->cpu, self->cpu = cpu, memory_order_relaxed);
 }
 
-/* Spins until `ready`, for as long as a wake-up costs; tells whether it came. */
-bool
-port_spin(Port *self, bool (*ready)(Port *self, Ring *ring), Ring *ring)
+/* Whether who is waited for cannot run since this rank does. */
+static bool
+is_in_the_way(Port *self, const Ring *ring)
 {
-    uint64_t end = 0, most = ring != NULL && ring->assembly.active ? LONG_SPIN_NS : SPIN_NS;
-    for (unsigned looks = 1;; looks++) {
-        if (ready(self, ring)) {
-            self->vain_spins = 0;
+    note_cpu(self);
+    if (ring != NULL)
+        return atomic_load_explicit(&page_of(self, ring->peer)->cpu, memory_order_relaxed) == self->cpu;
+    for (uint32_t index = 0; index < self->source_count; index++)
+        if (atomic_load_explicit(&page_of(self, self->sources[index])->cpu, memory_order_relaxed) == self->cpu)
             return true;
-        }
+    return false;
+}
+
+/* Looks until `ready`, at most for a while; tells whether it came. */
+static bool
+look_for(Port *self, Look *ready, Ring *ring, uint64_t while_ns)
+{
+    uint64_t end = 0;
+    for (unsigned looks = 1;; looks++) {
+        if (ready(self, ring))
+            return true;
         relax();
         if (looks % SPIN_LOOKS == 0) {
             uint64_t now = now_ns();
             if (end == 0)
-                end = now + most;
-            else if (now > end) {
-                if (self->vain_spins < FEW_SPINS)
-                    self->vain_spins++;
+                end = now + while_ns;
+            if (now > end || is_in_the_way(self, ring))
                 return false;
-            }
         }
     }
+}
+
+bool
+port_spin(Port *self, Look *ready, Ring *ring)
+{
+    if (!self->spin || (self->vain_spins >= FEW_SPINS && self->skipped_spins++ % SELDOM))
+        return false;
+    bool came = look_for(self, ready, ring, SPIN_NS);
+    if (came)
+        self->vain_spins = 0;
+    else if (self->vain_spins < FEW_SPINS)
+        self->vain_spins++;
+    return came;
+}
+
+bool
+port_stay(Port *self, Look *ready, Ring *ring)
+{
+    return self->spin && look_for(self, ready, ring, LONG_SPIN_NS);
 }
 
 /* Takes note of sources that have used their ring to this rank for the first time. */
@@ -260,9 +291,10 @@ claim(Port *self, Ring *ring, size_t size)
 }
 
 static void
-publish(Ring *ring, size_t size)
+publish(Port *self, Ring *ring, size_t size)
 {
     ring->position += padded(size);
+    note_cpu(self);
     atomic_store_explicit(&ring->header->tail, ring->position, memory_order_release);
 }
 
@@ -288,7 +320,7 @@ port_send_small(Port *self, uint32_t peer, const Small *small)
     };
     memcpy(place, &record, sizeof record);
     memcpy(place + sizeof record, small->head, small->head_size);
-    publish(ring, size);
+    publish(self, ring, size);
     self->messages_sent++;
     self->bytes_sent += size;
     port_ring_bell(self, peer);
@@ -334,7 +366,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         size_t size = front + body > largest ? largest : front + body;
         char *place = claim(self, ring, size);
         if (place == NULL) {
-            if ((port_may_spin(self) && port_spin(self, ring_has_room, ring)) || wait_for_room(self, ring))
+            if (port_stay(self, ring_has_room, ring) || wait_for_room(self, ring))
                 continue;
             return NO_ROOM;
         }
@@ -345,7 +377,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         if (parcel->started)
             parcel_copy(parcel, place + front, size - front);
         parcel->started = true;
-        publish(ring, size);
+        publish(self, ring, size);
         self->bytes_sent += size;
         port_ring_bell(self, peer);
     }
@@ -439,6 +471,7 @@ read_record(Port *self, Ring *ring, uint32_t source, const Record *record, const
 static void
 free_room(Port *self, Ring *ring, uint32_t source)
 {
+    note_cpu(self);
     atomic_store_explicit(&ring->header->head, ring->position, memory_order_release);
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&ring->header->source_waits, memory_order_relaxed) &&
@@ -469,7 +502,7 @@ next_record(Port *self, Ring *ring, Record *record)
 static bool
 await_rest(Port *self, Ring *ring)
 {
-    return ring->assembly.active && !ring->broken && port_may_spin(self) && port_spin(self, port_has_news, ring);
+    return ring->assembly.active && !ring->broken && port_stay(self, port_has_news, ring);
 }
 
 static void

@@ -19,7 +19,8 @@ typedef struct {
     _Atomic uint32_t sleeping;
     _Atomic uint32_t occupant;    /* its incarnation */
     _Atomic uint32_t takes_slabs; /* it has the address space for other ranks' pools */
-    char line[116]; /* processors fetch lines of 64 bytes in pairs */
+    _Atomic uint32_t cpu; /* on which it was seen last */
+    char line[112]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
 } RankPage;
 
@@ -104,13 +105,17 @@ Parcel *parcel_new(struct Port *port, uint32_t peer, Message *message);
 void parcel_copy(Parcel *self, char *place, size_t size);
 void parcel_fill(Parcel *self);
 
-/* How much of the body may leave now: what is behind the front, only when the slabs are filled. */
+/* How much of the body may leave in one piece now: what is behind the front, only when the slabs are filled; and what
+   is behind the head, in a piece of its own, since copies between places that are aligned alike are faster. */
 static inline uint64_t
 parcel_ready(const Parcel *self)
 {
-    if (self->filled)
-        return self->left;
-    return self->view > 0 ? 0 : (uint64_t)self->views[0].len - self->offset;
+    uint64_t rest = (uint64_t)self->views[self->view].len - self->offset;
+    if (!self->filled)
+        return self->view > 0 ? 0 : rest;
+    if (self->view == 0 && self->view_count > 2)
+        rest += (uint64_t)self->views[1].len;
+    return self->view > 1 || self->view_count < 3 || self->left < APART_SIZE || rest == 0 ? self->left : rest;
 }
 
 static inline bool
@@ -167,6 +172,7 @@ typedef struct Ring {
     bool waits;        /* of a ring out: the destination was asked to ring when there is room */
     bool lost;         /* of a ring out: nothing more is received by the destination's occupant */
     bool due;          /* of a ring out: the destination has to be woken, and its bell is not known */
+    uint32_t peer;
     uint32_t incarnation; /* of a ring out: of the destination's occupant */
     uint64_t sent;        /* of a ring out: messages by the short way, since the count was last taken */
     Assembly assembly;    /* of a ring in */
@@ -201,6 +207,7 @@ typedef struct Port {
     bool reading; /* guards against being called again by a finalizer */
     bool due;     /* some ring's bell is */
     uint32_t vain_spins, skipped_spins;
+    uint32_t cpu;
     uint32_t endings; /* rings that ended or broke and have not been told */
     Ring *out, *in;   /* by peer */
     uint32_t *sources; /* peers that have a ring to here */
@@ -293,7 +300,10 @@ Py_ssize_t port_read(Port *self, int64_t peer, const Reader *reader, void *conte
 bool ring_has_room(Port *self, Ring *ring); /* whether there is more than when it was last looked at */
 bool port_has_news(Port *self, Ring *ring); /* whether reading would find something; NULL for any ring */
 bool port_has_source(Port *self, uint32_t peer);  /* whether there ever was anything from it */
-bool port_may_spin(Port *self);
-bool port_spin(Port *self, bool (*ready)(Port *self, Ring *ring), Ring *ring);
+typedef bool Look(Port *self, Ring *ring);
+/* Spins until `ready` for as long as a wake-up costs, where a core is free and it was not in vain lately; tells whether
+   it came. */
+bool port_spin(Port *self, Look *ready, Ring *ring);
+bool port_stay(Port *self, Look *ready, Ring *ring); /* likewise, for longer: the peer is at work on it */
 
 #endif

@@ -55,8 +55,8 @@ set_up_rings(Port *self)
     char *data = headers + (size_t)self->size * self->size * sizeof(RingHeader);
     for (uint32_t peer = 0; peer < self->size; peer++) {
         size_t out = (size_t)peer * self->size + self->rank, in = (size_t)self->rank * self->size + peer;
-        self->out[peer] = (Ring){.header = (RingHeader *)headers + out, .data = data + out * self->ring_size, .bell = -1};
-        self->in[peer] = (Ring){.header = (RingHeader *)headers + in, .data = data + in * self->ring_size, .bell = -1};
+        self->out[peer] = (Ring){.header = (RingHeader *)headers + out, .data = data + out * self->ring_size, .bell = -1, .peer = peer};
+        self->in[peer] = (Ring){.header = (RingHeader *)headers + in, .data = data + in * self->ring_size, .bell = -1, .peer = peer};
     }
 }
 
@@ -597,7 +597,7 @@ method_spin(Port *self, PyObject *Py_UNUSED(ignored))
 {
     if (!is_usable(self))
         return NULL;
-    return PyBool_FromLong(port_may_spin(self) && port_spin(self, port_has_news, NULL));
+    return PyBool_FromLong(port_spin(self, port_has_news, NULL));
 }
 
 static PyObject *

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Segment", "ShmTransport"]
 
 _RINGS_BYTES = 64 * 1024 * 1024  # of all rings together, once all have been used; only then are they real memory
-_LARGEST_RING = 128 * 1024
+_LARGEST_RING = 1024 * 1024
 _SMALLEST_RING = 4096  # below a page nothing is saved
 _RECORD_BYTES = 40
 _NO_MEMORY = 71  # EX_OSERR of sysexits.h

@@ -37,7 +37,7 @@ class TestShmContract(TransportContract):
 
 
 def test_rings_shrink_as_worlds_grow():
-    assert ring_size(2) == 128 * 1024
+    assert ring_size(2) == 1024 * 1024
     assert ring_size(64) == 16 * 1024
     assert ring_size(1000) == 4096
     for ranks in range(1, 1025):
@@ -155,7 +155,7 @@ def test_the_end_of_one_that_wrote_nonsense_is_not_taken_for_its_successors(shar
 
 def test_room_is_told_until_it_is_used(sides):
     one, other, _ = sides
-    ticket = one.send(other, message(one, b"h" * 300_000))
+    ticket = one.send(other, message(one, b"h" * 2_000_000))
     assert not ticket.done
     other.turn()
     for _ in range(3):  # who hears of it may be interrupted before he does anything about it
@@ -232,16 +232,16 @@ def test_a_bell_that_is_known_already_is_not_kept_twice(sides, shared):
 
 def test_what_is_pending_is_what_has_not_left(sides):
     one, other, _ = sides
-    tickets = [one.send(other, message(one, b"x" * 1000), copy=True) for _ in range(500)]
+    tickets = [one.send(other, message(one, b"x" * 1000), copy=True) for _ in range(3000)]
     queued = [ticket for ticket in tickets if not ticket.done]
-    assert one.transport.pending(1) == sum(ticket.size_bytes for ticket in queued) > 300_000
+    assert one.transport.pending(1) == sum(ticket.size_bytes for ticket in queued) > 1_000_000
     withdrawn = [ticket for ticket in queued[::3] if ticket.withdraw()]
     other.turn()
     one.turn()
     left = [ticket for ticket in queued if not ticket.done and ticket not in withdrawn]
     assert one.transport.pending() == sum(ticket.size_bytes for ticket in left) > 0
     turn_until(lambda: not one.transport.pending(), one, other)
-    turn_until(lambda: len(other.messages) == 500 - len(withdrawn), one, other)
+    turn_until(lambda: len(other.messages) == 3000 - len(withdrawn), one, other)
 
 
 def test_a_transport_that_is_closed_while_it_reads(sides):
