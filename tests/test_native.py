@@ -25,18 +25,18 @@ def ask(wish, code=SHOW):
 
 def test_the_variable_decides():
     assert ask("0").stdout == "klyng_mp.wire.mailbox\n"
-    assert ask("").stdout == "klyng_mp.wire.mailbox\n"
 
 
 @pytest.mark.skipif(native.core is None, reason="the native core is not in use")
-def test_it_can_be_asked_for():
-    assert ask("1").stdout == "klyng_mp._core\n"
+@pytest.mark.parametrize("wish", ["", "1"])
+def test_it_is_used_where_it_is_there(wish):
+    assert ask(wish).stdout == "klyng_mp._core\n"
 
 
 def test_a_wish_that_is_none_is_refused():
     answer = ask("yes")
     assert answer.returncode
-    assert "KLYNG_MP_NATIVE is 1 (use the native core) or 0 (do not, as by default), not 'yes'" in answer.stderr
+    assert "KLYNG_MP_NATIVE is 1 (use the native core, or fail) or 0 (do without it), not 'yes'" in answer.stderr
 
 
 FOLDER = types.ModuleType("klyng_mp._core")  # what import makes of the folder of its sources
@@ -49,6 +49,15 @@ def test_where_it_must_be_there_its_absence_is_an_error(monkeypatch, absent):
     assert native.find_core("") is None
     with pytest.raises(ImportError, match="install klyng_mp where there is a C compiler"):
         native.find_core("1")
+
+
+def test_a_core_that_cannot_be_loaded_is_an_error_that_says_what_to_do(monkeypatch):
+    def broken(_name):
+        raise ImportError("undefined symbol: PyOld")
+
+    monkeypatch.setattr(native, "import_module", broken)
+    with pytest.raises(ImportError, match=r"cannot be loaded \(undefined symbol: PyOld\).* KLYNG_MP_NATIVE=0"):
+        native.find_core("")
 
 
 @pytest.mark.skipif(native.core is None, reason="the native core is not in use")

@@ -165,7 +165,8 @@ def _say_memory(memory: dict[str, Any]) -> str:
 def _say_core(in_use: bool) -> str:
     if in_use:
         return "in use: ranks of one host talk through shared memory"
-    return f"not used: it is new, and {native.VARIABLE}=1 tries it; ranks talk through sockets"
+    why = "it was not built" if native.is_wanted(os.environ.get(native.VARIABLE)) else f"{native.VARIABLE}=0"
+    return f"not in use ({why}): ranks talk through sockets, which is slower"
 
 
 def _say_limit(value: int | None) -> str:

@@ -120,6 +120,7 @@ class Membership(Lifecycle):
             self._sent.clear()
             if self.port is not None:
                 self.port.take_counts()
+                self.port.trim()
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten

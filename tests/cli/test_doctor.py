@@ -47,9 +47,11 @@ def test_the_text_says_why(report):
     assert "no /dev/shm" in text
 
 
-def test_it_is_said_why_the_core_is_not_in_use(report):
+@pytest.mark.parametrize(("wish", "why"), [("", "it was not built"), ("0", "KLYNG_MP_NATIVE=0")])
+def test_it_is_said_why_the_core_is_not_in_use(report, monkeypatch, wish, why):
+    monkeypatch.setenv("KLYNG_MP_NATIVE", wish)
     report["native_core"] = False
-    assert "not used: it is new, and KLYNG_MP_NATIVE=1 tries it" in doctor.render(report)
+    assert f"not in use ({why}): ranks talk through sockets" in doctor.render(report)
 
 
 def test_what_is_missing_is_a_problem(monkeypatch, tmp_path):
