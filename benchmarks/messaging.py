@@ -7,6 +7,8 @@ the clock runs inside, between ranks that are warm:
 
 * two ranks, objects to and fro: at most 0.75 of mpi4py's send and recv up to 64 KiB; for NumPy arrays of 1 and
   16 MiB 0.15 of that, and 1.0 of its Send and Recv into a ready buffer;
+* an array of 16 MiB into a ready buffer (``recv_into``): at most 0.8 of mpi4py's Send and Recv; one that is given away
+  (``empty``, ``move=True``): 0.6 of that, and the send itself, of memory that was not just written, 20 us;
 * one hop of a ring of 8 on two CPUs: at most 2.5 bare hops (an eventfd a process, in C), 0.02 of mpi4py's;
 * one message of a stream of small integers, and 16 ranks on two CPUs that each send to all others and receive from
   all, 20 times: at most 0.5 of mpi4py's isend and recv;
@@ -45,7 +47,7 @@ from common import (
     seconds,
     text_table,
 )
-from messaging_peer import KIB, MIB, RANKS, PipeComm, bounce_all, buffer_row, measure, sizes
+from messaging_peer import KIB, MIB, RANKS, PipeComm, bounce_all, buffer_row, gift_row, into_row, measure, sizes
 
 sys.path.insert(1, str(REPOSITORY))  # this checkout's klyng_mp, as in programs that the peers start
 import klyng_mp
@@ -61,6 +63,9 @@ __all__ = ["main"]
 OBJECT_LIMIT = 0.75
 ARRAY_LIMIT = 0.15
 BUFFER_LIMIT = 1.0
+INTO_LIMIT = 0.8
+GIFT_LIMIT = 0.6
+GIVING_LIMIT = 20e-6  # seconds
 RING_BARE_LIMIT = 2.5
 RING_LIMIT = 0.02
 STREAM_LIMIT = 0.5
@@ -87,7 +92,7 @@ BARE_ROWS = {
 
 def act(program: str, *, quick: bool) -> Rows:
     """Be a rank of ours."""
-    return measure(klyng_mp.comm(), klyng_mp.waitall, program, quick=quick)
+    return measure(klyng_mp.comm(), klyng_mp.waitall, program, quick=quick, empty=klyng_mp.empty)
 
 
 def ours(program: str, *, quick: bool) -> Rows:
@@ -197,6 +202,14 @@ def figures_of(medians: Mapping[str, float]) -> list[Figure]:
         row, what = binary(size), f"2 ranks, {binary(size)} array"
         figures += compare(what, ARRAY_LIMIT, row, PEER, row, "mpi4py send/recv")
         figures += compare(what, BUFFER_LIMIT, row, PEER, buffer_row(size), "mpi4py Send/Recv")
+    largest = LARGE_ROWS[-1]
+    for how, limit, row in (
+        ("recv_into", INTO_LIMIT, into_row(largest)),
+        ("given away", GIFT_LIMIT, gift_row(largest)),
+    ):
+        what = f"2 ranks, {binary(largest)} array, {how}"
+        figures += compare(what, limit, row, PEER, buffer_row(largest), "mpi4py Send/Recv")
+    figures.append(Figure(f"giving {binary(largest)} away, the send itself", medians[f"{OURS}: giving"], GIVING_LIMIT))
     ring = "ring of 8, a hop"
     figures += compare(ring, RING_BARE_LIMIT, "ring", BARE, "hop of 8", "bare eventfd hop")
     figures += compare(ring, RING_LIMIT, "ring", PEER, "ring", "mpi4py send/recv")

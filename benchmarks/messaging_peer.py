@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     Body = Callable[[int], float]  # does it so many times; returns the seconds of one
     Wait = Callable[[Sequence[Any]], Any]
 
-__all__ = ["ARRAY_FROM", "KIB", "MIB", "RANKS", "PipeComm", "bounce_all", "buffer_row", "measure", "sizes"]
+__all__ = [
+    "ARRAY_FROM",
+    "KIB",
+    "MIB",
+    "RANKS",
+    "PipeComm",
+    "bounce_all",
+    "buffer_row",
+    "gift_row",
+    "into_row",
+    "measure",
+    "sizes",
+]
 
 KIB, MIB = 1 << 10, 1 << 20
 RANKS = {"pair": 2, "ring": 8, "exchange": 16}
@@ -68,13 +80,29 @@ def buffer_row(size: int) -> str:
     return f"{binary(size)}, buffer"
 
 
-def measure(comm: Any, waitall: Wait, program: str, *, quick: bool, mpi: bool = False) -> dict[str, float]:
-    """Run `program` on a communicator of either kind; return the seconds of each row."""
+def into_row(size: int) -> str:
+    """Return the name of the row in which our `size` bytes go into a ready buffer."""
+    return f"{binary(size)}, recv_into"
+
+
+def gift_row(size: int) -> str:
+    """Return the name of the row in which `size` bytes are given away."""
+    return f"{binary(size)}, given away"
+
+
+def measure(
+    comm: Any, waitall: Wait, program: str, *, quick: bool, empty: Callable[[int], Any] | None = None
+) -> dict[str, float]:
+    """Run `program` on a communicator of either kind; return the seconds of each row.
+
+    `empty` is klyng_mp's, with its communicator; mpi4py's has none.
+    """
+    mpi = empty is None
     counts = QUICK if quick else FULL
     if program == "pair":
         rows = bounce_all(comm, quick=quick)
         rows["stream"] = timed(comm, lambda count: stream(comm, waitall, count), counts.stream)
-        return rows | (bounce_buffers(comm, quick=quick) if mpi else {})
+        return rows | (bounce_buffers(comm, quick=quick) if empty is None else bounce_memory(comm, empty, quick=quick))
     if program == "ring":
         laps = min(counts.laps, SPINNING_LAPS) if mpi else counts.laps
         return {"ring": timed(comm, lambda count: circulate(comm, count), laps)}
@@ -213,6 +241,70 @@ def array_buffer_body(comm: Any, size: int) -> Body:
     return body
 
 
+def bounce_memory(comm: Any, empty: Callable[[int], Any], *, quick: bool) -> dict[str, float]:
+    """Send large arrays of ours into a ready buffer, and give them away."""
+    counts, rows = QUICK if quick else FULL, {}
+    for size in (MIB, 16 * MIB):
+        rows[into_row(size)] = timed(comm, into_body(comm, size), trips(counts, size))
+        rows[gift_row(size)] = timed(comm, gift_body(comm, empty, size), trips(counts, size))
+    rows["giving"] = timed(comm, giving_body(comm, empty, 16 * MIB), 10 * trips(counts, 16 * MIB))
+    return rows
+
+
+def into_body(comm: Any, size: int) -> Body:
+    mine, other = array_of(size), array_of(size)
+    peer = 1 - comm.rank
+
+    def body(count: int) -> float:
+        started = time.perf_counter()
+        for turn in range(2 * count):
+            if turn % 2 == comm.rank:
+                mine[:] = turn
+                comm.send(mine, peer, TAG)
+            else:
+                comm.recv_into(other, source=peer, tag=TAG)
+                check(other.sum(), turn * other.size)
+        return (time.perf_counter() - started) / count / 2
+
+    return body
+
+
+def gift_body(comm: Any, empty: Callable[[int], Any], size: int) -> Body:
+    peer = 1 - comm.rank
+
+    def body(count: int) -> float:
+        started = time.perf_counter()
+        for turn in range(2 * count):
+            if turn % 2 == comm.rank:
+                mine = empty(size // 8)
+                mine[:] = turn
+                comm.send(mine, peer, TAG, move=True)
+            else:
+                check(comm.recv(source=peer, tag=TAG).sum(), turn * size // 8)
+        return (time.perf_counter() - started) / count / 2
+
+    return body
+
+
+def giving_body(comm: Any, empty: Callable[[int], Any], size: int) -> Body:
+    """Return what gives arrays away and measures only that: nobody writes to them, so caches are as they were."""
+    peer = 1 - comm.rank
+
+    def body(count: int) -> float:
+        took = 0.0
+        for turn in range(2 * count):
+            if turn % 2 == comm.rank:
+                mine = empty(size // 8)
+                started = time.perf_counter()
+                comm.send(mine, peer, TAG, move=True)
+                took += time.perf_counter() - started
+            else:
+                comm.recv(source=peer, tag=TAG)
+        return took / count
+
+    return body
+
+
 # One way, round, and all to all
 
 
@@ -300,7 +392,7 @@ def main() -> None:
     program = sys.argv[1]
     if comm.size != RANKS[program]:
         raise BenchmarkError(f"{program} is of {RANKS[program]} ranks, not {comm.size}")
-    rows = measure(comm, MPI.Request.waitall, program, quick="--quick" in sys.argv, mpi=True)
+    rows = measure(comm, MPI.Request.waitall, program, quick="--quick" in sys.argv)
     if comm.rank == 0:
         print("report " + json.dumps(rows), flush=True)
 
