@@ -51,6 +51,7 @@ MAX_FILE_LINES = 500
 MAX_BODY_LINES = 50
 MAX_PARAMETERS = 6
 MAX_CLASS_LINES = 250
+MAX_C_LINES = 600
 MAX_PUBLIC_METHODS = 15
 MAX_SETUP_LINES = 60
 
@@ -305,6 +306,11 @@ def test_functions_do_not_take_too_much():
         if len(parameters(function)) > MAX_PARAMETERS
     }
     assert offenders(found, MORE_PARAMETERS) == ({}, [])
+
+
+def test_files_of_the_core_are_not_too_large():
+    sizes = {path.name: len(path.read_text().splitlines()) for path in (PACKAGE / "_core").glob("*.[ch]")}
+    assert {name: lines for name, lines in sizes.items() if lines > MAX_C_LINES} == {}
 
 
 def test_classes_are_not_too_large():

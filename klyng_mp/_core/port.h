@@ -259,6 +259,9 @@ port_enter(Port *self)
 }
 
 void port_exit(Port *self);
+void port_release(Port *self); /* no more can be done with it */
+
+extern PyMethodDef port_methods[]; /* port_calls.c */
 
 size_t rings_size(size_t size, size_t ring_size); /* of the segment without pools; whole pages */
 
