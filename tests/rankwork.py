@@ -109,6 +109,23 @@ def block():
     mp.recv()
 
 
+def send_to_a_sleeper(times):
+    """Rank 0 wakes rank 1 by each message, and never looks whether something has come for itself."""
+    comm = mp.comm()
+    for number in range(times):
+        if comm.rank:
+            comm.recv(0)
+            continue
+        end = time.perf_counter() + 0.0005
+        while time.perf_counter() < end:  # longer than a rank spins
+            pass
+        comm.send(number, 1)
+
+
+def count_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
 def pass_gate(folder):
     """Wait until the test opens this rank's gate (a named pipe)."""
     with open(Path(folder) / f"gate{mp.rank()}") as gate:

@@ -24,6 +24,16 @@ def test_ranks_without_the_core_are_connected_when_they_first_talk():
         assert {two - one for one, two in zip(alone, everyone, strict=True)} <= {3, 4, 5, 6}
 
 
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+def test_a_rank_that_only_sends_asks_for_each_bell_and_keeps_one():
+    """Its peer sleeps before each message, so each has to wake it."""
+    with mp.World(2) as world:
+        before = world.run(rankwork.count_descriptors)
+        world.run(rankwork.send_to_a_sleeper, 300)
+        after = world.run(rankwork.count_descriptors)
+        assert all(0 <= more - few <= 1 for few, more in zip(before, after, strict=True))
+
+
 def test_both_may_call_at_once_and_nothing_is_lost():
     for _ in range(10):
         with mp.World(4) as world:  # new ranks, that nobody has introduced yet
