@@ -209,7 +209,7 @@ read_wanted(Express *self, Wanted *wanted)
     Port *port = self->port;
     Ring *ring = &port->in[wanted->source];
     for (int reads = 0; !wanted->enough && reads < MOST_READS; reads++) {
-        if (is_doubtful(port, wanted->source))
+        if (port->released || is_doubtful(port, wanted->source)) /* a finalizer may have run within a read */
             return self->state->nothing;
         if (!port_has_source(port, wanted->source)) /* its ring was never used: not even to be looked at */
             break;
@@ -245,6 +245,8 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
     PyObject *found = read_wanted(self, &wanted);
     if (found == NULL)
         return NULL;
+    if (port->due && !wanted.enough)
+        found = self->state->nothing; /* what is called now may bring it, to the mailbox */
     if (port_call(port) < 0) {
         if (wanted.enough)
             restore(self, &wanted);

@@ -397,7 +397,15 @@ mailbox_restore(Mailbox *self, Message *message)
     if (is_held(message))
         return -1;
     Box *box = get_box(self, message->context);
-    if (box == NULL || store(box, message, true) < 0)
+    if (box == NULL)
+        return -1;
+    Receive *receive = take_posted(box, message); /* one that was posted meanwhile, by another thread */
+    if (receive != NULL) {
+        receive->message = Py_NewRef(message);
+        Py_DECREF(receive);
+        return 0;
+    }
+    if (store(box, message, true) < 0)
         return -1;
     box->taken--;
     return 0;

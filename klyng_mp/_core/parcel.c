@@ -52,6 +52,8 @@ static void
 book_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffers)
 {
     Port *port = self->port;
+    if (port->out[peer].addressed < message->incarnation)
+        port->out[peer].addressed = message->incarnation;
     bool possible = message->code != BYTES_APART && message->code != BYTEARRAY_APART &&
                     atomic_load_explicit(&page_of(port, peer)->takes_slabs, memory_order_relaxed);
     bool lands = self->slab_count == 1 && atomic_load_explicit(&port->out[peer].header->lands, memory_order_relaxed);
@@ -425,8 +427,8 @@ assembly_finish(CoreState *state, Assembly *self)
 bool
 landing_is_for(const Landing *self, const Record *record, uint32_t source)
 {
-    return source == self->source && record->context == self->context && !record->text &&
-           (self->tag == ANY || record->tag == self->tag);
+    return source == self->source && record->context == self->context &&
+           (self->tag == ANY || (!record->text && record->tag == self->tag)); /* any tag: texts, too */
 }
 
 /* Lets a message that is on its way into the landing go on in memory of its own. */

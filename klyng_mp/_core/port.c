@@ -51,6 +51,7 @@
 
 #define SPIN_NS 40000         /* about what a sleep and a wake-up cost, so spinning at most doubles a wait */
 #define LONG_SPIN_NS 400000   /* where the peer is at work on what is waited for */
+#define MOST_NS 3000000       /* of such waits in one go, with the interpreter lock held */
 #define SPIN_LOOKS 64         /* between two looks at the clock */
 #define FEW_SPINS 16          /* after that many in vain, only every SELDOM-th wait spins */
 #define SELDOM 32
@@ -148,9 +149,14 @@ port_spin(Port *self, Look *ready, Ring *ring)
 }
 
 bool
-port_stay(Port *self, Look *ready, Ring *ring)
+port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end)
 {
-    return self->spin && look_for(self, ready, ring, LONG_SPIN_NS);
+    if (!self->spin)
+        return false;
+    uint64_t now = now_ns();
+    if (*end == 0)
+        *end = now + MOST_NS;
+    return now < *end && look_for(self, ready, ring, LONG_SPIN_NS);
 }
 
 /* Takes note of sources that have used their ring to this rank for the first time. */
@@ -231,7 +237,7 @@ port_ring_bell(Port *self, uint32_t peer)
 int
 port_call(Port *self)
 {
-    if (!self->due)
+    if (!self->due || self->call == NULL)
         return 0;
     PyObject *done = PyObject_CallNoArgs(self->call);
     Py_XDECREF(done);
@@ -353,6 +359,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
     port_make_ring(self, peer);
     size_t largest = self->ring_size / 4 < PIECE_SIZE ? self->ring_size / 4 : PIECE_SIZE;
     ring->waits = false;
+    uint64_t stay_end = 0;
     uint64_t end = parcel->left > MOST_BYTES ? parcel->left - MOST_BYTES : 0;
     while (!parcel_is_done(parcel)) {
         if (parcel->left < end) {
@@ -366,7 +373,7 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
         size_t size = front + body > largest ? largest : front + body;
         char *place = claim(self, ring, size);
         if (place == NULL) {
-            if (port_stay(self, ring_has_room, ring) || wait_for_room(self, ring))
+            if (port_stay(self, ring_has_room, ring, &stay_end) || wait_for_room(self, ring))
                 continue;
             return NO_ROOM;
         }
@@ -500,9 +507,9 @@ next_record(Port *self, Ring *ring, Record *record)
 
 /* Waits for more of a message that its sender is at work on. */
 static bool
-await_rest(Port *self, Ring *ring)
+await_rest(Port *self, Ring *ring, uint64_t *end)
 {
-    return ring->assembly.active && !ring->broken && port_stay(self, port_has_news, ring);
+    return ring->assembly.active && !ring->broken && port_stay(self, port_has_news, ring, end);
 }
 
 static void
@@ -524,9 +531,9 @@ read_ring(Port *self, uint32_t source, const Reader *reader, void *context, cons
     Ring *ring = &self->in[source];
     Record record;
     Py_ssize_t count = 0;
-    uint64_t end = ring->position + MOST_BYTES;
+    uint64_t end = ring->position + MOST_BYTES, stay_end = 0;
     while (!ring->broken && !*enough && !self->released && count < BATCH && ring->position < end &&
-           (next_record(self, ring, &record) || (await_rest(self, ring) && next_record(self, ring, &record)))) {
+           (next_record(self, ring, &record) || (await_rest(self, ring, &stay_end) && next_record(self, ring, &record)))) {
         const char *payload = ring->data + (ring->position & (self->ring_size - 1)) + front_of(&record);
         ring->position += padded(record.size);
         ring->ended = ring->told = false; /* a successor of who closed it goes on */

@@ -47,7 +47,7 @@ _Static_assert(sizeof(RingHeader) == 256, "a ring's header is two pairs of lines
 typedef struct {
     _Atomic uint64_t word; /* which use of it this is, and its state */
     _Atomic uint64_t offset, capacity; /* in the pool's data */
-    _Atomic uint32_t holder, incarnation; /* who has it, or is to get it */
+    _Atomic uint64_t holder; /* who has it, or is to get it: rank and incarnation, in one word */
     char line[32];
 } SlabEntry;
 
@@ -171,6 +171,8 @@ typedef struct Ring {
     bool open;         /* of a ring out: whoever wants may send */
     bool waits;        /* of a ring out: the destination was asked to ring when there is room */
     bool lost;         /* of a ring out: nothing more is received by the destination's occupant */
+    uint64_t gone;     /* of a ring out: occupants with incarnations below it receive nothing more from a slab */
+    uint32_t addressed; /* of a ring out: the latest incarnation that a parcel was made for */
     bool due;          /* of a ring out: the destination has to be woken, and its bell is not known */
     uint32_t peer;
     uint32_t incarnation; /* of a ring out: of the destination's occupant */
@@ -307,6 +309,7 @@ typedef bool Look(Port *self, Ring *ring);
 /* Spins until `ready` for as long as a wake-up costs, where a core is free and it was not in vain lately; tells whether
    it came. */
 bool port_spin(Port *self, Look *ready, Ring *ring);
-bool port_stay(Port *self, Look *ready, Ring *ring); /* likewise, for longer: the peer is at work on it */
+/* Likewise, for longer, as the peer is at work on it; `end`, 0 at first, is when to do so no more. */
+bool port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end);
 
 #endif

@@ -261,6 +261,8 @@ method_leave(Port *self, PyObject *args)
         atomic_store(&in->header->head, in->position);
     }
     out->lost = !tell;
+    if (!tell)
+        out->gone = (uint64_t)out->addressed + 1;
     in->ended = in->told = false;
     out->made = false; /* whoever sends again begins again */
     if (met && tell)

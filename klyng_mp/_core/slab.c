@@ -79,8 +79,7 @@ change(SlabEntry *entry, uint64_t use, int from, int to)
 static void
 set_holder(SlabEntry *entry, uint32_t holder, uint32_t incarnation)
 {
-    atomic_store_explicit(&entry->incarnation, incarnation, memory_order_relaxed);
-    atomic_store_explicit(&entry->holder, holder, memory_order_release);
+    atomic_store_explicit(&entry->holder, (uint64_t)holder << 32 | incarnation, memory_order_release);
 }
 
 static bool
@@ -108,12 +107,13 @@ recover(Port *self, SlabEntry *table)
 static bool
 is_orphan(const Port *self, SlabEntry *entry, int state)
 {
-    uint32_t holder = atomic_load_explicit(&entry->holder, memory_order_acquire);
+    uint64_t both = atomic_load_explicit(&entry->holder, memory_order_acquire);
+    uint32_t holder = (uint32_t)(both >> 32), incarnation = (uint32_t)both;
     if (holder >= self->size)
         return true; /* nonsense */
-    if (atomic_load(&page_of(self, holder)->occupant) > atomic_load(&entry->incarnation))
+    if (atomic_load(&page_of(self, holder)->occupant) > incarnation)
         return true; /* a later one; an earlier one may be only the trace of a predecessor */
-    return state == GIVEN && holder != self->rank && self->out[holder].lost;
+    return state == GIVEN && holder != self->rank && incarnation < self->out[holder].gone;
 }
 
 /* Takes back what those have who are gone; tells whether there was anything. */
@@ -220,7 +220,9 @@ void
 slab_fill(Port *self, const SlabKey *key, const Py_buffer *view)
 {
     const OwnSlab *slab = &self->slabs[key->index];
-    if (slab->use == key->use) /* else its receiver was replaced meanwhile, and it has another */
+    SlabEntry *entry = &table_of(self->pools[self->rank])[key->index];
+    /* Else its receiver was replaced, or has dropped it, and its memory may have been cut anew. */
+    if (slab->use == key->use && atomic_load(&entry->word) != word_of(key->use, FREE))
         memcpy(self->pools[self->rank] + POOL_TABLE + slab->offset, view->buf, (size_t)view->len);
 }
 
@@ -316,9 +318,9 @@ slab_give(Port *self, uint32_t peer, uint32_t incarnation, PyObject *object, Sla
     Slab *slab = (Slab *)object;
     if (slab->port != self || slab->given || slab->pid != getpid())
         return false;
-    set_holder(slab->entry, peer, incarnation);
     if (!change(slab->entry, slab->key.use, HELD, GIVEN))
         return false;
+    set_holder(slab->entry, peer, incarnation); /* not before: while it is HELD, the owner asks whether its holder lives */
     slab->given = true;
     *key = slab->key;
     return true;

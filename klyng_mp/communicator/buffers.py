@@ -38,13 +38,13 @@ class Gift:
     Args:
         port: the core's, or None.
         message: not sent yet; those of its buffers that are slabs become them.
-        obj: what it is made of.
+        obj: what it is made of; only an array is given away, as only an array can be made read-only.
     """
 
     def __init__(self, port: Port | None, message: Message, obj: object) -> None:
         self._array: Any = obj if _is_array(obj) else None
         self._slabs: list[Slab] = []
-        if port is not None and message.buffers:
+        if port is not None and self._array is not None and message.buffers:
             found: list[Any] = [port.find_slab(buffer) for buffer in message.buffers]
             self._slabs = [slab for slab in found if slab is not None]
             message.buffers = [

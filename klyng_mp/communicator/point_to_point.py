@@ -39,9 +39,9 @@ class PointToPoint(Group):
             obj: anything that can be encoded; it may be changed as soon as this returns.
             dest: the receiver's rank; this rank's own is allowed.
             tag: an int from 0 to 2**63 - 1, or a str, for the receiver to choose by.
-            move: give the memory of arrays away where that spares a copy: of those that `klyng_mp.empty` made, or
-                that were received, and that are sent whole, to a rank of this host. Such an array is read-only from
-                then on, and what it shows is the receiver's; any other is copied as usual.
+            move: give the memory of an array away where that spares a copy: of one that `klyng_mp.empty` made, or
+                that was received, and that is sent whole and by itself, to a rank of this host. It is read-only from
+                then on, and what it shows is the receiver's; any other object is copied as usual.
             timeout: seconds; 0 sends only what can be sent at once; None for no limit.
 
         Returns when all of it is in the receiver's memory or with the kernel; up to 64 KiB may also wait here.
@@ -56,14 +56,16 @@ class PointToPoint(Group):
         dest, tag = self._check_send("send", dest, tag)
         message = self._pack(obj, dest, tag)
         gift = Gift(self.endpoint.port, message, obj) if move else None
-        self.endpoint.send(
-            self.members[dest],
-            message,
-            deadline=_NEVER if timeout is None else Deadline(timeout),
-            doing=f"send(dest={dest}, tag={tag!r})",
-        )
-        if gift is not None:
-            gift.close()
+        try:
+            self.endpoint.send(
+                self.members[dest],
+                message,
+                deadline=_NEVER if timeout is None else Deadline(timeout),
+                doing=f"send(dest={dest}, tag={tag!r})",
+            )
+        finally:
+            if gift is not None:
+                gift.close()
 
     def recv(
         self,
@@ -164,9 +166,11 @@ class PointToPoint(Group):
         doing = f"isend(dest={dest}, tag={tag!r})"
         peer = self.members[dest]
         gift = Gift(self.endpoint.port, message, obj) if move else None
-        ticket = self.endpoint.start_send(peer, message, doing=doing)
-        if gift is not None:
-            gift.close()
+        try:
+            ticket = self.endpoint.start_send(peer, message, doing=doing)
+        finally:
+            if gift is not None:
+                gift.close()
         return SendRequest(self.endpoint, doing, peer, message, ticket)
 
     def irecv(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG, *, status: Status | None = None) -> Request:

@@ -89,13 +89,14 @@ class Receiving(Membership):
                 raise
             if receive.message is not None:
                 return receive.message
-            if landing is not None and first and self.port is not None:
-                landing.prepare(self.port, receive)
             try:
+                if landing is not None and first and self.port is not None:
+                    landing.prepare(self.port, receive)
                 return self._await_message(receive, deadline, doing, among)
             except BaseException:
                 if not self.mailbox.withdraw(receive) and receive.message is not None:
                     self._restore(receive.message)  # an interruption came between: nothing was taken, then
+                    self._room.notify()
                 raise
             finally:
                 if landing is not None and self.port is not None:

@@ -137,6 +137,10 @@ class PureMailbox:
     def restore(self, message: PureMessage) -> None:
         """Put back a message that was taken and not used: it is again the first of its sender and tag."""
         box = self._boxes.setdefault(message.context, _Box())
+        receive = _pop_posted(box.posted, (message.source, message.tag))  # posted meanwhile, by another thread
+        if receive is not None:
+            receive.message = message
+            return
         bucket = box.stored.setdefault((message.source, message.tag), deque())
         bucket.appendleft(message)
         box.taken -= 1

@@ -6,7 +6,8 @@ import pytest
 from contracts.ranks import LIMIT, Background, ranks, when_waiting
 
 from klyng_mp import native
-from klyng_mp.communicator.buffers import allocate
+from klyng_mp.communicator.buffers import Target, allocate
+from klyng_mp.deadline import Deadline
 from klyng_mp.errors import DeadlineError, PeerLostError
 
 if native.core is None:
@@ -88,6 +89,67 @@ def test_the_second_of_two_is_not_put_over_the_first(pair):
     assert call.result() == 8 * COUNT
     assert (receiver.recv(0, 7, timeout=LIMIT) == 2).all()
     assert (place == 1).all()
+    sending.result()
+
+
+def test_any_tag_takes_a_text_and_what_follows_does_not_land_over_it(pair):
+    sender, receiver = pair.comms
+    place = numpy.zeros(20_000)
+    there = when_waiting(receiver.endpoint)
+    call = Background(lambda: receiver.recv_into(place, 0, timeout=LIMIT))
+    assert there.wait(LIMIT)
+    with receiver.endpoint.lock:  # so that both are read at once
+        for value, tag in ((1.0, "text"), (2.0, 7)):
+            sender.send(numpy.full(20_000, value), 1, tag)
+    assert call.result() == 160_000
+    later = receiver.recv(0, 7, timeout=LIMIT)
+    assert (later == 2).all()
+    assert (place == 1).all()
+    assert not numpy.shares_memory(later, place)
+
+
+def test_an_interruption_as_a_landing_opens_leaves_the_buffer_alone(pair, monkeypatch):
+    sender, receiver = pair.comms
+    place = numpy.zeros(COUNT)
+    prepare = Target.prepare
+
+    def interrupted(self, port, receive):
+        prepare(self, port, receive)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Target, "prepare", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        receiver.recv_into(place, 0, 7)
+    monkeypatch.undo()
+    sending = Background(lambda: sender.send(numpy.ones(COUNT), 1, 7))
+    assert receiver.recv(0, 7, timeout=LIMIT).all()
+    assert not place.any()
+    sending.result()
+
+
+def test_arrays_within_other_objects_are_not_given(pair):
+    sender, receiver = pair.comms
+    array = allocate(sender.endpoint.port, 10_000, "f8")
+    array[:] = 1
+    sender.send([array], 1, move=True)
+    array[:] = 2
+    assert (receiver.recv(0, timeout=LIMIT)[0] == 1).all()
+
+
+def test_a_gift_that_was_sent_in_part_is_read_only_all_the_same(pair):
+    sender, receiver = pair.comms
+    array = allocate(sender.endpoint.port, 10_000, "f8")
+    array[:] = 1
+    tag = "t" * 60_000  # which travels before the rest
+    for number in range(16):
+        sender.isend(bytes(63_000), 1, number)
+    with pytest.raises(DeadlineError):
+        sender.send(array, 1, tag, move=True, timeout=0)
+    assert not array.flags.writeable
+    sending = Background(lambda: sender.endpoint.flush(Deadline(LIMIT)))
+    for number in range(16):
+        receiver.recv(0, number, timeout=LIMIT)
+    assert (receiver.recv(0, tag, timeout=LIMIT) == 1).all()
     sending.result()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from contracts.ranks import LIMIT, ranks
+from contracts.ranks import LIMIT, Background, ranks, when_waiting
 
 from klyng_mp.deadline import Deadline
 from klyng_mp.wire.frames import make_context
@@ -42,6 +42,20 @@ def test_what_is_put_back_comes_first_again():
         endpoint.put_back(message)
         assert [receiver.recv(0, 7) for _ in range(2)] == ["first", "second"]
         assert endpoint.mailbox.taken(1) == 2
+
+
+def test_what_is_put_back_is_for_who_waits_for_it():
+    with ranks(2) as made:
+        sender, receiver = made.comms
+        endpoint = receiver.endpoint
+        sender.send("first", 1, 7)
+        message = endpoint.receive(make_context(1), 0, 7, deadline=Deadline(LIMIT), doing="recv")
+        there = when_waiting(endpoint)
+        call = Background(lambda: receiver.recv(0, 7, timeout=LIMIT))
+        assert there.wait(LIMIT)
+        endpoint.put_back(message)
+        assert call.result() == "first"
+        assert endpoint.mailbox.taken(1) == 1
 
 
 def test_a_message_in_a_callers_buffer_is_put_back_with_memory_of_its_own():

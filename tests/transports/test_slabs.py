@@ -332,3 +332,17 @@ def test_slabs_that_were_trimmed_are_used_again(sides):
         one.transport.port.trim()
         one.transport.port.trim()
     assert one.transport.port.slab_bytes == 1 << 20
+
+
+def test_a_successor_keeps_what_is_booked_for_it_within_one_message(sides, shared):
+    """To look for slabs of the dead must not take those that were given to who came after it."""
+    one, other, _ = sides
+    one.send(other, message(one, b"h", [memoryview(bytes(80_000))]))
+    other.poller.unregister(other.transport._bell)
+    other.transport.abandon()
+    one.transport.disconnect(1, dead=True)
+    shared.join(other, incarnation=4)
+    parts = [memoryview(bytes([number]) * 80_000) for number in range(4)]
+    mine = message(one, b"h", parts)
+    one.transport.send(1, type(mine)(mine.context, 0, 7, 4, 1, b"h", mine.buffers), copy=False)
+    assert [bytes(part) for part in take(other)] == [bytes(part) for part in parts]
