@@ -191,8 +191,8 @@ def figures_of(medians: Mapping[str, float]) -> list[Figure]:
     """Return every figure of which both sides were measured."""
 
     def compare(what: str, limit: float, row: str, side: str, peer_row: str, peer_name: str) -> list[Figure]:
-        mine, its = medians[f"{OURS}: {row}"], medians.get(f"{side}: {peer_row}")
-        return [] if its is None else [Figure(what, mine, limit, its, peer_name)]
+        mine, its = medians.get(f"{OURS}: {row}"), medians.get(f"{side}: {peer_row}")
+        return [] if mine is None or its is None else [Figure(what, mine, limit, its, peer_name)]
 
     figures = []
     for row in SMALL_ROWS:
@@ -209,7 +209,8 @@ def figures_of(medians: Mapping[str, float]) -> list[Figure]:
     ):
         what = f"2 ranks, {binary(largest)} array, {how}"
         figures += compare(what, limit, row, PEER, buffer_row(largest), "mpi4py Send/Recv")
-    figures.append(Figure(f"giving {binary(largest)} away, the send itself", medians[f"{OURS}: giving"], GIVING_LIMIT))
+    if (giving := medians.get(f"{OURS}: giving")) is not None:
+        figures.append(Figure(f"giving {binary(largest)} away, the send itself", giving, GIVING_LIMIT))
     ring = "ring of 8, a hop"
     figures += compare(ring, RING_BARE_LIMIT, "ring", BARE, "hop of 8", "bare eventfd hop")
     figures += compare(ring, RING_LIMIT, "ring", PEER, "ring", "mpi4py send/recv")

@@ -327,6 +327,9 @@ def test_messaging_judges_only_what_both_sides_did(load):
     objects, buffers = messaging.figures_of(mine | {"mpi4py: 1 MiB": 10.0, "mpi4py: 1 MiB, buffer": 0.5})
     assert (objects.ratio, objects.limit, objects.met) == (0.1, 0.15, True)
     assert (buffers.ratio, buffers.limit, buffers.met) == (2.0, 1.0, False)
+    mine |= {"klyng_mp: 16 MiB, recv_into": 0.9, "klyng_mp: 16 MiB, given away": 0.5, "klyng_mp: giving": 1e-5}
+    _, into, given, giving = messaging.figures_of(mine | {"mpi4py: 16 MiB, buffer": 1.0})
+    assert [(one.limit, one.met) for one in (into, given, giving)] == [(0.8, False), (0.6, True), (20e-6, True)]
 
 
 def test_a_message_that_arrives_changed_is_refused(load):
