@@ -29,6 +29,8 @@
        sleeping        its rank sets 1, then looks at every ring   seq_cst   any peer      seq_cst, after tail
                        again; who sets it back to 0 rings the bell
        made            a bit by each source, before its first tail release   destination   acquire
+       lands           destination    pieces are wanted, no slabs  relaxed   source        relaxed: a hint
+       cpu             its rank       where it runs, from 1        relaxed   any peer      relaxed: a hint
 
    The two waits are Dekker's: each side stores its word, fences, and loads the other's, so that they cannot both
    miss each other (Dijkstra, EWD 123). The bell is an eventfd, written at most once for each sleep.
@@ -57,7 +59,7 @@
 #define SELDOM 32
 #define LINE 64               /* records start at multiples of it, and what a PIECE carries, too: copies are faster */
 #define PIECE_FRONT LINE
-#define PIECE_SIZE 65536      /* both sides' copies of it stay in the first-level cache */
+#define PIECE_SIZE 65536      /* a few of them stay in the second-level caches */
 #define BATCH 1024            /* messages read in one go; then others get their turn */
 #define MOST_BYTES (8u << 20) /* read, or written, in one go: it takes about a millisecond, with the interpreter lock held */
 

@@ -21,7 +21,7 @@
    A slab that is filled is sent before: its number first, then the bytes, and the end of the message last. So a receiver
    that sleeps wakes up while they are copied.
 
-   `holder` and its incarnation say who has it; they are written before the word. The owner believes of offset, capacity
+   `holder` and its incarnation say who has it, in one word of their own. The owner believes of offset, capacity
    and use only what it remembers itself; the table has them for receivers and for its own successor. A rank that died
    is known by its page's occupant, who is another, or by the end of its connection, after which nothing that is SENT to
    it will be received. The owner looks for such slabs when it finds no free one.
