@@ -12,9 +12,9 @@
    exactly what was expected, so that whoever comes late, or twice, changes nothing:
 
        FREE -> HELD, use + 1    the owner, who takes it
-       HELD -> SENT             who has it, when it gives it to another
-       SENT -> HELD             its receiver; or its sender, whose message was never sent
-       SENT -> FREE             the owner, whose message was never sent
+       HELD -> GIVEN             who has it, when it gives it to another
+       GIVEN -> HELD             its receiver; or its sender, whose message was never sent
+       GIVEN -> FREE             the owner, whose message was never sent
        HELD -> FREE             who has it, when its object is collected
        any  -> FREE             the owner, when who has it is gone
 
@@ -23,7 +23,7 @@
 
    `holder` and its incarnation say who has it, in one word of their own. The owner believes of offset, capacity
    and use only what it remembers itself; the table has them for receivers and for its own successor. A rank that died
-   is known by its page's occupant, who is another, or by the end of its connection, after which nothing that is SENT to
+   is known by its page's occupant, who is another, or by the end of its connection, after which nothing that is GIVEN to
    it will be received. The owner looks for such slabs when it finds no free one.
 
    A fork must not share them: the child's writes would show in the parent, and its arrays would change when the sender
