@@ -12,9 +12,9 @@
    exactly what was expected, so that whoever comes late, or twice, changes nothing:
 
        FREE -> HELD, use + 1    the owner, who takes it
-       HELD -> GIVEN             who has it, when it gives it to another
-       GIVEN -> HELD             its receiver; or its sender, whose message was never sent
-       GIVEN -> FREE             the owner, whose message was never sent
+       HELD -> GIVEN            who has it, when it gives it to another
+       GIVEN -> HELD            its receiver; or its sender, whose message was never sent
+       GIVEN -> FREE            the owner, whose message was never sent
        HELD -> FREE             who has it, when its object is collected
        any  -> FREE             the owner, when who has it is gone
 

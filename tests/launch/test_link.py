@@ -34,6 +34,14 @@ def test_a_rank_that_only_sends_asks_for_each_bell_and_keeps_one():
         assert all(0 <= more - few <= 1 for few, more in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+def test_ranks_of_a_large_world_that_all_talk_have_few_descriptors():
+    with mp.World(200) as world:
+        assert all(right for right, _ in world.run(rankwork.all_to_all))
+        assert max(world.run(rankwork.count_descriptors)) < 250
+
+
 def test_both_may_call_at_once_and_nothing_is_lost():
     for _ in range(10):
         with mp.World(4) as world:  # new ranks, that nobody has introduced yet
