@@ -5,7 +5,9 @@ Layer: communicator; imports NumPy only where it is asked for an array.
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.wire.arrays import array_head
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Gift", "Target", "allocate"]
 
+_CONTIGUOUS = "recv_into() needs a contiguous buffer: receive with recv(), and assign what it returns"
+
 
 def allocate(port: Port | None, shape: Any, dtype: Any) -> Any:
     """Return a new array, in shared memory where there is a port and it has room; see `klyng_mp.empty`."""
@@ -27,9 +31,9 @@ def allocate(port: Port | None, shape: Any, dtype: Any) -> Any:
     dtype = np.dtype(dtype)
     if dtype.hasobject:
         raise TypeError(f"empty() makes arrays of plain memory, and {dtype} is made of Python objects")
-    plain = np.empty(shape, dtype)
-    slab = None if port is None else port.allocate(plain.nbytes)
-    return plain if slab is None else np.ndarray(plain.shape, dtype, memoryview(slab))
+    size = math.prod(shape if isinstance(shape, Iterable) else (shape,)) * dtype.itemsize
+    slab = None if port is None or size < 0 else port.allocate(size)
+    return np.empty(shape, dtype) if slab is None else np.ndarray(shape, dtype, memoryview(slab))
 
 
 class Gift:
@@ -76,6 +80,8 @@ class Target:
         self._array = buffer if _is_array(buffer) else None
         if self._array is not None and self._array.flags.c_contiguous:
             buffer = _as_bytes(buffer)  # C has no name for some dtypes, and then memoryview refuses them
+        elif self._array is not None:
+            raise ValueError(_CONTIGUOUS)
         try:
             view = memoryview(buffer)
         except TypeError as error:
@@ -83,7 +89,7 @@ class Target:
         if view.readonly:
             raise TypeError("recv_into() needs something to write to, and this is read-only")
         if not view.c_contiguous:
-            raise ValueError("recv_into() needs a contiguous buffer: receive with recv(), and assign what it returns")
+            raise ValueError(_CONTIGUOUS)
         self.view = view.cast("B") if view.nbytes else memoryview(bytearray())
 
     def prepare(self, port: Port, receive: Receive) -> None:

@@ -113,6 +113,17 @@ def test_objects_have_no_bytes():
         Target(bytearray(100)).take(message_of(numpy.array([None])), CODEC)
 
 
+def test_an_array_of_any_dtype_is_contiguous():
+    with pytest.raises(ValueError, match="contiguous"):
+        Target(numpy.zeros((4, 4), "M8[s]")[:, :2])
+
+
+@pytest.mark.parametrize("shape", [-1, (2, -3), (-2, -3)])
+def test_a_shape_is_refused_as_by_numpy(shape):
+    with pytest.raises(ValueError, match="negative"):
+        allocate(Port(bytearray(8000)), shape, "u1")
+
+
 def test_what_is_read_only_is_refused():
     locked = numpy.zeros(3)
     locked.setflags(write=False)
