@@ -30,6 +30,7 @@ from klyng_mp.wire.frames import check_limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klyng_mp._core import Parcel
     from klyng_mp.transports.contract import Poller, Sink
     from klyng_mp.wire.frames import Message
 
@@ -195,7 +196,7 @@ class ShmTransport:
             check_limits(message)
         outbox = self._outboxes.get(peer)
         if outbox:
-            parcel = self.port.pack(peer, message)
+            parcel: Parcel | None = self.port.pack(peer, message)
         else:
             parcel = self.port.send(peer, message)
             if self.port.due:

@@ -15,6 +15,12 @@ if native.core is None:
     pytest.skip("the native core is not in use", allow_module_level=True)
 
 
+def die(side):
+    """Leave as a process does that is killed: nobody is told."""
+    side.poller.unregister(side.transport._bell)
+    side.transport.abandon()
+
+
 def take(side):
     turn_until(lambda: side.messages, side)
     return side.messages.pop()[1].buffers
@@ -86,8 +92,7 @@ def test_slabs_of_a_receiver_that_died_come_back(sides, shared):
     one, other, _ = sides
     one.send(other, message(one, b"h", [memoryview(bytes(1 << 20))]))
     kept = take(other)
-    other.poller.unregister(other.transport._bell)
-    other.transport.abandon()
+    die(other)
     one.transport.disconnect(1, dead=True)
     shared.join(other, incarnation=4)
     for _ in range(5):
@@ -103,8 +108,7 @@ def test_a_successor_leaves_alone_what_receivers_still_have_of_the_dead_one(side
     one, other, _ = sides
     one.send(other, message(one, b"h", [memoryview(b"a" * (1 << 20))]))
     (kept,) = take(other)
-    one.poller.unregister(one.transport._bell)
-    one.transport.abandon()
+    die(one)
     shared.join(one)
     for _ in range(3):
         one.send(other, message(one, b"h", [memoryview(b"b" * (1 << 20))]))
@@ -212,8 +216,7 @@ def test_what_was_queued_for_the_dead_gives_its_slab_back_once(sides, shared):
     fill(one, other)
     ticket = one.send(other, message(one, b"h", [memoryview(b"a" * (1 << 20))]))
     parcel = ticket.parcel
-    other.poller.unregister(other.transport._bell)
-    other.transport.abandon()
+    die(other)
     one.transport.disconnect(1, dead=True)
     shared.join(other, incarnation=4)
     one.send(third, message(one, b"h", [memoryview(b"b" * (1 << 20))]))
@@ -230,8 +233,7 @@ def test_slabs_come_back_when_sender_and_receiver_have_both_died(sides, shared):
     for _ in range(3):
         one.send(other, message(one, b"h", [memoryview(bytes(1 << 20))]))
     for side in (one, other):
-        side.poller.unregister(side.transport._bell)
-        side.transport.abandon()
+        die(side)
         shared.join(side, incarnation=4)
     for _ in range(5):
         mine = message(one, b"h", [memoryview(bytes(1 << 20))])
@@ -338,8 +340,7 @@ def test_a_successor_keeps_what_is_booked_for_it_within_one_message(sides, share
     """To look for slabs of the dead must not take those that were given to who came after it."""
     one, other, _ = sides
     one.send(other, message(one, b"h", [memoryview(bytes(80_000))]))
-    other.poller.unregister(other.transport._bell)
-    other.transport.abandon()
+    die(other)
     one.transport.disconnect(1, dead=True)
     shared.join(other, incarnation=4)
     parts = [memoryview(bytes([number]) * 80_000) for number in range(4)]
