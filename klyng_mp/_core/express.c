@@ -156,8 +156,8 @@ open_message(Express *self, Message *message)
     }
     if (!head_is_everyday(message->code, (size_t)PyBytes_GET_SIZE(message->head)))
         return Py_NewRef(message);
-    return head_decode(self->state, self->blame, message->code, PyBytes_AS_STRING(message->head), (size_t)PyBytes_GET_SIZE(message->head),
-                  message->head, parts ? message->buffers : NULL);
+    return head_decode(self->state, self->blame, message->code, PyBytes_AS_STRING(message->head),
+                       (size_t)PyBytes_GET_SIZE(message->head), message->head, parts ? message->buffers : NULL);
 }
 
 /* Puts what was received back where it was, since the call ends with an exception. */
@@ -186,8 +186,8 @@ open_wanted(Express *self, Wanted *wanted)
         Py_DECREF(wanted->message);
         return object;
     }
-    object = head_decode(self->state, self->blame, wanted->code, PyBytes_AS_STRING(wanted->head), (size_t)PyBytes_GET_SIZE(wanted->head),
-                    wanted->head, NULL);
+    object = head_decode(self->state, self->blame, wanted->code, PyBytes_AS_STRING(wanted->head),
+                         (size_t)PyBytes_GET_SIZE(wanted->head), wanted->head, NULL);
     Py_DECREF(wanted->head);
     return object;
 }

@@ -262,8 +262,8 @@ port_make_ring(Port *self, uint32_t peer)
     atomic_fetch_or(&page_of(self, peer)->made[self->rank / 64], (uint64_t)1 << self->rank % 64);
 }
 
-static bool
-learn_room(Port *self, Ring *ring)
+bool
+ring_has_room(Port *self, Ring *ring)
 {
     uint64_t limit = atomic_load_explicit(&ring->header->head, memory_order_acquire) + self->ring_size;
     bool more = limit != ring->limit;
@@ -284,11 +284,8 @@ claim(Port *self, Ring *ring, size_t size)
 {
     size_t offset = ring->position & (self->ring_size - 1), rest = self->ring_size - offset;
     size_t needed = padded(size) + (padded(size) > rest ? rest : 0);
-    if (!fits(self, ring, needed)) {
-        learn_room(self, ring);
-        if (!fits(self, ring, needed))
-            return NULL;
-    }
+    if (!fits(self, ring, needed) && !(ring_has_room(self, ring) && fits(self, ring, needed)))
+        return NULL;
     if (padded(size) > rest) {
         const uint32_t pad[2] = {(uint32_t)rest, PAD};
         memcpy(ring->data + offset, pad, sizeof pad);
@@ -335,19 +332,13 @@ port_send_small(Port *self, uint32_t peer, const Small *small)
     return SENT;
 }
 
-bool
-ring_has_room(Port *self, Ring *ring)
-{
-    return learn_room(self, ring);
-}
-
 /* Asks the destination to ring when it has made room; tells whether it has made some in the meantime. */
 static bool
 wait_for_room(Port *self, Ring *ring)
 {
     atomic_store(&ring->header->source_waits, 1);
     atomic_thread_fence(memory_order_seq_cst);
-    ring->waits = !learn_room(self, ring);
+    ring->waits = !ring_has_room(self, ring);
     if (!ring->waits)
         atomic_store(&ring->header->source_waits, 0);
     return !ring->waits;
