@@ -33,6 +33,12 @@ def pytest_configure(config):
     )
 
 
+def pytest_collection_finish():
+    """Let the collection after each test look at what the tests make, and not at the suite itself."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def time_limit():
     """Give a bound in seconds, longer where KLYNG_MP_TEST_TIMEOUT_FACTOR says that the machine is slow."""
