@@ -33,7 +33,9 @@ from klyng_mp.communicator.requests import waitany as waitany
 from klyng_mp.communicator.requests import waitsome as waitsome
 from klyng_mp.errors import ClosedError as ClosedError
 from klyng_mp.errors import CodecError as CodecError
+from klyng_mp.errors import CollectiveMismatchError as CollectiveMismatchError
 from klyng_mp.errors import DeadlineError as DeadlineError
+from klyng_mp.errors import DeadlockError as DeadlockError
 from klyng_mp.errors import ForkedError as ForkedError
 from klyng_mp.errors import KlyngError as KlyngError
 from klyng_mp.errors import LaunchError as LaunchError
@@ -64,8 +66,10 @@ __all__ = [
     "ANY_TAG",
     "ClosedError",
     "CodecError",
+    "CollectiveMismatchError",
     "Communicator",
     "DeadlineError",
+    "DeadlockError",
     "ForkedError",
     "KlyngError",
     "LaunchError",

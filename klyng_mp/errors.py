@@ -21,6 +21,8 @@ those, so that existing ``except`` clauses keep working::
     └── WorldError
         ├── RankFailedError           a rank raised
         ├── RankDiedError             a rank's process ended without returning
+        ├── CollectiveMismatchError   ranks made different collective calls
+        ├── DeadlockError             all ranks wait for each other
         ├── RunCancelledError         the run was cancelled
         ├── LaunchError               ranks could not be brought to life
         ├── WorldBusyError            a run is going on
@@ -37,7 +39,9 @@ from typing import Any
 __all__ = [
     "ClosedError",
     "CodecError",
+    "CollectiveMismatchError",
     "DeadlineError",
+    "DeadlockError",
     "ForkedError",
     "KlyngError",
     "LaunchError",
@@ -200,6 +204,35 @@ class RankDiedError(WorldError):
         self.host = host
         self.exitcode = exitcode
         self.stderr = stderr
+
+
+class CollectiveMismatchError(WorldError):
+    """Ranks made different collective calls at the same point, or with different arguments; see to it that all agree.
+
+    Attributes:
+        rank: the other rank.
+        calls: what this rank and the other one called, as text with the line of the user's file where it is known.
+    """
+
+    def __init__(self, rank: int, calls: tuple[str, str]) -> None:
+        super().__init__(f"this rank called {calls[0]}, but rank {rank} called {calls[1]}: all ranks must agree")
+        self.rank = rank
+        self.calls = calls
+
+
+class DeadlockError(WorldError):
+    """All ranks wait, and nothing is on its way that could end it.
+
+    Attributes:
+        report: who waits for whom, in which call, since when, at which line; as text.
+        cycle: the ranks that wait for each other, each for the next and the last for the first; empty where
+            it is no cycle.
+    """
+
+    def __init__(self, report: str, cycle: tuple[int, ...] = ()) -> None:
+        super().__init__(report)
+        self.report = report
+        self.cycle = cycle
 
 
 class RunCancelledError(WorldError):

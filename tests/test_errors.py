@@ -55,6 +55,12 @@ TABLE = [
         "rank 1 on box died: it exited with code 3; its last words:\nbye",
         {"exitcode": 3, "stderr": "bye\n"},
     ),
+    (
+        errors.CollectiveMismatchError(1, ("bcast(root=0) at a.py:3", "gather(root=0) at a.py:5")),
+        "this rank called bcast(root=0) at a.py:3, but rank 1 called gather(root=0) at a.py:5: all ranks must agree",
+        {"rank": 1, "calls": ("bcast(root=0) at a.py:3", "gather(root=0) at a.py:5")},
+    ),
+    (errors.DeadlockError("all wait", (0, 1)), "all wait", {"report": "all wait", "cycle": (0, 1)}),
     (errors.RunCancelledError("cancelled"), "cancelled", {}),
     (errors.LaunchError("no more processes"), "no more processes", {}),
     (errors.WorldBusyError("a run is going on"), "a run is going on", {}),

@@ -17,7 +17,7 @@ __all__ = ["Communicator"]
 
 
 class Communicator(PointToPoint):
-    """A group of ranks and a private context for their messages; see `Group` for its arguments and attributes."""
+    """A group of ranks and a private context for their messages; see `Base` for its arguments and attributes."""
 
     __slots__ = ()
 

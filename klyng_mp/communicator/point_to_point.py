@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from klyng_mp.communicator.base import Base
 from klyng_mp.communicator.buffers import Gift, Target
 from klyng_mp.communicator.express import NOT_YET, NOTHING
-from klyng_mp.communicator.group import Group
 from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, SentRequest, Status
 from klyng_mp.deadline import Deadline
 from klyng_mp.wire.frames import Message
@@ -25,8 +25,8 @@ __all__ = ["PointToPoint"]
 _NEVER = Deadline(None)
 
 
-class PointToPoint(Group):
-    """A group's messages from one rank to another; see `Group` for its arguments and attributes."""
+class PointToPoint(Base):
+    """A group's messages from one rank to another; see `Base` for its arguments and attributes."""
 
     __slots__ = ()
 

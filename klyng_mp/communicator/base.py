@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.requests import Status
     from klyng_mp.wire.frames import Part
 
-__all__ = ["Encoder", "Group"]
+__all__ = ["Base", "Encoder"]
 
 _LARGEST_TAG = 2**63 - 1
 
@@ -36,7 +36,7 @@ class Encoder(ExpressCodec, Protocol):
         """Rebuild the object."""
 
 
-class Group:
+class Base:
     """A group of ranks and a private context for their messages.
 
     Args:
