@@ -189,6 +189,15 @@ method_is_posted(Mailbox *self, PyObject *object)
 }
 
 static PyObject *
+method_is_stored(Mailbox *self, PyObject *object)
+{
+    uint64_t context = PyLong_AsUnsignedLongLong(object);
+    if (context == (uint64_t)-1 && PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(mailbox_is_stored(self, context));
+}
+
+static PyObject *
 method_restore(Mailbox *self, PyObject *object)
 {
     Message *message = as_message(self, object);
@@ -244,6 +253,7 @@ static PyMethodDef mailbox_methods[] = {
     {"deliver", (PyCFunction)method_deliver, METH_O, "Give the message to the first receive that accepts it, or keep it."},
     {"take", (PyCFunction)(void (*)(void))method_take, METH_FASTCALL, "Remove and return the first message that matches."},
     {"peek", (PyCFunction)(void (*)(void))method_peek, METH_FASTCALL, "Return the first message that matches."},
+    {"is_stored", (PyCFunction)method_is_stored, METH_O, "Tell whether any message waits in a context."},
     {"is_posted", (PyCFunction)method_is_posted, METH_O, "Tell whether any receive is posted in a context."},
     {"restore", (PyCFunction)method_restore, METH_O, "Put back a message that was taken and not used."},
     {"post", (PyCFunction)method_post, METH_O, "Match the receive with a waiting message, or with one that comes."},

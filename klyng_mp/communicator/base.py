@@ -9,6 +9,7 @@ from itertools import count
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
+from klyng_mp.communicator.calls import CallLog
 from klyng_mp.communicator.express import ExpressCodec, make_express
 from klyng_mp.errors import ClosedError
 from klyng_mp.wire.frames import LIMITS, Message
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.requests import Status
     from klyng_mp.wire.frames import Part
 
-__all__ = ["Base", "Encoder"]
+__all__ = ["Base", "Encoder", "as_int"]
 
 _LARGEST_TAG = 2**63 - 1
 
@@ -50,9 +51,17 @@ class Base:
         rank: the number of this rank, from 0.
         size: how many ranks there are.
         next_call: returns the number of the next collective call: the same on all ranks, as they make the same calls.
+        call_log: where in the user's program the last ones were made.
+        abandoned: the numbers of those that ended with an error here.
+        pending: of those that go on by themselves.
+        short_collective: the core's short way for their messages, or None.
+        closed: whether this rank's program uses the communicator no more.
     """
 
-    __slots__ = ("_closed", "_ranks", "_short", "codec", "context", "endpoint", "members", "next_call", "rank", "size")
+    __slots__ = (
+        "_ranks", "_short", "abandoned", "call_log", "closed", "codec", "context", "endpoint", "members", "next_call",
+        "pending", "rank", "short_collective", "size",
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
         self.endpoint = endpoint
@@ -63,35 +72,44 @@ class Base:
         self.size = len(members)
         self._ranks = {number: rank for rank, number in enumerate(members)}
         self.next_call = count().__next__
+        self.call_log = CallLog()
+        self.abandoned: set[int] = set()
+        self.pending: set[int] = set()
         self._short = make_express(endpoint, context, members, codec)
-        self._closed = False
+        self.short_collective = make_express(endpoint, context | 1, members, codec)
+        self.closed = False
+        endpoint.call_logs[context] = self.call_log
 
     def __repr__(self) -> str:
         return f"<Communicator rank {self.rank} of {self.size}>"
 
     def close(self) -> None:
         """Say that this rank's program uses it no more: later calls raise ClosedError. May be called again."""
-        self._closed = True
-        self._short = None
+        self.closed = True
+        self._short = self.short_collective = None
+
+    def rank_of(self, number: int) -> int:
+        """Return the rank of an endpoint's number."""
+        return self._ranks[number]
 
     # -- checks
 
     def check_open(self, doing: str) -> None:
         """Raise ClosedError if this communicator was closed."""
-        if self._closed:
+        if self.closed:
             raise ClosedError(f"this communicator is closed, so {doing} cannot be done")
 
     def check_rank(self, doing: str, name: str, rank: Any) -> int:
         """Return a rank as an int, or raise the error that says what a rank is."""
         if type(rank) is not int:
-            rank = _as_int(doing, name, rank, "the number of a rank")
+            rank = as_int(doing, name, rank, "the number of a rank")
         if 0 <= rank < self.size:
             return int(rank)
         ranks = f"from 0 to {self.size - 1}" if self.size > 1 else "only 0, for this World has one rank"
         raise ValueError(f"{doing}: {name} must be {ranks}, not {rank}")
 
     def _check_send(self, doing: str, dest: Any, tag: Any) -> tuple[int, int | str]:
-        if self._closed:
+        if self.closed:
             self.check_open(doing)
         dest = self.check_rank(doing, "dest", dest)
         if type(tag) is not int or not 0 <= tag <= _LARGEST_TAG:
@@ -102,7 +120,7 @@ class Base:
 
     def _check_receive(self, doing: str, source: Any, tag: Any) -> tuple[int, int | str]:
         """Return the sender's endpoint number (or ANY_SOURCE) and the tag."""
-        if self._closed:
+        if self.closed:
             self.check_open(doing)
         if type(tag) is not int or not ANY_TAG <= tag <= _LARGEST_TAG:
             tag = _check_tag(doing, tag)
@@ -124,7 +142,8 @@ class Base:
         return self.codec.decode(message.code, message.head, message.buffers)
 
 
-def _as_int(doing: str, name: str, value: Any, what: str) -> int:
+def as_int(doing: str, name: str, value: Any, what: str) -> int:
+    """Return a number as an int, or raise the TypeError that says what was wanted."""
     if not isinstance(value, bool):
         try:
             return int(index(value))
@@ -139,7 +158,7 @@ def _check_tag(doing: str, tag: Any) -> int | str:
         if len(tag) > LIMITS.tag_bytes or not tag.isascii():
             _check_text(doing, tag)
         return str.__str__(tag)
-    number = _as_int(doing, "tag", tag, "an int from 0 or a str")
+    number = as_int(doing, "tag", tag, "an int from 0 or a str")
     if not 0 <= number <= _LARGEST_TAG:
         raise ValueError(f"{doing}: tag must be from 0 to 2**63 - 1 or a str, not {number}")
     return number

@@ -109,23 +109,29 @@ class Target:
         """
         if message.buffers and message.buffers[0] is self.view:
             return self.view.nbytes
-        data = self._bytes_of(codec.decode(message.code, message.head, message.buffers))
+        return self.put(codec.decode(message.code, message.head, message.buffers), "the message")
+
+    def put(self, obj: Any, what: str) -> int:
+        """Copy an array, or bytes; return how many bytes it is.
+
+        Raises:
+            TypeError, ValueError: it does not fit; nothing was copied.
+        """
+        data = self._bytes_of(obj, what)
         if data.nbytes > self.view.nbytes:
-            raise ValueError(f"the message has {data.nbytes} bytes, and the buffer {self.view.nbytes}")
+            raise ValueError(f"{what} has {data.nbytes} bytes, and the buffer {self.view.nbytes}")
         self.view[: data.nbytes] = data
         return data.nbytes
 
-    def _bytes_of(self, obj: Any) -> memoryview:
+    def _bytes_of(self, obj: Any, what: str) -> memoryview:
         if _is_array(obj):
             if self._array is not None and obj.dtype != self._array.dtype:
-                raise TypeError(f"the message is an array of {obj.dtype}, and the buffer one of {self._array.dtype}")
+                raise TypeError(f"{what} is an array of {obj.dtype}, and the buffer one of {self._array.dtype}")
             obj = _as_bytes(obj)
         try:
             view = memoryview(obj)
         except TypeError:
-            raise TypeError(
-                f"the message is neither an array nor bytes, but of the type {type(obj).__name__}"
-            ) from None
+            raise TypeError(f"{what} is neither an array nor bytes, but of the type {type(obj).__name__}") from None
         return view.cast("B") if view.nbytes else memoryview(b"")
 
 

@@ -22,7 +22,7 @@ from klyng_mp.errors import ClosedError, ForkedError, KlyngError, PeerLostError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from klyng_mp.communicator.waiting import Gate
+    from klyng_mp.communicator.waiting import Chore, Gate
     from klyng_mp.deadline import Deadline
     from klyng_mp.transports.contract import Poller
 
@@ -81,6 +81,11 @@ class Lifecycle:
         with self._room.lock:
             if not self._settle(ready, deadline, doing):
                 raise deadline.error(doing)
+
+    def add_chore(self, chore: Chore) -> None:
+        """Let something go on whenever a thread waits here or makes progress."""
+        with self._room.lock:
+            self._room.chores.append(chore)
 
     def nap(self) -> bool:
         """See `WaitingRoom.nap`."""

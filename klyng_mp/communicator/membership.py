@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakValueDictionary
 
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
@@ -21,6 +22,7 @@ from klyng_mp.wire.mailbox import Mailbox
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klyng_mp.communicator.calls import CallLog
     from klyng_mp.deadline import Deadline
     from klyng_mp.native import core
     from klyng_mp.transports.contract import Transport
@@ -40,6 +42,10 @@ class EndpointStatistics(NamedTuple):
     waiting: int
 
 
+def _unknown(peer: int, context: int, number: int) -> None:
+    del peer, context, number
+
+
 class Membership(Lifecycle):
     """What lies under an endpoint's messages: who else is there. It is the transport's sink.
 
@@ -51,6 +57,10 @@ class Membership(Lifecycle):
         mailbox: what has arrived; use it with the lock held.
         incarnations: of the peers that are known, by number; what is sent to them carries it.
         port: the core's, where some of the peers share memory with this process, else None.
+        call_logs: of the communicators that use this endpoint, by their contexts.
+        free_index: of the contexts of this run, the first that no communicator here has or had.
+        find_call: says what collective call of a number another endpoint made in a context, and where in its program;
+            None where that is not to be known.
         on_lost: called, with the lock held, when a peer's connection has ended; the owner finds out why, and
             calls `mark_lost` or `mark_present`; until then, calls that depend on the peer wait. Without
             it the connection's own reason is taken at once.
@@ -63,6 +73,9 @@ class Membership(Lifecycle):
         self.on_lost: Callable[[int, str], None] | None = None
         self._peers = Peers(number)
         self.incarnations = self._peers.incarnations
+        self.call_logs: WeakValueDictionary[int, CallLog] = WeakValueDictionary()
+        self.find_call: Callable[[int, int, int], str | None] = _unknown
+        self.free_index = 1  # 0 is that of all ranks
         self._transport: Transport = Nowhere()
         self.port: core.Port | None = None
         self._sent: defaultdict[int, int] = defaultdict(int)
@@ -118,6 +131,7 @@ class Membership(Lifecycle):
             self.resume()
             self._lowest = self._room.lock.lowest = max(self._lowest, context_low)
             self._sent.clear()
+            self.free_index = 1
             if self.port is not None:
                 self.port.take_counts()
                 self.port.trim()

@@ -16,7 +16,7 @@ import os
 import select
 from _thread import LockType, RLock, _count, allocate_lock
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from klyng_mp.native import core
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from klyng_mp.deadline import Deadline
 
-__all__ = ["EpollPoller", "Gate", "PureGate", "WaitingRoom"]
+__all__ = ["Chore", "EpollPoller", "Gate", "PureGate", "WaitingRoom"]
 
 _MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
@@ -111,6 +111,13 @@ class EpollPoller:
         self._epoll.close()
 
 
+class Chore(Protocol):
+    """Something that goes on by itself while a thread waits for anything."""
+
+    def advance(self) -> bool:
+        """Do what can be done without waiting; return whether nothing is left. Called with the lock held."""
+
+
 class _Waiter:
     """One thread that waits."""
 
@@ -147,12 +154,15 @@ class WaitingRoom:
     Attributes:
         lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
         poller: what is waited for besides other threads.
+        chores: what goes on by itself; each is dropped when nothing of it is left.
     """
 
     def __init__(self, spoiled: Callable[[], None]) -> None:
         self.lock = Gate()
         self.poller = EpollPoller()
         self._spoiled = spoiled
+        self.chores: list[Chore] = []
+        self._working = False
         self._waiters: list[_Waiter] = []
         self._polling: _Waiter | None = None
         self._calling = False
@@ -177,7 +187,7 @@ class WaitingRoom:
         ``ready`` is called with the lock held, by any thread, often: it must be quick and change nothing.
         Even with a deadline that is over, what can be moved at once is moved first.
         """
-        if ready() or self.stopped:
+        if self._is_over(ready):
             return True
         if self._calling:
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
@@ -199,7 +209,7 @@ class WaitingRoom:
                     self._call(events)
                     if len(waiters) > 1:
                         self.notify()
-                if ready() or self.stopped:
+                if self._is_over(ready):
                     return True
                 if left == 0:
                     return False
@@ -218,7 +228,7 @@ class WaitingRoom:
         if self.lock.waiting or _count():
             return False
         with self.lock:
-            if self.stopped or self._calling or self._closed or self._waiters:
+            if self.stopped or self._calling or self._closed or self._waiters or self.chores:
                 return False
             waiter = _Waiter(_never)
             self._waiters.append(waiter)
@@ -241,6 +251,9 @@ class WaitingRoom:
         events = self.poller.wait(0, _MAX_EVENTS) + self.poller.noises(False)
         if events:
             self._call(events)
+        if self.chores:
+            self._work()
+        if events:
             self.notify()
             # A bell that was silenced here may have been rung for the poller: it has to say anew that it sleeps.
             if self._polling is not None and not self._polling.called:
@@ -272,6 +285,20 @@ class WaitingRoom:
         self._waiters.clear()
         self._closed = True
         self._close_descriptors()
+
+    def _is_over(self, ready: Callable[[], bool]) -> bool:
+        if self.chores:
+            self._work()
+        return ready() or self.stopped
+
+    def _work(self) -> None:
+        if self._working:  # a chore that sends makes progress, too
+            return
+        self._working = True
+        try:
+            self.chores = [chore for chore in self.chores if not chore.advance()]
+        finally:
+            self._working = False
 
     def _poll(self, waiter: _Waiter, seconds: float | None) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):

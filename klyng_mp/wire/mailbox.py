@@ -20,10 +20,11 @@ from klyng_mp.wire.frames import is_collective, run_of
 if TYPE_CHECKING:
     from klyng_mp.wire.frames import PureMessage
 
-__all__ = ["ANY_SOURCE", "ANY_TAG", "Mailbox", "PureMailbox", "PureReceive", "Receive"]
+__all__ = ["ANY_SOURCE", "ANY_TAG", "PROC_NULL", "Mailbox", "PureMailbox", "PureReceive", "Receive"]
 
 ANY_SOURCE = -1  # mpi4py's value
 ANY_TAG = -1  # mpi4py's value
+PROC_NULL = -2  # nobody: what is sent to it is gone, what is received from it is nothing
 
 _Key = tuple[int, int | str]
 
@@ -133,6 +134,11 @@ class PureMailbox:
         """Tell whether any receive is posted in a context."""
         box = self._boxes.get(context)
         return box is not None and bool(box.posted)
+
+    def is_stored(self, context: int) -> bool:
+        """Tell whether any message waits in a context."""
+        box = self._boxes.get(context)
+        return box is not None and bool(box.stored)
 
     def restore(self, message: PureMessage) -> None:
         """Put back a message that was taken and not used: it is again the first of its sender and tag."""

@@ -1,0 +1,227 @@
+"""One collective call of one rank: what its steps send and receive, and who notices that ranks disagree.
+
+Layer: communicator.
+
+The steps of a collective are a generator over a `Call`: it sends by `Call.send`, receives by yielding the rank that it
+receives from, and is sent what came. So one text serves the call that waits (`Call.run`) and the one that does not
+(`CollectiveRequest`).
+
+Every call has a number, the same on all ranks as they make the same calls. The tag of its messages is made of that
+number and of what is called, so that calls never mix, and a message that belongs to the present call and was sent by
+another one tells that the ranks disagree.
+
+After an error (DeadlineError, PeerLostError, CollectiveMismatchError, an error of the operator's) the call is over on
+this rank only. Its late messages meet nobody; the next call starts afresh.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from klyng_mp.communicator.buffers import Gift
+from klyng_mp.communicator.calls import describe_tag, make_tag, number_of
+from klyng_mp.communicator.express import NOT_YET, NOTHING
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import CollectiveMismatchError
+from klyng_mp.wire.frames import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from klyng_mp.communicator.base import Base
+    from klyng_mp.transports.contract import Ticket
+    from klyng_mp.wire.frames import Part
+    from klyng_mp.wire.mailbox import Receive
+
+__all__ = ["Call", "Packed", "Steps"]
+
+Result = TypeVar("Result")
+if TYPE_CHECKING:
+    Steps = Generator[int, Any, Result]
+else:
+    Steps = object
+
+_NEVER = Deadline(None)
+
+
+class Packed(NamedTuple):
+    """An object as it travels, to be sent to several ranks, or passed on, without being built."""
+
+    code: int
+    head: bytes
+    buffers: Sequence[Part]
+
+
+class Call:
+    """One collective call of this rank.
+
+    Args:
+        comm: the communicator.
+        kind: what is called: "bcast".
+        timeout: seconds for all steps together; None for no limit.
+        root: the root, where there is one, else -1.
+
+    Attributes:
+        rank, size: of the communicator.
+        number: counts the communicator's calls.
+        tickets: of the sends that were started, where sends do not wait.
+
+    Raises:
+        CollectiveMismatchError: an earlier call was not the same on all ranks.
+    """
+
+    __slots__ = ("_comm", "_context", "_short", "_tag", "deadline", "number", "rank", "size", "tickets")
+
+    def __init__(self, comm: Base, kind: str, timeout: float | None, root: int = -1) -> None:
+        if comm.closed:
+            comm.check_open(f"{kind}()")
+        self._comm = comm
+        self._context = comm.context | 1
+        self._short = comm.short_collective
+        self.deadline = _NEVER if timeout is None else Deadline(timeout)
+        self.rank = comm.rank
+        self.size = comm.size
+        self.number = number = comm.next_call()
+        self._tag = tag = make_tag(number, kind, root)
+        self.tickets: list[tuple[Ticket, int, Message]] | None = None
+        comm.call_log.note(tag)
+        if comm.endpoint.mailbox.is_stored(self._context):
+            self._check_agreement()
+
+    @property
+    def doing(self) -> str:
+        """What errors say this rank was doing: "bcast(root=1)"."""
+        return describe_tag(self._tag)
+
+    # -- for the steps
+
+    def pack(self, obj: object) -> Packed:
+        """Encode an object once, for several `send_packed`."""
+        return Packed(*self._comm.codec.encode(obj))
+
+    def open(self, packed: Packed) -> Any:
+        """Build the object."""
+        return self._comm.codec.decode(*packed)
+
+    def send(self, obj: object, dest: int) -> None:
+        """Send an object to a rank; it may be changed afterwards."""
+        if self._short is None or not self._short.send(obj, dest, self._tag):
+            self.send_packed(self.pack(obj), dest)
+
+    def send_packed(self, packed: Packed, dest: int) -> None:
+        """Send what was packed, or passed on as it came."""
+        self._dispatch(self._envelop(packed, dest), self._comm.members[dest])
+
+    def give(self, array: Any, dest: int) -> None:
+        """Send an array that is not used afterwards."""
+        message = self._envelop(self.pack(array), dest)
+        gift = Gift(self._comm.endpoint.port, message, array)
+        try:
+            self._dispatch(message, self._comm.members[dest])
+        finally:
+            gift.close()
+
+    def _envelop(self, packed: Packed, dest: int) -> Message:
+        endpoint = self._comm.endpoint
+        incarnation = endpoint.incarnations.get(self._comm.members[dest], 0)
+        return Message(self._context, endpoint.number, self._tag, incarnation, *packed)
+
+    def _dispatch(self, message: Message, peer: int) -> None:
+        endpoint = self._comm.endpoint
+        if self.tickets is None:
+            endpoint.send(peer, message, deadline=self.deadline, doing=self.doing)
+        else:
+            self.tickets.append((endpoint.start_send(peer, message, doing=self.doing), peer, message))
+
+    @staticmethod
+    def as_it_comes(source: int) -> int:
+        """Return what to yield to be sent the `Packed` that comes from a rank, and not the object."""
+        return ~source
+
+    # -- with waiting
+
+    def run(self, steps: Steps[Result]) -> Result:
+        """Take all steps; return what they return."""
+        try:
+            source = next(steps)
+            while True:
+                source = steps.send(self._receive(source))
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        except BaseException:
+            self._comm.abandoned.add(self.number)
+            raise
+
+    def _receive(self, source: int) -> Any:
+        short = self._short
+        if short is not None and source >= 0:
+            got = short.recv(source, self._tag)
+            if got is NOT_YET and self.deadline is _NEVER and self._comm.endpoint.nap():
+                got = short.recv(source, self._tag)
+            if got is not NOTHING and got is not NOT_YET:
+                return self.take(got, source) if type(got) is Message else got
+        return self.take(self._await(source if source >= 0 else ~source), source)
+
+    def _await(self, source: int) -> Message:
+        endpoint = self._comm.endpoint
+        receive = self.post(source)
+        try:
+            endpoint.wait(
+                lambda: endpoint.is_received(receive) or self._find_stranger() is not None, self.deadline, self.doing
+            )
+            if receive.message is None:
+                self._check_agreement()
+            return endpoint.wait_received(receive, deadline=self.deadline, doing=self.doing)
+        finally:
+            endpoint.withdraw_receive(receive)
+
+    # -- without
+
+    def post(self, source: int) -> Receive:
+        """Post the receive of the next message from a rank."""
+        return self._comm.endpoint.start_receive(self._context, self._comm.members[source], self._tag, doing=self.doing)
+
+    def take(self, message: Message, source: int) -> Any:
+        """Return what the steps asked for by yielding ``source``: the message's object, or what it is packed in."""
+        if source < 0:
+            return Packed(message.code, message.head, message.buffers)
+        return self._comm.codec.decode(message.code, message.head, message.buffers)
+
+    # -- agreement
+
+    def disagreement(self, *, ask: bool) -> CollectiveMismatchError | None:
+        """Return the error that says which other call another rank has made, or None if that is not known.
+
+        Args:
+            ask: whether the other rank may be asked for the line of its program, and waited for.
+        """
+        stranger = self._find_stranger()
+        if stranger is None:
+            return None
+        comm = self._comm
+        source, tag = stranger
+        ours = comm.call_log.find(number_of(tag)) or "something else"
+        theirs = comm.endpoint.find_call(source, comm.context, number_of(tag)) if ask else None
+        return CollectiveMismatchError(comm.rank_of(source), (ours, theirs or describe_tag(tag)))
+
+    def _find_stranger(self) -> tuple[int, int] | None:
+        """Return the sender and tag of a message that neither this call nor an earlier one of this rank accounts for."""
+        comm, endpoint, context = self._comm, self._comm.endpoint, self._context
+        with endpoint.lock:
+            waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()
+        for message in waiting:
+            if isinstance(message.tag, str):
+                continue  # of no collective
+            number = number_of(message.tag)
+            if number < self.number:
+                if number not in comm.abandoned and number not in comm.pending:
+                    return message.source, message.tag
+            elif number == self.number and message.tag != self._tag:
+                return message.source, message.tag
+        return None
+
+    def _check_agreement(self) -> None:
+        error = self.disagreement(ask=True)
+        if error is not None:
+            raise error

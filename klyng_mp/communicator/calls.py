@@ -1,0 +1,78 @@
+"""What collective calls are called: the tags of their messages, and where in the user's program they were made.
+
+Layer: communicator.
+
+A tag is the number of the call, the root where there is one, and the kind, from the high bits to the low ones: so
+messages of different calls never match, and one that should have matched says what its sender called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+__all__ = ["CallLog", "describe_tag", "make_tag", "number_of"]
+
+_KINDS = (
+    "barrier", "bcast", "scatter", "gather", "allgather", "alltoall", "reduce", "allreduce", "reduce_scatter", "scan",
+    "exscan", "split", "dup", "create", "create_cart",
+)  # fmt: skip
+_NUMBERS = {name: number for number, name in enumerate(_KINDS)}
+_KIND_BITS = 6
+_ROOT_BITS = 10  # roots that differ by more than this can tell apart are told apart by their hang
+_NUMBER_SHIFT = _KIND_BITS + _ROOT_BITS
+_LOGGED = 16  # calls of a communicator whose place in the user's program is remembered
+_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+def make_tag(number: int, kind: str, root: int = -1) -> int:
+    """Return the tag of the messages of a call."""
+    return number << _NUMBER_SHIFT | ((root + 1) & (1 << _ROOT_BITS) - 1) << _KIND_BITS | _NUMBERS[kind]
+
+
+def number_of(tag: int) -> int:
+    """Return the number of the call that a tag belongs to."""
+    return tag >> _NUMBER_SHIFT
+
+
+class CallLog:
+    """The last collective calls of a communicator on this rank, and where in the user's program they were made."""
+
+    __slots__ = ("__weakref__", "_calls")
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[int, int, CodeType | None, int]] = [(-1, 0, None, 0)] * _LOGGED
+
+    def note(self, tag: int) -> None:
+        """Note a call; to be called by what the user's own frame called, or what that called."""
+        frame = sys._getframe(3)  # noqa: SLF001 - what warnings uses to name a line
+        while frame.f_code.co_filename.startswith(_OURS) and frame.f_back is not None:
+            frame = frame.f_back
+        number = tag >> _NUMBER_SHIFT
+        self._calls[number % _LOGGED] = number, tag, frame.f_code, frame.f_lasti
+
+    def find(self, number: int) -> str | None:
+        """Say what call had a number, and where it was made, or None if it was long ago or has not come yet."""
+        logged, tag, code, instruction = self._calls[number % _LOGGED]
+        if logged != number or code is None:
+            return None
+        return f"{describe_tag(tag)} at {code.co_filename}:{_line(code, instruction)}"
+
+
+def describe_tag(tag: int) -> str:
+    """Say what call a message of this tag belongs to."""
+    kind = _KINDS[tag & (1 << _KIND_BITS) - 1]
+    root = tag >> _KIND_BITS & (1 << _ROOT_BITS) - 1
+    return f"{kind}(root={root - 1})" if root else f"{kind}()"
+
+
+def _line(code: CodeType, instruction: int) -> int:
+    line = code.co_firstlineno
+    for start, end, number in code.co_lines():
+        if start <= instruction < end and number is not None:
+            line = number
+    return line

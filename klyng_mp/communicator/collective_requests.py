@@ -1,0 +1,172 @@
+"""Collectives that go on by themselves: their requests, and the calls that return these.
+
+Layer: communicator.
+
+A call that was started takes its steps whenever this rank waits for anything or tests a request, in whichever thread
+does so, with the endpoint's lock held. So a function that is given as an operator must not communicate.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.communicator.collectives import Collectives
+from klyng_mp.communicator.reductions import SUM
+from klyng_mp.communicator.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from klyng_mp.communicator.base import Base
+    from klyng_mp.communicator.call import Call, Steps
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.wire.mailbox import Receive
+
+    Operator = Callable[[Any, Any], Any]
+
+__all__ = ["CollectiveRequest", "NonBlockingCollectives"]
+
+
+class CollectiveRequest(Request):
+    """A collective call that was started, as ``iallreduce`` and its kin return it.
+
+    It cannot be cancelled. It is finished when this rank has its result and all that it sends is on its way.
+    """
+
+    __slots__ = ("_call", "_comm", "_error", "_finished", "_receive", "_result", "_source", "_steps")
+
+    def __init__(self, comm: Base, call: Call, steps: Steps[Any]) -> None:
+        super().__init__(comm.endpoint, call.doing)
+        self._comm = comm
+        self._call = call
+        self._steps = steps
+        self._receive: Receive | None = None
+        self._source = 0
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._finished = False
+        call.tickets = []
+        with self._endpoint.lock:
+            comm.pending.add(call.number)
+            self._take_steps()
+            if not self._finished:
+                self._endpoint.add_chore(self)
+
+    def advance(self) -> bool:
+        """Take the steps that can be taken without waiting; return whether none are left. Needs the lock."""
+        receive = self._receive
+        if receive is not None and self._endpoint.is_received(receive):
+            self._take_steps()
+        elif (error := self._call.disagreement(ask=False)) is not None:
+            self._fail(error)
+        return self._finished
+
+    def _take_steps(self) -> None:
+        try:
+            self._receive_next()
+        except StopIteration as stop:
+            self._result = stop.value
+            self._finish_steps()
+        except BaseException as error:  # noqa: BLE001 - raised by `wait`
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self._error = error
+        self._comm.abandoned.add(self._call.number)
+        if self._receive is not None:
+            self._endpoint.withdraw_receive(self._receive)
+        self._finish_steps()
+
+    def _receive_next(self) -> None:
+        value: Any = None
+        while True:
+            if self._receive is not None:
+                if not self._endpoint.is_received(self._receive):
+                    return
+                message = self._endpoint.wait_received(self._receive, deadline=self._call.deadline, doing=self._doing)
+                value = self._call.take(message, self._source)
+            self._source = self._steps.send(value)
+            self._receive = self._call.post(self._source if self._source >= 0 else ~self._source)
+
+    def _finish_steps(self) -> None:
+        self._finished = True
+        self._comm.pending.discard(self._call.number)
+        self._steps.close()
+
+    @property
+    def done(self) -> bool:
+        """See `Request.done`."""
+        return self._finished and self._error is None and all(ticket.done for ticket, _, _ in self._call.tickets or ())
+
+    @property
+    def settled(self) -> bool:
+        """See `Request.settled`."""
+        if not self._finished:
+            return self._endpoint.failure(self._doing) is not None
+        return self._error is not None or all(
+            self._endpoint.is_sent(ticket, peer) for ticket, peer, _ in self._call.tickets or ()
+        )
+
+    def _finish(self, deadline: Deadline) -> Any:
+        self._endpoint.wait(lambda: self._finished, deadline, self._doing)
+        if self._error is not None:
+            raise self._error
+        for ticket, peer, _ in self._call.tickets or ():
+            self._endpoint.wait_sent(ticket, peer, deadline=deadline, doing=self._doing)
+        return self._result
+
+    def _withdraw(self) -> bool:
+        return False
+
+
+class NonBlockingCollectives(Collectives):
+    """The collectives that return a request at once, whose ``wait`` returns what the call without the ``i`` does.
+
+    All ranks make them in the same order, beside those that wait. See `Collectives` for arguments and results.
+    """
+
+    __slots__ = ()
+
+    def ibarrier(self) -> CollectiveRequest:
+        """Start a `barrier`."""
+        return CollectiveRequest(self, *self._barrier(None))
+
+    def ibcast(self, obj: Any = None, root: int = 0) -> CollectiveRequest:
+        """Start a `bcast`."""
+        return CollectiveRequest(self, *self._bcast(obj, root, None))
+
+    def iscatter(self, objs: Sequence[Any] | None = None, root: int = 0) -> CollectiveRequest:
+        """Start a `scatter`."""
+        return CollectiveRequest(self, *self._scatter(objs, root, None))
+
+    def igather(self, obj: Any, root: int = 0) -> CollectiveRequest:
+        """Start a `gather`."""
+        return CollectiveRequest(self, *self._gather(obj, root, None))
+
+    def iallgather(self, obj: Any) -> CollectiveRequest:
+        """Start an `allgather`."""
+        return CollectiveRequest(self, *self._allgather(obj, None))
+
+    def ialltoall(self, objs: Sequence[Any]) -> CollectiveRequest:
+        """Start an `alltoall`."""
+        return CollectiveRequest(self, *self._alltoall(objs, None))
+
+    def ireduce(self, obj: Any, op: Operator = SUM, root: int = 0) -> CollectiveRequest:
+        """Start a `reduce`."""
+        return CollectiveRequest(self, *self._reduce(obj, op, root, None))
+
+    def iallreduce(self, obj: Any, op: Operator = SUM) -> CollectiveRequest:
+        """Start an `allreduce`."""
+        return CollectiveRequest(self, *self._allreduce(obj, op, None))
+
+    def ireduce_scatter(self, objs: Sequence[Any], op: Operator = SUM) -> CollectiveRequest:
+        """Start a `reduce_scatter`."""
+        return CollectiveRequest(self, *self._reduce_scatter(objs, op, None))
+
+    def iscan(self, obj: Any, op: Operator = SUM) -> CollectiveRequest:
+        """Start a `scan`."""
+        return CollectiveRequest(self, *self._scan(obj, op, None))
+
+    def iexscan(self, obj: Any, op: Operator = SUM) -> CollectiveRequest:
+        """Start an `exscan`."""
+        return CollectiveRequest(self, *self._exscan(obj, op, None))

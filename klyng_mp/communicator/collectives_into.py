@@ -1,0 +1,168 @@
+"""Collectives whose results go into arrays that are there already.
+
+Layer: communicator; the same steps as `collectives`, and one copy at the end where they end elsewhere.
+
+A buffer is a NumPy array or anything writable with the buffer protocol, contiguous as C has it. It may be larger than
+what comes, whose bytes are then its first. What does not fit is refused before anything is sent, on each rank that can
+know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.communicator.buffers import Target
+from klyng_mp.communicator.collectives import Collectives
+from klyng_mp.communicator.reductions import SUM, is_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Operator = Callable[[Any, Any], Any]
+
+__all__ = ["CollectivesInto"]
+
+
+class CollectivesInto(Collectives):
+    """The collectives that fill buffers.
+
+    Raises:
+        TypeError, ValueError: a buffer does not fit.
+        Others: as `Collectives`. After an error a buffer's content is undefined.
+    """
+
+    __slots__ = ()
+
+    def bcast_into(self, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
+        """Fill all ranks' buffers with the root's, which is only read."""
+        here = self.rank == self.check_rank("bcast_into", "root", root)
+        place = None if here else _Place("bcast_into", buffer)
+        got = self.bcast(buffer if here else None, root, timeout=timeout)
+        if place is not None:
+            place.fill(0, 1, got)
+
+    def scatter_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
+        """Fill each rank's buffer with one of the equal parts of the root's array, which is None elsewhere."""
+        here = self.rank == self.check_rank("scatter_into", "root", root)
+        place = _Place("scatter_into", buffer)
+        parts = _parts("scatter_into", array, self.size) if here else None
+        place.fill(0, 1, self.scatter(parts, root, timeout=timeout))
+
+    def gather_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
+        """Fill the root's buffer with the arrays of all ranks, by rank; it is None elsewhere."""
+        here = self.rank == self.check_rank("gather_into", "root", root)
+        place = _Place("gather_into", buffer, self.size, array) if here else None
+        found = self.gather(array, root, timeout=timeout)
+        if place is not None and found is not None:
+            place.fill_all(found)
+
+    def allgather_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
+        """Fill each rank's buffer with the arrays of all, by rank."""
+        place = _Place("allgather_into", buffer, self.size, array)
+        place.fill_all(self.allgather(array, timeout=timeout))
+
+    def alltoall_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
+        """Send each rank one of the equal parts of the array, and fill the buffer with what comes, by rank."""
+        parts = _parts("alltoall_into", array, self.size)
+        place = _Place("alltoall_into", buffer, self.size, parts[0])
+        place.fill_all(self.alltoall(parts, timeout=timeout))
+
+    def reduce_into(
+        self, array: Any, buffer: Any, op: Operator = SUM, root: int = 0, *, timeout: float | None = None
+    ) -> None:
+        """Fill the root's buffer, which is None elsewhere, with what all arrays make."""
+        here = self.rank == self.check_rank("reduce_into", "root", root)
+        place = _Place("reduce_into", buffer, 1, array) if here else None
+        got = self.reduce(array, op, root, timeout=timeout)
+        if place is not None:
+            place.fill(0, 1, got)
+
+    def allreduce_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
+        """Fill each rank's buffer with what all arrays make; it may be the array itself."""
+        place = _Place("allreduce_into", buffer, 1, array)
+        fits = is_array(buffer) and is_array(array) and (buffer.shape, buffer.dtype) == (array.shape, array.dtype)
+        call, steps = self._allreduce(array, op, timeout, buffer if fits else None)
+        got = call.run(steps)
+        if got is not buffer:
+            place.fill(0, 1, got)
+
+    def reduce_scatter_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
+        """Fill each rank's buffer with what all ranks' parts for it make, of the equal parts of their arrays."""
+        parts = _parts("reduce_scatter_into", array, self.size)
+        place = _Place("reduce_scatter_into", buffer, 1, parts[0])
+        place.fill(0, 1, self.reduce_scatter(parts, op, timeout=timeout))
+
+    def scan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
+        """Fill each rank's buffer with what the arrays up to its own make."""
+        place = _Place("scan_into", buffer, 1, array)
+        place.fill(0, 1, self.scan(array, op, timeout=timeout))
+
+    def exscan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
+        """Fill each rank's buffer with what the arrays before its own make; rank 0's stays as it is."""
+        place = _Place("exscan_into", buffer, 1, array)
+        got = self.exscan(array, op, timeout=timeout)
+        if self.rank:
+            place.fill(0, 1, got)
+
+
+class _Place:
+    """A buffer for several equal parts.
+
+    Args:
+        doing: for errors.
+        buffer: the user's.
+        parts: how many.
+        like: what one of them is like, if that is known.
+
+    Raises:
+        TypeError, ValueError: it cannot be written to, or has no room for so many.
+    """
+
+    def __init__(self, doing: str, buffer: Any, parts: int = 1, like: Any = None) -> None:
+        self._doing = doing
+        self._flat: Any = buffer.reshape(-1) if is_array(buffer) and buffer.flags.c_contiguous else buffer
+        try:
+            self._target = Target(buffer)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{doing}(): {error}") from None
+        room = self._target.view.nbytes
+        if like is not None and _size_of(like) * parts > room:
+            raise ValueError(
+                f"{doing}(): the buffer has {room} bytes, and {_size_of(like) * parts} are needed: {parts} x "
+                f"{_size_of(like)}"
+            )
+
+    def fill_all(self, found: list[Any]) -> None:
+        """Put parts one after the other."""
+        for index, obj in enumerate(found):
+            self.fill(index, len(found), obj)
+
+    def fill(self, index: int, parts: int, obj: Any) -> None:
+        """Put one of the parts where it belongs.
+
+        Raises:
+            TypeError, ValueError: it is of another dtype, or larger than there is room.
+        """
+        if not is_array(self._flat):
+            start, end = (self._target.view.nbytes * place // parts for place in (index, index + 1))
+            Target(self._target.view[start:end]).put(obj, f"{self._doing}(): what came")
+            return
+        start, end = (self._flat.size * place // parts for place in (index, index + 1))
+        Target(self._flat[start:end]).put(obj, f"{self._doing}(): what came")
+
+
+def _size_of(obj: Any) -> int:
+    return int(obj.nbytes) if is_array(obj) else memoryview(obj).nbytes
+
+
+def _parts(doing: str, array: Any, count: int) -> list[Any]:
+    """Return the equal parts of an array, as views."""
+    try:
+        flat = array.reshape(-1) if is_array(array) else memoryview(array).cast("B")
+    except TypeError as error:
+        raise TypeError(f"{doing}() needs an array, or bytes: {error}") from None
+    length = len(flat)
+    if length % count:
+        raise ValueError(f"{doing}(): an array of {length} elements has no {count} equal parts, one for each rank")
+    step = length // count
+    return [flat[index * step : (index + 1) * step] for index in range(count)]

@@ -1,0 +1,192 @@
+"""How reductions combine data: each a short generator of steps over a `Call`, as in `algorithms`.
+
+Layer: communicator. Operators are applied in rank order and need not be commutative; only large arrays under a named
+operation are cut into pieces, whose parts are combined in another order.
+
+Sources: as in `algorithms`, and
+    [HS] W. D. Hillis, G. L. Steele, Data parallel algorithms, 1986.
+    [PY] P. Patarasuk, X. Yuan, Bandwidth optimal all-reduce algorithms for clusters of workstations, 2009.
+"""
+
+from __future__ import annotations
+
+from functools import reduce as fold
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall
+from klyng_mp.communicator.buffers import allocate
+from klyng_mp.communicator.reductions import Operation, is_array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from klyng_mp._core import Port
+    from klyng_mp.communicator.call import Call, Steps
+
+    Operator = Callable[[Any, Any], Any]
+
+__all__ = ["allreduce", "exscan", "reduce", "reduce_scatter", "scan"]
+
+
+def reduce(call: Call, obj: Any, op: Operator, root: int) -> Steps[Any]:
+    """Binomial tree to rank 0 [TRG], which keeps the order of ranks; then to the root.
+
+    Cost: ceil(log2 n) rounds, n - 1 messages; one more of each where the root is not rank 0.
+    """
+    size, rank = call.size, call.rank
+    distance = 1
+    result = obj
+    while distance < size:
+        if rank & distance:
+            call.send(result, rank - distance)
+            break
+        if rank + distance < size:
+            result = op(result, (yield rank + distance))
+        distance *= 2
+    if root == 0:
+        return result if rank == 0 else None
+    if rank == 0:
+        call.send(result, root)
+    return (yield 0) if rank == root else None
+
+
+# -- allreduce -----------------------------------------------------------------------------------------------
+
+
+class _Large(NamedTuple):
+    """Stands for a large array while ranks find out whether all of them have one of the same kind."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    operation: str
+
+
+class _Mixed(NamedTuple):
+    """Says that they have not."""
+
+
+def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out: Any = None) -> Steps[Any]:
+    """Recursive doubling [TRG]; for large arrays under a named operation a ring of pieces [PY].
+
+    Cost: ceil(log2 n) rounds of n messages (two more where n is no power of two). For large arrays 2 (n - 1) more
+    rounds, in which each rank sends 2 m (n - 1) / n bytes.
+    """
+    if call.size == 1:
+        return obj.copy() if is_array(obj) else obj
+    operation = _operation_on_pieces(obj, op)
+    if operation is None:
+        result = yield from _double(call, obj, _agreeing(op))
+        if type(result) is not _Mixed and type(result) is not _Large:
+            return result
+        return (yield from _double(call, obj, op))
+    found = yield from _double(call, _Large(obj.shape, obj.dtype.str, operation.name), _agreeing(op))
+    if type(found) is not _Large:
+        return (yield from _double(call, obj, op))
+    result = out if out is not None else allocate(port, obj.shape, obj.dtype)
+    yield from _send_around(call, obj.reshape(-1), operation, result.reshape(-1))
+    return result
+
+
+def _operation_on_pieces(obj: Any, op: Operator) -> Operation | None:
+    """Return the operation, if it is one of whole arrays that may be done piece by piece and the array is worth it."""
+    if type(op) is not Operation or not op.keeps_dtype or not is_array(obj):
+        return None
+    return op if obj.nbytes >= LARGE_BYTES and obj.flags.c_contiguous else None
+
+
+def _agreeing(op: Operator) -> Operator:
+    """Return the operator that also combines what stands for large arrays."""
+
+    def combine(a: Any, b: Any) -> Any:
+        if type(a) in _STANDINS or type(b) in _STANDINS:
+            return a if a == b and type(a) is type(b) else _Mixed()
+        return op(a, b)
+
+    return combine
+
+
+_STANDINS = (_Large, _Mixed)
+
+
+def _double(call: Call, obj: Any, op: Operator) -> Steps[Any]:
+    """Combine what all ranks have, in rank order: neighbours first, then pairs of twice the distance."""
+    size, rank = call.size, call.rank
+    doubles = 1 << (size.bit_length() - 1)  # the largest power of two
+    extra = size - doubles
+    result = obj
+    if rank < 2 * extra and rank % 2:  # its neighbour stands for both
+        call.send(obj, rank - 1)
+        return (yield rank - 1)
+    if rank < 2 * extra:
+        result = op(result, (yield rank + 1))
+    place = rank // 2 if rank < 2 * extra else rank - extra
+    distance = 1
+    while distance < doubles:
+        other = place ^ distance
+        peer = other * 2 if other < extra else other + extra
+        call.send(result, peer)
+        theirs = yield peer
+        result = op(result, theirs) if place < other else op(theirs, result)
+        distance *= 2
+    if rank < 2 * extra:
+        call.send(result, rank + 1)
+    return result
+
+
+def _send_around(call: Call, own: Any, op: Operation, result: Any) -> Steps[None]:
+    """Reduce flat arrays of the same length piece by piece on the way around a ring, then share the pieces."""
+    size, rank = call.size, call.rank
+    right, left = (rank + 1) % size, (rank - 1) % size
+    bounds = [own.size * index // size for index in range(size + 1)]
+
+    def piece(array: Any, index: int) -> Any:
+        index %= size
+        return array[bounds[index] : bounds[index + 1]]
+
+    call.send(piece(own, rank - 1), right)
+    for step in range(2, size):
+        partial = yield left
+        op.into(partial, piece(own, rank - step), partial)
+        call.give(partial, right)
+    op.into((yield left), piece(own, rank), piece(result, rank))
+    for step in range(size - 1):
+        call.send(piece(result, rank - step), right)
+        piece(result, rank - step - 1)[...] = yield left
+
+
+# -- the others ----------------------------------------------------------------------------------------------
+
+
+def reduce_scatter(call: Call, objs: Sequence[Any], op: Operator) -> Steps[Any]:
+    """Pairwise exchange [TRG], then each rank combines what is its own.
+
+    Cost: n - 1 rounds of n messages.
+    """
+    return fold(op, (yield from alltoall(call, objs)))
+
+
+def scan(call: Call, obj: Any, op: Operator) -> Steps[Any]:
+    """Recursive doubling of distances [HS].
+
+    Cost: ceil(log2 n) rounds, less than n messages each.
+    """
+    result = obj
+    distance = 1
+    while distance < call.size:
+        if call.rank + distance < call.size:
+            call.send(result, call.rank + distance)
+        if call.rank >= distance:
+            result = op((yield call.rank - distance), result)
+        distance *= 2
+    return result
+
+
+def exscan(call: Call, obj: Any, op: Operator) -> Steps[Any]:
+    """`scan`, whose results then move on by one rank.
+
+    Cost: ceil(log2 n) + 1 rounds, less than n messages each.
+    """
+    inclusive = yield from scan(call, obj, op)
+    if call.rank + 1 < call.size:
+        call.send(inclusive, call.rank + 1)
+    return (yield call.rank - 1) if call.rank else None
