@@ -23,7 +23,7 @@ typedef struct {
     PyObject *blame;  /* blame(error, code, head): the CodecError for an object that cannot be rebuilt */
     uint64_t context;
     uint32_t *members; /* the endpoint's number of each rank */
-    uint32_t size, own;
+    uint32_t size, own, rank; /* own is the endpoint's number, rank the one here */
     bool main_by_reference;
 } Express;
 
@@ -255,6 +255,99 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
     return wanted.enough ? open_wanted(self, &wanted) : Py_NewRef(found);
 }
 
+/* -- Steps of collectives with all others at once ------------------------------------------------------------- */
+
+/* Sends one object to all other ranks, from the next one on; returns to how many, the long way being for the rest. */
+static PyObject *
+express_spread(Express *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyLong_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "spread() takes an object and a tag");
+        return NULL;
+    }
+    int64_t tag = PyLong_AsLongLong(args[1]);
+    if (tag < 0)
+        return PyErr_Occurred() ? NULL : PyLong_FromLong(0);
+    Encoded encoded;
+    Encoding how = head_encode(self->state, self->main_by_reference, args[0], &encoded);
+    if (how == RAISED)
+        return NULL;
+    uint32_t done = 0;
+    Port *port = self->port;
+    if (how == ENCODED && gate_is_open(self->gate, self->context) && !port->released) {
+        for (uint32_t rank = self->rank; done + 1 < self->size; done++) {
+            rank = rank + 1 == self->size ? 0 : rank + 1;
+            uint32_t peer = self->members[rank];
+            Ring *ring = peer < port->size ? &port->out[peer] : NULL;
+            if (ring == NULL || !ring->open)
+                break;
+            const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data,
+                                 encoded.size};
+            if (port_send_small(port, peer, &small) != SENT)
+                break;
+        }
+    }
+    Py_XDECREF(encoded.owner);
+    if (port_call(port) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLong(done);
+}
+
+/* Fills the places of a list, by rank, that hold NOT_YET; see express_collect. */
+static long
+collect_once(Express *self, PyObject *found, PyObject *tag)
+{
+    long missing = 0;
+    for (uint32_t rank = 0; rank < self->size; rank++) {
+        if (PyList_GET_ITEM(found, rank) != self->state->not_yet)
+            continue;
+        PyObject *number = PyLong_FromUnsignedLong(rank);
+        if (number == NULL)
+            return -2;
+        PyObject *const words[] = {number, tag};
+        PyObject *got = express_recv(self, words, 2);
+        Py_DECREF(number);
+        if (got == NULL)
+            return -2;
+        const bool waits = got == self->state->not_yet, unusual = got == self->state->nothing;
+        if (waits || unusual)
+            Py_DECREF(got);
+        if (unusual)
+            return -1;
+        missing += waits;
+        if (!waits && PyList_SetItem(found, rank, got) < 0) /* it became shorter while objects were built */
+            return -2;
+    }
+    return missing;
+}
+
+/* Fills the places of a list, by rank, that hold NOT_YET, with what has come from these ranks. Returns how many are
+   left, or -1 where the long way has to be taken for one of them. */
+static PyObject *
+express_collect(Express *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyList_CheckExact(args[0]) || PyList_GET_SIZE(args[0]) != self->size) {
+        PyErr_SetString(PyExc_TypeError, "collect() takes a list with a place for each rank, and a tag");
+        return NULL;
+    }
+    static const Reader reader = {take_small, take_large};
+    Wanted nobody = {.express = self, .source = NOBODY};
+    for (int looks = 0;; looks++) {
+        const long missing = collect_once(self, args[0], args[1]);
+        if (missing < -1)
+            return NULL;
+        if (missing <= 0 || looks == MOST_READS || !gate_is_open(self->gate, self->context))
+            return PyLong_FromLong(missing);
+        /* What else is in the rings, as the next steps of those that are ahead, must not keep this rank from sleeping;
+           and what is wanted may be among it. */
+        Py_ssize_t read = port_read(self->port, ANY, &reader, &nobody, &nobody.enough);
+        if (read < 0)
+            return NULL;
+        if (read == 0)
+            return PyLong_FromLong(missing);
+    }
+}
+
 /* -- The type ----------------------------------------------------------------------------------------------- */
 
 static int
@@ -272,6 +365,8 @@ read_members(Express *self, PyObject *members)
         if (member == (unsigned long)-1 && PyErr_Occurred())
             break;
         self->members[rank] = member > UINT32_MAX ? UINT32_MAX : (uint32_t)member;
+        if (self->members[rank] == self->own)
+            self->rank = rank;
     }
     Py_DECREF(list);
     return PyErr_Occurred() ? -1 : 0;
@@ -343,6 +438,11 @@ static PyMethodDef express_methods[] = {
     {"recv", (PyCFunction)(void (*)(void))express_recv, METH_FASTCALL,
      "Return an object from a rank with a tag, or its Message where the codec has to see it; NOT_YET where it has not\n"
      "come, and whatever comes next may be it; NOTHING where the long way has to be taken."},
+    {"spread", (PyCFunction)(void (*)(void))express_spread, METH_FASTCALL,
+     "Send an object to all other ranks, from the next one on, with a tag; return to how many it was sent."},
+    {"collect", (PyCFunction)(void (*)(void))express_collect, METH_FASTCALL,
+     "Put what has come from ranks with a tag where a list has NOT_YET; return how many are left, or -1 where the long\n"
+     "way has to be taken. A Message is put where the codec has to see it."},
     {NULL},
 };
 

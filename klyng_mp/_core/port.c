@@ -28,12 +28,16 @@
                        destination clears it when it made room
        sleeping        its rank sets 1, then looks at every ring   seq_cst   any peer      seq_cst, after tail
                        again; who sets it back to 0 rings the bell
+       quiet           its rank sets it before sleeping, sources   seq_cst   any peer      seq_cst
+                       count it down; at 0 the next one rings
        made            a bit by each source, before its first tail release   destination   acquire
        lands           destination    pieces are wanted, no slabs  relaxed   source        relaxed: a hint
        cpu             its rank       where it runs, from 1        relaxed   any peer      relaxed: a hint
 
    The two waits are Dekker's: each side stores its word, fences, and loads the other's, so that they cannot both
-   miss each other (Dijkstra, EWD 123). The bell is an eventfd, written at most once for each sleep.
+   miss each other (Dijkstra, EWD 123). The bell is an eventfd, written at most once for each sleep. Who waits for a
+   step of a collective from each of several ranks is woken by the last of them: whatever else comes rings as ever, and
+   a count that is too low, since a source was late to count down for an earlier sleep, rings too early, never too late.
 
    Nobody is trusted to be alive: a source that dies leaves a tail at the end of a whole record; one that dies within
    a long message leaves pieces without an end, which the next BEGIN or SMALL of that ring puts an end to. A successor
@@ -236,6 +240,22 @@ port_ring_bell(Port *self, uint32_t peer)
         ; /* a bell that is full has been rung */
 }
 
+void
+port_expect(Port *self, uint32_t messages)
+{
+    atomic_store(&page_of(self, self->rank)->quiet, messages > 1 ? (int32_t)messages - 1 : 0);
+}
+
+/* As port_ring_bell, for a step of a collective. */
+static void
+ring_for_step(Port *self, uint32_t peer)
+{
+    RankPage *page = page_of(self, peer);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&page->sleeping, memory_order_relaxed) && atomic_fetch_sub(&page->quiet, 1) <= 0)
+        port_ring_bell(self, peer);
+}
+
 int
 port_call(Port *self)
 {
@@ -328,7 +348,10 @@ port_send_small(Port *self, uint32_t peer, const Small *small)
     publish(self, ring, size);
     self->messages_sent++;
     self->bytes_sent += size;
-    port_ring_bell(self, peer);
+    if (small->context & 1)
+        ring_for_step(self, peer);
+    else
+        port_ring_bell(self, peer);
     return SENT;
 }
 

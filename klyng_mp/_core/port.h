@@ -20,6 +20,7 @@ typedef struct {
     _Atomic uint32_t occupant;    /* its incarnation */
     _Atomic uint32_t takes_slabs; /* it has the address space for other ranks' pools */
     _Atomic uint32_t cpu; /* on which it was seen last */
+    _Atomic int32_t quiet; /* while it sleeps: steps of collectives that may still come without its bell */
     char line[112]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
 } RankPage;
@@ -294,6 +295,7 @@ int port_give_up(Port *self, struct Ring *ring);
 
 void port_make_ring(Port *self, uint32_t peer); /* gets a ring to a peer ready, unless it is */
 void port_ring_bell(Port *self, uint32_t peer);  /* wakes a peer if it sleeps, or notes that it has to be woken */
+void port_expect(Port *self, uint32_t messages); /* in its next sleep this rank waits for so many steps of collectives */
 int port_call(Port *self); /* has those woken who have to be; runs Python code; -1 with an exception */
 Outcome port_send_small(Port *self, uint32_t peer, const Small *small);
 Outcome port_push(Port *self, uint32_t peer, Parcel *parcel);

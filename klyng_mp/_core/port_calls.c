@@ -297,6 +297,16 @@ method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyObject *
+method_expect(Port *self, PyObject *object)
+{
+    unsigned long messages = PyLong_AsUnsignedLong(object);
+    if ((messages == (unsigned long)-1 && PyErr_Occurred()) || !is_usable(self))
+        return NULL;
+    port_expect(self, (uint32_t)messages);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 method_release(Port *self, PyObject *Py_UNUSED(ignored))
 {
     port_release(self);
@@ -450,6 +460,8 @@ PyMethodDef port_methods[] = {
     {"has_news", (PyCFunction)method_has_news, METH_NOARGS, "Tell whether there is something to read, push or take."},
     {"prepare_sleep", (PyCFunction)method_prepare_sleep, METH_NOARGS,
      "Say that this rank sleeps until its bell rings; return False, and say nothing, if something is due already."},
+    {"expect", (PyCFunction)method_expect, METH_O,
+     "Say that this rank's next sleep is for so many steps of collectives, of which only the last is to ring."},
     {"spin", (PyCFunction)method_spin, METH_NOARGS, "Wait as long as waking up would take; return whether there is news."},
     {"take_counts", (PyCFunction)method_take_counts, METH_NOARGS,
      "Return how many messages of users the short way sent to whom since the last call."},

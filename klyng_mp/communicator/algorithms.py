@@ -18,14 +18,14 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.communicator.call import Packed
+from klyng_mp.communicator.call import EVERYBODY, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klyng_mp.communicator.call import Call, Steps
 
-__all__ = ["LARGE_BYTES", "allgather", "alltoall", "barrier", "bcast", "gather", "scatter"]
+__all__ = ["LARGE_BYTES", "allgather", "alltoall", "barrier", "bcast", "gather", "scatter", "share"]
 
 LARGE_BYTES = 64 * 1024  # from here a message is paid by its bytes, below by its start
 _SCATTER_BYTES = 512 * 1024  # MPICH's: from here a broadcast is scattered and gathered,
@@ -36,10 +36,14 @@ _ITEM_BYTES = 16  # of a container, pickled
 
 
 def barrier(call: Call) -> Steps[None]:
-    """Dissemination [HFM]: in round k each rank hears of 2**k more.
+    """Dissemination [HFM]: in round k each rank hears of 2**k more. Among few ranks that share memory all tell all.
 
-    Cost: ceil(log2 n) rounds of n messages without content.
+    Cost: ceil(log2 n) rounds of n messages without content; one of n (n - 1) among few ranks.
     """
+    if call.direct:
+        call.spread(None)
+        yield EVERYBODY
+        return
     distance = 1
     while distance < call.size:
         call.send(None, (call.rank + distance) % call.size)
@@ -169,8 +173,8 @@ class _Large(NamedTuple):
 def allgather(call: Call, obj: Any) -> Steps[list[Any]]:
     """Bruck's algorithm [BRUCK, TRG] for the small objects; the large ones then go around a ring [TRG].
 
-    Cost: ceil(log2 n) rounds of n messages, in which each rank sends n - 1 objects. If there are large ones, n - 1 more
-    rounds, in which each goes to each rank once.
+    Cost: ceil(log2 n) rounds of n messages, in which each rank sends n - 1 objects; one of n (n - 1) messages among few
+    ranks that share memory. If there are large ones, n - 1 more rounds, in which each goes to each rank once.
     """
     size, rank = call.size, call.rank
     if size == 2:
@@ -178,19 +182,30 @@ def allgather(call: Call, obj: Any) -> Steps[list[Any]]:
         other = yield 1 - rank
         return [obj, other] if rank == 0 else [other, obj]
     large = _is_large(obj)
-    known: list[Any] = [_Large() if large else obj]  # of this rank, and those after it
-    distance = 1
-    while distance < size:
-        call.send(known[: size - distance], (rank - distance) % size)
-        known += yield (rank + distance) % size
-        distance *= 2
-    found = [known[(other - rank) % size] for other in range(size)]
+    found = yield from share(call, _Large() if large else obj)
     if large:
         found[rank] = call.pack(obj)
     if large or any(type(one) is _Large for one in found):
         yield from _send_around(call, found)
     found[rank] = obj
     return found
+
+
+def share(call: Call, obj: Any) -> Steps[list[Any]]:
+    """Bring one small object of each rank to all; see `allgather`."""
+    size, rank = call.size, call.rank
+    if call.direct:
+        call.spread(obj)
+        found: list[Any] = yield EVERYBODY
+        found[rank] = obj
+        return found
+    known = [obj]  # of this rank, and those after it
+    distance = 1
+    while distance < size:
+        call.send(known[: size - distance], (rank - distance) % size)
+        known += yield (rank + distance) % size
+        distance *= 2
+    return [known[(other - rank) % size] for other in range(size)]
 
 
 def _send_around(call: Call, found: list[Any]) -> Steps[None]:
@@ -230,6 +245,11 @@ def alltoall(call: Call, objs: Sequence[Any]) -> Steps[list[Any]]:
     ahead = 0 if any(map(_is_large, objs)) else size
     for step in range(1, ahead):
         call.send(objs[(rank + step) % size], (rank + step) % size)
+    if call.direct and ahead:
+        own = got[rank]
+        got = yield EVERYBODY
+        got[rank] = own
+        return got
     for step in range(1, size):
         if not ahead:
             call.send(objs[(rank + step) % size], (rank + step) % size)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from klyng_mp.wire.frames import Part
     from klyng_mp.wire.mailbox import Receive
 
-__all__ = ["Call", "Packed", "Steps"]
+__all__ = ["EVERYBODY", "Call", "Packed", "Steps"]
 
 Result = TypeVar("Result")
 if TYPE_CHECKING:
@@ -42,6 +42,12 @@ else:
     Steps = object
 
 _NEVER = Deadline(None)
+
+
+EVERYBODY = 1 << 40
+"""What steps yield to be sent a list of what comes from all other ranks, by rank, with None in their own place."""
+
+_MOST_DIRECT = 16  # ranks; with more, so many messages cost more than waking up a second time
 
 
 class Packed(NamedTuple):
@@ -64,13 +70,14 @@ class Call:
     Attributes:
         rank, size: of the communicator.
         number: counts the communicator's calls.
+        direct: whether each rank had better send to each of the others than by way of some of them.
         tickets: of the sends that were started, where sends do not wait.
 
     Raises:
         CollectiveMismatchError: an earlier call was not the same on all ranks.
     """
 
-    __slots__ = ("_comm", "_context", "_short", "_tag", "deadline", "number", "rank", "size", "tickets")
+    __slots__ = ("_comm", "_context", "_short", "_tag", "deadline", "direct", "number", "rank", "size", "tickets")
 
     def __init__(self, comm: Base, kind: str, timeout: float | None, root: int = -1) -> None:
         if comm.closed:
@@ -83,6 +90,7 @@ class Call:
         self.size = comm.size
         self.number = number = comm.next_call()
         self._tag = tag = make_tag(number, kind, root)
+        self.direct = comm.short_collective is not None and 2 < comm.size <= _MOST_DIRECT
         self.tickets: list[tuple[Ticket, int, Message]] | None = None
         comm.call_log.note(tag)
         if comm.endpoint.mailbox.is_stored(self._context):
@@ -138,6 +146,14 @@ class Call:
         """Return what to yield to be sent the `Packed` that comes from a rank, and not the object."""
         return ~source
 
+    def spread(self, obj: object) -> None:
+        """Send an object to all other ranks."""
+        done = 0 if self._short is None else self._short.spread(obj, self._tag)
+        if done + 1 < self.size:
+            packed = self.pack(obj)
+            for step in range(done + 1, self.size):
+                self.send_packed(packed, (self.rank + step) % self.size)
+
     # -- with waiting
 
     def run(self, steps: Steps[Result]) -> Result:
@@ -154,6 +170,8 @@ class Call:
             raise
 
     def _receive(self, source: int) -> Any:
+        if source == EVERYBODY:
+            return self._collect()
         short = self._short
         if short is not None and source >= 0:
             got = short.recv(source, self._tag)
@@ -162,6 +180,29 @@ class Call:
             if got is not NOTHING and got is not NOT_YET:
                 return self.take(got, source) if type(got) is Message else got
         return self.take(self._await(source if source >= 0 else ~source), source)
+
+    def _collect(self) -> list[Any]:
+        """Return what comes from all other ranks, by rank, and None in this one's place."""
+        found: list[Any] = [NOT_YET] * self.size
+        found[self.rank] = None
+        short, endpoint = self._short, self._comm.endpoint
+        before = self.size
+        while short is not None and endpoint.port is not None:
+            left = short.collect(found, self._tag)
+            if not 0 < left < before or self.deadline is not _NEVER:
+                break
+            before = left
+            endpoint.port.expect(left)  # of the steps that come while it sleeps, only the last one need wake it
+            napped = endpoint.nap()
+            endpoint.port.expect(0)
+            if not napped:
+                break
+        for source, got in enumerate(found):
+            if got is NOT_YET:
+                found[source] = self.take(self._await(source), source)
+            elif type(got) is Message:
+                found[source] = self.take(got, source)
+        return found
 
     def _await(self, source: int) -> Message:
         endpoint = self._comm.endpoint
@@ -206,7 +247,7 @@ class Call:
         return CollectiveMismatchError(comm.rank_of(source), (ours, theirs or describe_tag(tag)))
 
     def _find_stranger(self) -> tuple[int, int] | None:
-        """Return the sender and tag of a message that neither this call nor an earlier one of this rank accounts for."""
+        """Return the sender and tag of a message that no call of this rank, up to this one, accounts for."""
         comm, endpoint, context = self._comm, self._comm.endpoint, self._context
         with endpoint.lock:
             waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()

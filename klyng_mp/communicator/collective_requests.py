@@ -8,8 +8,10 @@ does so, with the endpoint's lock held. So a function that is given as an operat
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from klyng_mp.communicator.call import EVERYBODY
 from klyng_mp.communicator.collectives import Collectives
 from klyng_mp.communicator.reductions import SUM
 from klyng_mp.communicator.requests import Request
@@ -33,15 +35,15 @@ class CollectiveRequest(Request):
     It cannot be cancelled. It is finished when this rank has its result and all that it sends is on its way.
     """
 
-    __slots__ = ("_call", "_comm", "_error", "_finished", "_receive", "_result", "_source", "_steps")
+    __slots__ = ("_call", "_comm", "_error", "_finished", "_found", "_posted", "_result", "_steps")
 
     def __init__(self, comm: Base, call: Call, steps: Steps[Any]) -> None:
         super().__init__(comm.endpoint, call.doing)
         self._comm = comm
         self._call = call
         self._steps = steps
-        self._receive: Receive | None = None
-        self._source = 0
+        self._posted: deque[tuple[int, Receive]] = deque()
+        self._found: list[Any] | None = None  # where what comes from everybody is put
         self._result: Any = None
         self._error: BaseException | None = None
         self._finished = False
@@ -54,8 +56,7 @@ class CollectiveRequest(Request):
 
     def advance(self) -> bool:
         """Take the steps that can be taken without waiting; return whether none are left. Needs the lock."""
-        receive = self._receive
-        if receive is not None and self._endpoint.is_received(receive):
+        if self._posted and self._endpoint.is_received(self._posted[0][1]):
             self._take_steps()
         elif (error := self._call.disagreement(ask=False)) is not None:
             self._fail(error)
@@ -73,20 +74,31 @@ class CollectiveRequest(Request):
     def _fail(self, error: BaseException) -> None:
         self._error = error
         self._comm.abandoned.add(self._call.number)
-        if self._receive is not None:
-            self._endpoint.withdraw_receive(self._receive)
+        for _, receive in self._posted:
+            self._endpoint.withdraw_receive(receive)
         self._finish_steps()
 
     def _receive_next(self) -> None:
-        value: Any = None
+        call, value = self._call, None
         while True:
-            if self._receive is not None:
-                if not self._endpoint.is_received(self._receive):
+            while self._posted:
+                source, receive = self._posted[0]
+                if not self._endpoint.is_received(receive):
                     return
-                message = self._endpoint.wait_received(self._receive, deadline=self._call.deadline, doing=self._doing)
-                value = self._call.take(message, self._source)
-            self._source = self._steps.send(value)
-            self._receive = self._call.post(self._source if self._source >= 0 else ~self._source)
+                message = self._endpoint.wait_received(receive, deadline=call.deadline, doing=self._doing)
+                self._posted.popleft()
+                value = call.take(message, source)
+                if self._found is not None:
+                    self._found[source] = value
+            if self._found is not None:
+                value, self._found = self._found, None
+            source = self._steps.send(value)
+            sources = [source]
+            if source == EVERYBODY:
+                self._found = [None] * call.size
+                sources = [other for other in range(call.size) if other != call.rank]
+            for one in sources:
+                self._posted.append((one, call.post(one if one >= 0 else ~one)))
 
     def _finish_steps(self) -> None:
         self._finished = True

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import reduce as fold
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall
+from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall, share
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.reductions import Operation, is_array
 
@@ -68,19 +68,21 @@ class _Mixed(NamedTuple):
 def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out: Any = None) -> Steps[Any]:
     """Recursive doubling [TRG]; for large arrays under a named operation a ring of pieces [PY].
 
-    Cost: ceil(log2 n) rounds of n messages (two more where n is no power of two). For large arrays 2 (n - 1) more
-    rounds, in which each rank sends 2 m (n - 1) / n bytes.
+    Cost: ceil(log2 n) rounds of n messages (two more where n is no power of two); under a named operation among few
+    ranks that share memory one of n (n - 1), and each combines all n. For large arrays 2 (n - 1) more rounds, in which
+    each rank sends 2 m (n - 1) / n bytes.
     """
     if call.size == 1:
         return obj.copy() if is_array(obj) else obj
     operation = _operation_on_pieces(obj, op)
-    if operation is None:
-        result = yield from _double(call, obj, _agreeing(op))
-        if type(result) is not _Mixed and type(result) is not _Large:
-            return result
-        return (yield from _double(call, obj, op))
-    found = yield from _double(call, _Large(obj.shape, obj.dtype.str, operation.name), _agreeing(op))
-    if type(found) is not _Large:
+    first = obj if operation is None else _Large(obj.shape, obj.dtype.str, operation.name)
+    if call.direct and type(op) is Operation:
+        found = fold(_agreeing(op), (yield from share(call, first)))
+    else:
+        found = yield from _double(call, first, _agreeing(op))
+    if type(found) not in _STANDINS:
+        return found
+    if operation is None or type(found) is not _Large:
         return (yield from _double(call, obj, op))
     result = out if out is not None else allocate(port, obj.shape, obj.dtype)
     yield from _send_around(call, obj.reshape(-1), operation, result.reshape(-1))
