@@ -30,6 +30,7 @@
                        again; who sets it back to 0 rings the bell
        quiet           its rank sets it before sleeping, sources   seq_cst   any peer      seq_cst
                        count it down; at 0 the next one rings
+       met             its rank, when it comes to a barrier        seq_cst   any peer      acquire, after a fence
        made            a bit by each source, before its first tail release   destination   acquire
        lands           destination    pieces are wanted, no slabs  relaxed   source        relaxed: a hint
        cpu             its rank       where it runs, from 1        relaxed   any peer      relaxed: a hint
@@ -43,6 +44,9 @@
    a long message leaves pieces without an end, which the next BEGIN or SMALL of that ring puts an end to. A successor
    of either side goes on at the positions it finds. Nor to be sane: every length and position is checked against the
    ring before it is used, from a copy, and a ring that does not add up is broken for good.
+
+   The core sleeps in one place, `doze`, on the poller of the endpoint's waiting room and only where no other thread is;
+   whatever shows there but the bell is left to the room.
 
    The port belongs to one endpoint and is used with its lock held, or past its gate (express.c). */
 

@@ -12,6 +12,7 @@
 #define MAX_RANKS 1024
 #define MIN_RING 4096
 #define NOBODY UINT32_MAX
+#define MEETINGS 64 /* communicators of a run whose barriers need no messages */
 
 /* -- What is shared --------------------------------------------------------------------------------------- */
 
@@ -23,6 +24,7 @@ typedef struct {
     _Atomic int32_t quiet; /* while it sleeps: steps of collectives that may still come without its bell */
     char line[112]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
+    _Atomic uint64_t met[MEETINGS]; /* see meeting.c */
 } RankPage;
 
 typedef struct {
@@ -223,6 +225,7 @@ typedef struct Port {
     OwnSlab slabs[SLABS];
     bool slabs_known;
     Landing landing;
+    struct Meeting *meeting; /* the barrier that this rank waits in, or NULL; borrowed */
     struct Slab *living; /* slabs that were received and are not collected */
     uint64_t living_bytes;
     uint64_t messages_sent, messages_received, bytes_sent, bytes_received, dropped;
@@ -304,6 +307,7 @@ Outcome port_push(Port *self, uint32_t peer, Parcel *parcel);
    were read, or -1 with an exception. */
 Py_ssize_t port_read(Port *self, int64_t peer, const Reader *reader, void *context, const bool *enough);
 
+bool meeting_is_over(const struct Meeting *self); /* whether all have come to its present barrier */
 bool ring_has_room(Port *self, Ring *ring); /* whether there is more than when it was last looked at */
 bool port_has_news(Port *self, Ring *ring); /* whether reading would find something; NULL for any ring */
 bool port_has_source(Port *self, uint32_t peer);  /* whether there ever was anything from it */

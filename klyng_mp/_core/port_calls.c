@@ -2,6 +2,9 @@
 
 #include "port.h"
 
+#include <sys/epoll.h>
+#include <unistd.h>
+
 #include <errno.h>
 
 static bool
@@ -58,14 +61,15 @@ method_shut(Port *self, PyObject *object)
 static PyObject *
 method_set_bell(Port *self, PyObject *args)
 {
-    PyObject *object;
+    unsigned int rank;
     int fd;
-    if (!PyArg_ParseTuple(args, "Oi:set_bell", &object, &fd))
+    if (!PyArg_ParseTuple(args, "Ii:set_bell", &rank, &fd))
         return NULL;
-    int64_t peer = read_peer(self, object);
-    if (peer < 0)
+    if (rank >= self->size) {
+        PyErr_Format(PyExc_ValueError, "there is no rank %u", rank);
         return NULL;
-    self->out[peer].bell = fd;
+    }
+    self->out[rank].bell = fd;
     Py_RETURN_NONE;
 }
 
@@ -273,7 +277,8 @@ method_leave(Port *self, PyObject *args)
 static bool
 is_anything_due(Port *self)
 {
-    return self->endings > 0 || self->due || port_has_news(self, NULL) || has_new_room(self, false);
+    return self->endings > 0 || self->due || port_has_news(self, NULL) || has_new_room(self, false) ||
+           (self->meeting != NULL && meeting_is_over(self->meeting));
 }
 
 static PyObject *
@@ -282,28 +287,57 @@ method_has_news(Port *self, PyObject *Py_UNUSED(ignored))
     return is_usable(self) ? PyBool_FromLong(is_anything_due(self)) : NULL;
 }
 
-static PyObject *
-method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
+/* Says that this rank sleeps, unless something is due: then it returns false. */
+static bool
+prepare_sleep(Port *self)
 {
-    if (!is_usable(self))
-        return NULL;
     RankPage *page = page_of(self, self->rank);
     atomic_store(&page->sleeping, 1);
     atomic_thread_fence(memory_order_seq_cst);
     bool news = is_anything_due(self);
     if (news)
         atomic_store(&page->sleeping, 0);
-    return PyBool_FromLong(!news);
+    return !news;
 }
 
 static PyObject *
-method_expect(Port *self, PyObject *object)
+method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
 {
-    unsigned long messages = PyLong_AsUnsignedLong(object);
-    if ((messages == (unsigned long)-1 && PyErr_Occurred()) || !is_usable(self))
+    return is_usable(self) ? PyBool_FromLong(prepare_sleep(self)) : NULL;
+}
+
+/* Takes the bell's ringing from the one descriptor that shows something, if it is that; -1 with an exception. */
+static int
+wait_for_bell(Gate *gate, int poller, int bell)
+{
+    struct epoll_event shown[2];
+    int count;
+    gate->waiting++; /* whoever comes meanwhile must not think that nobody waits */
+    Py_BEGIN_ALLOW_THREADS
+    count = epoll_wait(poller, shown, 2, -1);
+    Py_END_ALLOW_THREADS
+    gate->waiting--;
+    if (count < 0)
+        return PyErr_CheckSignals();
+    uint64_t rings;
+    return count == 1 && shown[0].data.fd == bell && read(bell, &rings, sizeof rings) > 0;
+}
+
+static PyObject *
+method_doze(Port *self, PyObject *args)
+{
+    PyObject *gate;
+    int poller;
+    unsigned int steps;
+    if (!PyArg_ParseTuple(args, "O!iI:doze", self->state->gate_type, &gate, &poller, &steps) || !is_usable(self))
         return NULL;
-    port_expect(self, (uint32_t)messages);
-    Py_RETURN_NONE;
+    if (port_spin(self, port_has_news, NULL))
+        Py_RETURN_TRUE;
+    port_expect(self, steps);
+    int woken = prepare_sleep(self) ? wait_for_bell((Gate *)gate, poller, self->out[self->rank].bell) : 1;
+    if (!self->released)
+        port_expect(self, 0);
+    return woken < 0 ? NULL : PyBool_FromLong(woken);
 }
 
 static PyObject *
@@ -432,7 +466,7 @@ method_connections(Port *self, PyObject *Py_UNUSED(ignored))
 PyMethodDef port_methods[] = {
     {"open", (PyCFunction)method_open, METH_VARARGS, "Let the short way send to a peer's occupant with this incarnation."},
     {"shut", (PyCFunction)method_shut, METH_O, "Let the short way send to a peer no more."},
-    {"set_bell", (PyCFunction)method_set_bell, METH_VARARGS, "Know a peer's eventfd, which the caller keeps open."},
+    {"set_bell", (PyCFunction)method_set_bell, METH_VARARGS, "Know a rank's eventfd, which the caller keeps open."},
     {"send", (PyCFunction)(void (*)(void))method_send, METH_FASTCALL,
      "Write a message into a peer's ring; return the parcel with what there was no room for, or None."},
     {"next_due", (PyCFunction)method_next_due, METH_NOARGS,
@@ -460,8 +494,9 @@ PyMethodDef port_methods[] = {
     {"has_news", (PyCFunction)method_has_news, METH_NOARGS, "Tell whether there is something to read, push or take."},
     {"prepare_sleep", (PyCFunction)method_prepare_sleep, METH_NOARGS,
      "Say that this rank sleeps until its bell rings; return False, and say nothing, if something is due already."},
-    {"expect", (PyCFunction)method_expect, METH_O,
-     "Say that this rank's next sleep is for so many steps of collectives, of which only the last is to ring."},
+    {"doze", (PyCFunction)method_doze, METH_VARARGS,
+     "Sleep until this rank's bell rings and silence it, or until anything else shows at the poller, which is left there:\n"
+     "then return False. Of so many steps of collectives only the last one rings. Not for several threads at once."},
     {"spin", (PyCFunction)method_spin, METH_NOARGS, "Wait as long as waking up would take; return whether there is news."},
     {"take_counts", (PyCFunction)method_take_counts, METH_NOARGS,
      "Return how many messages of users the short way sent to whom since the last call."},

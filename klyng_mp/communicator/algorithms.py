@@ -36,14 +36,10 @@ _ITEM_BYTES = 16  # of a container, pickled
 
 
 def barrier(call: Call) -> Steps[None]:
-    """Dissemination [HFM]: in round k each rank hears of 2**k more. Among few ranks that share memory all tell all.
+    """Dissemination [HFM]: in round k each rank hears of 2**k more.
 
-    Cost: ceil(log2 n) rounds of n messages without content; one of n (n - 1) among few ranks.
+    Cost: ceil(log2 n) rounds of n messages without content.
     """
-    if call.direct:
-        call.spread(None)
-        yield EVERYBODY
-        return
     distance = 1
     while distance < call.size:
         call.send(None, (call.rank + distance) % call.size)
@@ -246,10 +242,9 @@ def alltoall(call: Call, objs: Sequence[Any]) -> Steps[list[Any]]:
     for step in range(1, ahead):
         call.send(objs[(rank + step) % size], (rank + step) % size)
     if call.direct and ahead:
-        own = got[rank]
-        got = yield EVERYBODY
-        got[rank] = own
-        return got
+        found: list[Any] = yield EVERYBODY
+        found[rank] = got[rank]
+        return found
     for step in range(1, size):
         if not ahead:
             call.send(objs[(rank + step) % size], (rank + step) % size)

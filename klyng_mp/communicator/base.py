@@ -10,7 +10,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.communicator.calls import CallLog
-from klyng_mp.communicator.express import ExpressCodec, make_express
+from klyng_mp.communicator.express import ExpressCodec, make_express, make_meeting
 from klyng_mp.errors import ClosedError
 from klyng_mp.wire.frames import LIMITS, Message
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
@@ -55,12 +55,13 @@ class Base:
         abandoned: the numbers of those that ended with an error here.
         pending: of those that go on by themselves.
         short_collective: the core's short way for their messages, or None.
+        meeting: the core's way to meet without messages, or None.
         closed: whether this rank's program uses the communicator no more.
     """
 
     __slots__ = (
-        "_ranks", "_short", "abandoned", "call_log", "closed", "codec", "context", "endpoint", "members", "next_call",
-        "pending", "rank", "short_collective", "size",
+        "_ranks", "_short", "abandoned", "call_log", "closed", "codec", "context", "endpoint", "meeting", "members",
+        "next_call", "pending", "rank", "short_collective", "size",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
@@ -77,6 +78,7 @@ class Base:
         self.pending: set[int] = set()
         self._short = make_express(endpoint, context, members, codec)
         self.short_collective = make_express(endpoint, context | 1, members, codec)
+        self.meeting = make_meeting(endpoint, context, members)
         self.closed = False
         endpoint.call_logs[context] = self.call_log
 

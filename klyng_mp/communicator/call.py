@@ -22,13 +22,14 @@ from klyng_mp.communicator.buffers import Gift
 from klyng_mp.communicator.calls import describe_tag, make_tag, number_of
 from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import CollectiveMismatchError
+from klyng_mp.errors import ClosedError, CollectiveMismatchError, PeerLostError
 from klyng_mp.wire.frames import Message
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from klyng_mp.communicator.base import Base
+    from klyng_mp.native import core
     from klyng_mp.transports.contract import Ticket
     from klyng_mp.wire.frames import Part
     from klyng_mp.wire.mailbox import Receive
@@ -175,11 +176,16 @@ class Call:
         short = self._short
         if short is not None and source >= 0:
             got = short.recv(source, self._tag)
-            if got is NOT_YET and self.deadline is _NEVER and self._comm.endpoint.nap():
+            if got is NOT_YET and self._may_nap() and self._comm.endpoint.nap():
                 got = short.recv(source, self._tag)
             if got is not NOTHING and got is not NOT_YET:
                 return self.take(got, source) if type(got) is Message else got
         return self.take(self._await(source if source >= 0 else ~source), source)
+
+    def _may_nap(self) -> bool:
+        """Whether nothing is to be looked at while this call sleeps, neither a clock nor what other ranks call."""
+        meeting = self._comm.meeting
+        return self.deadline is _NEVER and (meeting is None or meeting.find(self.number) is None)
 
     def _collect(self) -> list[Any]:
         """Return what comes from all other ranks, by rank, and None in this one's place."""
@@ -187,15 +193,12 @@ class Call:
         found[self.rank] = None
         short, endpoint = self._short, self._comm.endpoint
         before = self.size
-        while short is not None and endpoint.port is not None:
+        while short is not None:
             left = short.collect(found, self._tag)
-            if not 0 < left < before or self.deadline is not _NEVER:
+            if not 0 < left < before or not self._may_nap():
                 break
             before = left
-            endpoint.port.expect(left)  # of the steps that come while it sleeps, only the last one need wake it
-            napped = endpoint.nap()
-            endpoint.port.expect(0)
-            if not napped:
+            if not endpoint.nap(left):
                 break
         for source, got in enumerate(found):
             if got is NOT_YET:
@@ -216,6 +219,35 @@ class Call:
             return endpoint.wait_received(receive, deadline=self.deadline, doing=self.doing)
         finally:
             endpoint.withdraw_receive(receive)
+
+    def meet(self, meeting: core.Meeting) -> None:
+        """Wait until all ranks have come to this call, which is a barrier."""
+        if meeting.arrive(self.number):
+            return
+        endpoint = self._comm.endpoint
+        if self.deadline is _NEVER and endpoint.nap() and meeting.arrive(self.number):
+            return
+        try:
+            self._wait_to_meet(meeting)
+        except BaseException:
+            self._comm.abandoned.add(self.number)
+            raise
+        finally:
+            meeting.leave()
+
+    def _wait_to_meet(self, meeting: core.Meeting) -> None:
+        comm, endpoint = self._comm, self._comm.endpoint
+
+        def loss() -> PeerLostError | None:
+            return endpoint.find_loss([comm.members[rank] for rank in meeting.absent()], self.doing)
+
+        def ready() -> bool:
+            return bool(meeting.arrive(self.number)) or loss() is not None or self._find_stranger() is not None
+
+        endpoint.wait(ready, self.deadline, self.doing)
+        if not meeting.arrive(self.number):
+            self._check_agreement()
+            raise loss() or ClosedError(f"this communicator is closed, so {self.doing} cannot be done")
 
     # -- without
 
@@ -249,6 +281,9 @@ class Call:
     def _find_stranger(self) -> tuple[int, int] | None:
         """Return the sender and tag of a message that no call of this rank, up to this one, accounts for."""
         comm, endpoint, context = self._comm, self._comm.endpoint, self._context
+        barrier = make_tag(self.number, "barrier")
+        if comm.meeting is not None and self._tag != barrier and (other := comm.meeting.find(self.number)) is not None:
+            return comm.members[other], barrier
         with endpoint.lock:
             waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()
         for message in waiting:

@@ -19,7 +19,7 @@ __all__ = ["CallLog", "describe_tag", "make_tag", "number_of"]
 
 _KINDS = (
     "barrier", "bcast", "scatter", "gather", "allgather", "alltoall", "reduce", "allreduce", "reduce_scatter", "scan",
-    "exscan", "split", "dup", "create", "create_cart",
+    "exscan", "ibarrier", "split", "dup", "create", "create_cart",
 )  # fmt: skip
 _NUMBERS = {name: number for number, name in enumerate(_KINDS)}
 _KIND_BITS = 6

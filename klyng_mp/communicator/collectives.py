@@ -38,8 +38,8 @@ class Openings(PointToPoint):
 
     __slots__ = ()
 
-    def _barrier(self, timeout: float | None) -> Opened:
-        call = Call(self, "barrier", timeout)
+    def _barrier(self, timeout: float | None, kind: str = "barrier") -> Opened:
+        call = Call(self, kind, timeout)
         return call, algorithms.barrier(call)
 
     def _bcast(self, obj: Any, root: int, timeout: float | None) -> Opened:
@@ -133,9 +133,14 @@ class Collectives(Openings):
     def barrier(self, *, timeout: float | None = None) -> None:
         """Wait until all ranks have come here.
 
-        Cost: see `algorithms.barrier`; at the deadline those that wait for this rank may still pass.
+        Cost: see `algorithms.barrier`; without messages where the ranks share memory.
+
+        At the deadline those that wait for this rank may still pass.
         """
-        _run(self._barrier(timeout))
+        if self.meeting is None:
+            _run(self._barrier(timeout))
+        else:
+            Call(self, "barrier", timeout).meet(self.meeting)
 
     def bcast(self, obj: Any = None, root: int = 0, *, timeout: float | None = None) -> Any:
         """Give the root's object to all ranks.

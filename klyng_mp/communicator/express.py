@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.native import core
+from klyng_mp.wire.frames import index_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.errors import CodecError
 
-__all__ = ["NOTHING", "NOT_YET", "ExpressCodec", "make_express"]
+__all__ = ["NOTHING", "NOT_YET", "ExpressCodec", "make_express", "make_meeting"]
 
 NOTHING: Any = None if core is None else core.NOTHING
 """What the short way's ``recv`` returns where the long way has to be taken."""
@@ -42,3 +43,14 @@ def make_express(endpoint: Endpoint, context: int, members: Sequence[int], codec
     return core.Express(
         endpoint.lock, endpoint.port, endpoint.mailbox, context, members, codec.main_by_reference, blame
     )
+
+
+def make_meeting(endpoint: Endpoint, context: int, members: Sequence[int]) -> core.Meeting | None:
+    """Return the way in which the ranks of a communicator meet without messages, or None where there is none.
+
+    It is there on all of them or on none.
+    """
+    port, slot = endpoint.port, index_of(context)
+    if port is None or slot >= core.MEETINGS or max(members) >= port.size:
+        return None
+    return core.Meeting(endpoint.lock, port, context, slot, members)

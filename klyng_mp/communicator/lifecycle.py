@@ -87,10 +87,6 @@ class Lifecycle:
         with self._room.lock:
             self._room.chores.append(chore)
 
-    def nap(self) -> bool:
-        """See `WaitingRoom.nap`."""
-        return self._room.nap()
-
     def progress(self) -> None:
         """Move what can be moved without waiting."""
         with self._room.lock:

@@ -14,13 +14,13 @@ from weakref import WeakValueDictionary
 
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
-from klyng_mp.errors import ClosedError
+from klyng_mp.errors import ClosedError, PeerLostError
 from klyng_mp.transports.contract import Nowhere
 from klyng_mp.wire.frames import Message, is_collective
 from klyng_mp.wire.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from klyng_mp.communicator.calls import CallLog
     from klyng_mp.deadline import Deadline
@@ -92,6 +92,10 @@ class Membership(Lifecycle):
         self._transport = transport
         self.port = port
 
+    def nap(self, steps: int = 1) -> bool:
+        """See `WaitingRoom.nap`."""
+        return self.port is not None and self._room.nap(self.port, steps)
+
     def flush(self, deadline: Deadline) -> None:
         """Wait until nothing is queued for any peer that is not lost."""
         self.wait(lambda: not self._transport.pending(), deadline, "flush()")
@@ -138,6 +142,12 @@ class Membership(Lifecycle):
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten
+
+    def find_loss(self, peers: Iterable[int], doing: str) -> PeerLostError | None:
+        """Return the error that says that one of the peers is gone, or None."""
+        with self._room.lock:
+            lost = next((peer for peer in peers if peer in self._peers.lost), None)
+            return None if lost is None else self._peers.loss(lost, doing)
 
     def sent_counts(self) -> dict[int, int]:
         """Return how many messages of users (not of collectives) went to whom since `begin_run`."""

@@ -90,14 +90,6 @@ class EpollPoller:
         """See `Poller.attend`."""
         self._attended.append((fd, is_quiet))
 
-    def hush(self, fd: int) -> bool:
-        """Silence a bell without doing what it calls for; return False if ``fd`` is none."""
-        if not any(fd == bell for bell, _ in self._attended):
-            return False
-        with suppress(BlockingIOError):
-            os.eventfd_read(fd)
-        return True
-
     def noises(self, before_sleep: bool) -> list[tuple[int, int]]:
         """Return as events what is due although its descriptor does not show it; nothing, if it is safe to sleep."""
         return [(fd, select.EPOLLIN) for fd, is_quiet in self._attended if not is_quiet(before_sleep)]
@@ -134,10 +126,6 @@ class _Waiter:
             return self.ready()
         except Exception:  # noqa: BLE001
             return True
-
-
-def _never() -> bool:
-    return False
 
 
 def _shortest(left: float | None, brief: float | None) -> float:
@@ -219,30 +207,19 @@ class WaitingRoom:
             if waiters or self._closed:
                 self._leave()
 
-    def nap(self) -> bool:
-        """Sleep until something is due, but leave what came through memory there; return False if that is not wise.
+    def nap(self, port: core.Port, steps: int = 1) -> bool:
+        """Sleep until this rank's bell rings, but leave what came there; return False if that is not wise, or not why.
 
         For a caller who then looks there himself, and else goes on to `wait`: it spares a message that is waited for
         the way through callbacks and mailbox. Only where no other thread is, whom the message might be for.
+
+        Args:
+            port: the core's.
+            steps: how many steps of collectives it is for; only the last of them rings.
         """
-        if self.lock.waiting or _count():
+        if self.lock.waiting or _count() or self.stopped or self._calling or self._closed or self.chores:
             return False
-        with self.lock:
-            if self.stopped or self._calling or self._closed or self._waiters or self.chores:
-                return False
-            waiter = _Waiter(_never)
-            self._waiters.append(waiter)
-            self.lock.waiting = 1
-            try:
-                events = self._poll(waiter, None)
-                if len(events) != 1 or not self.poller.hush(events[0][0]):
-                    self._call(events)
-            finally:
-                self._waiters.remove(waiter)
-                self.lock.waiting -= 1
-                if self._waiters or self._closed:
-                    self._leave()
-            return True
+        return port.doze(self.lock, self.poller.fileno(), steps)
 
     def progress(self) -> None:
         """Do what is due at the descriptors, without waiting; needs the lock."""

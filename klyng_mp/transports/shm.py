@@ -175,6 +175,7 @@ class ShmTransport:
             raise
         finally:
             os.close(fd)
+        self.port.set_bell(rank, self._bell)
         _watch_forks()
         _PORTS.add(self.port)
         poller.register(self._bell, EPOLLIN, self._react)
