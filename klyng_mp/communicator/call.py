@@ -212,10 +212,12 @@ class Call:
         receive = self.post(source)
         try:
             endpoint.wait(
-                lambda: endpoint.is_received(receive) or self._find_stranger() is not None, self.deadline, self.doing
+                lambda: endpoint.is_received(receive) or self._find_stranger(source) is not None,
+                self.deadline,
+                self.doing,
             )
             if receive.message is None:
-                self._check_agreement()
+                self._check_agreement(source)
             return endpoint.wait_received(receive, deadline=self.deadline, doing=self.doing)
         finally:
             endpoint.withdraw_receive(receive)
@@ -263,23 +265,27 @@ class Call:
 
     # -- agreement
 
-    def disagreement(self, *, ask: bool) -> CollectiveMismatchError | None:
+    def disagreement(self, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:
         """Return the error that says which other call another rank has made, or None if that is not known.
 
         Args:
+            source: the rank that this call waits for, if it does nothing else.
             ask: whether the other rank may be asked for the line of its program, and waited for.
         """
-        stranger = self._find_stranger()
+        stranger = self._find_stranger(source)
         if stranger is None:
             return None
         comm = self._comm
-        source, tag = stranger
-        ours = comm.call_log.find(number_of(tag)) or "something else"
-        theirs = comm.endpoint.find_call(source, comm.context, number_of(tag)) if ask else None
-        return CollectiveMismatchError(comm.rank_of(source), (ours, theirs or describe_tag(tag)))
+        peer, tag = stranger
+        ours = comm.call_log.find(min(number_of(tag), self.number)) or "something else"
+        theirs = comm.endpoint.find_call(peer, comm.context, number_of(tag)) if ask else None
+        return CollectiveMismatchError(comm.rank_of(peer), (ours, theirs or describe_tag(tag)))
 
-    def _find_stranger(self) -> tuple[int, int] | None:
-        """Return the sender and tag of a message that no call of this rank, up to this one, accounts for."""
+    def _find_stranger(self, source: int | None = None) -> tuple[int, int] | None:
+        """Return the sender and tag of a message that no call of this rank, up to this one, accounts for.
+
+        So is one of a later call by the rank that this one waits for, since what a rank sends comes in order.
+        """
         comm, endpoint, context = self._comm, self._comm.endpoint, self._context
         barrier = make_tag(self.number, "barrier")
         if comm.meeting is not None and self._tag != barrier and (other := comm.meeting.find(self.number)) is not None:
@@ -293,11 +299,13 @@ class Call:
             if number < self.number:
                 if number not in comm.abandoned and number not in comm.pending:
                     return message.source, message.tag
-            elif number == self.number and message.tag != self._tag:
+            elif (number == self.number and message.tag != self._tag) or (
+                number > self.number and source is not None and message.source == comm.members[source]
+            ):
                 return message.source, message.tag
         return None
 
-    def _check_agreement(self) -> None:
-        error = self.disagreement(ask=True)
+    def _check_agreement(self, source: int | None = None) -> None:
+        error = self.disagreement(source, ask=True)
         if error is not None:
             raise error

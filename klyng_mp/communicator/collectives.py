@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Collectives", "Openings"]
 
 
+_MOST_MEETINGS = 2**32 - 1  # from there on the core's count is too short
+
+
 class Openings(PointToPoint):
     """How each collective begins: it is checked, counted, and has its steps ready; see `Base` for its arguments.
 
@@ -137,10 +140,11 @@ class Collectives(Openings):
 
         At the deadline those that wait for this rank may still pass.
         """
-        if self.meeting is None:
-            _run(self._barrier(timeout))
+        call, steps = self._barrier(timeout)
+        if self.meeting is None or call.number >= _MOST_MEETINGS:
+            call.run(steps)
         else:
-            Call(self, "barrier", timeout).meet(self.meeting)
+            call.meet(self.meeting)
 
     def bcast(self, obj: Any = None, root: int = 0, *, timeout: float | None = None) -> Any:
         """Give the root's object to all ranks.
