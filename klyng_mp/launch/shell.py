@@ -158,8 +158,8 @@ class _Command(Owner):
     def _exit_code(self, cause: Cause | None) -> int:
         if cause is None:
             return 0
-        if cause.kind == "failed":
-            _say(f"rank {cause.rank} on {self._spec.host} failed:\n{cause.text.rstrip()}")
+        if cause.kind in {"failed", "deadlock"}:
+            _say(cause.text if cause.rank is None else f"rank {cause.rank} on {self._spec.host} failed:\n{cause.text}")
             return 1
         if cause.kind == "exited":
             return cause.exitcode
@@ -178,7 +178,7 @@ class _Command(Owner):
 
 
 def _say(sentence: str) -> None:
-    print(f"klyng-mp: {sentence}", file=sys.stderr)
+    print(f"klyng-mp: {sentence.rstrip()}", file=sys.stderr)
 
 
 def _program_main(ends: BodyEnds, keep: set[int], program: Program) -> NoReturn:
