@@ -174,7 +174,7 @@ class RankLink:
         if not self.running and self.run < run and not at_once:
             self._asked = question
         else:
-            self.tell("state", question, self._state(self.run if at_once else run))
+            self.tell("state", question, self._state(self.run if at_once and self.running else run))
 
     def _state(self, run: int) -> RankState:
         rank = self.place.rank

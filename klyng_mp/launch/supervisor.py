@@ -72,6 +72,12 @@ class Occupant:
         """Whether its end has not been seen yet."""
         return self.exitcode is None
 
+    def tell(self, loop: Loop, record: tuple[Any, ...], fds: Sequence[int]) -> None:
+        """Send a record to it, at once or when it reads."""
+        self.channel.send(*record, fds=fds)
+        if self.channel.blocked and loop.watches(self.channel.fileno()):
+            loop.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
     def asks_first(self, bell: int) -> bool:
         """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""
         known = bell in self.bells
@@ -160,6 +166,7 @@ class Supervisor:
             ours.close()
 
     def _launch(self, rank: int) -> tuple[Occupant, list[socket.socket]]:
+        stacks = self.watch.stack_file()
         body = self._launcher.launch(self._spec)
         try:
             driver = list(socket.socketpair()) if self._serve else []
@@ -170,9 +177,9 @@ class Supervisor:
         incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
         spec = None if body.knows_spec else self._packed_spec
         segment = self._segment
-        shared = [] if segment is None else [segment.fd, segment.bells[rank]]
+        shared = [stacks] if segment is None else [stacks, segment.fd, segment.bells[rank]]
         fds = [*(sock.fileno() for sock in driver[1:]), *shared, *((self._stdin,) if rank == 0 else ())]
-        body.channel.send("place", spec, rank, incarnation, incarnations, bool(shared), fds=fds)
+        body.channel.send("place", spec, rank, incarnation, incarnations, segment is not None, fds=fds)
         for theirs in driver[1:]:
             theirs.close()
         occupant = Occupant(rank, incarnation, body)
@@ -210,6 +217,7 @@ class Supervisor:
     def _tell_if_gone(self) -> None:
         if not self._gone and not any(self.living()):
             self._gone = True
+            self.watch.close()
             if self._segment is not None:
                 self._segment.close()
             self._owner.all_gone()
@@ -268,9 +276,7 @@ class Supervisor:
 
     def tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
         """Send a record to a rank, at once or when it reads."""
-        occupant.channel.send(*record, fds=fds)
-        if occupant.channel.blocked and self._loop.watches(occupant.channel.fileno()):
-            self._loop.modify(occupant.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        occupant.tell(self._loop, record, fds)
 
     def _introduce(self, occupant: Occupant, rank: int, fd: int) -> None:
         """Hand one end of a rank's new connection to the rank that it is for."""
@@ -311,9 +317,7 @@ class Supervisor:
         self._settle()
 
     def _kill_unfinished(self) -> None:
-        for occupant in self.living():
-            if not self._out_of_run(occupant):
-                signal_group(occupant, signal.SIGKILL)
+        _kill([occupant for occupant in self.living() if not self._out_of_run(occupant)])
 
     def _settle(self) -> None:
         if self.cause is None or not all(map(self._out_of_run, self.living())):
@@ -355,14 +359,18 @@ class Supervisor:
         """End every rank at once."""
         self._closing = self._killed = True
         self.watch.stop()
-        for occupant in self.living():
-            signal_group(occupant, signal.SIGKILL)
+        _kill(self.living())
 
 
 def _kill_group(pid: int) -> None:
     # It may have died before it had a group, or was the last of it.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _kill(occupants: list[Occupant]) -> None:
+    for occupant in occupants:
+        signal_group(occupant, signal.SIGKILL)
 
 
 def signal_group(occupant: Occupant, signum: int) -> None:

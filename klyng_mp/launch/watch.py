@@ -7,10 +7,11 @@ nothing to do keeps the question until its next run: idle Worlds are not asked, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klyng_mp.launch.control import Cause
 from klyng_mp.launch.hangs import HangDetector, find_cycle, render_deadlock
+from klyng_mp.launch.stacks import Stacks
 from klyng_mp.launch.state import ENDED, SILENT, RankState
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _PAUSE_SECONDS = 0.4  # between rounds: three of them and a grace time are withi
 _PAUSE_SECONDS_PER_RANK = 0.004  # to answer takes a rank some 50 us of a processor
 _SUSPICIOUS_PAUSE_SECONDS = 0.1  # when all seem to wait, the next round is the proof
 _ANSWER_SECONDS = 0.3  # who has not answered by then computes
+_MOST_STACKS = 16  # of those, in one report: each takes up to a tenth of a second
 _DEADLOCK = "waits, too, or has ended, and nothing is on its way, so the run was ended"
 
 
@@ -48,11 +50,24 @@ class Watch:
         self._supervisor = supervisor
         self._loop = loop
         self._catch_up = catch_up
+        self._stacks: Stacks | None = None
         self._detector = HangDetector()
         self._question = 0
         self._surveys: dict[int, _Survey] = {}
         self._sent: dict[int, dict[int, int]] = {}  # by ranks whose program has ended
         self._started = self._stopped = False
+
+    def stack_file(self) -> int:
+        """Return the descriptor of the file that ranks write their stacks to."""
+        if self._stacks is None:
+            self._stacks = Stacks(self._loop)
+        return self._stacks.fd
+
+    def close(self) -> None:
+        """Close that file: there are no ranks any more."""
+        self.stop()
+        if self._stacks is not None:
+            self._stacks.close()
 
     def start(self) -> None:
         """Begin to look whether ranks wait for each other, unless that goes on already."""
@@ -69,11 +84,16 @@ class Watch:
 
         def finish(survey: _Survey) -> None:
             silent = {rank: RankState(rank, pid, SILENT) for rank, pid in survey.awaited.items()}
-            then(sorted((survey.states | silent).values()))
+            self._add_stacks(survey.states | silent, list(silent)[:_MOST_STACKS], then)
 
         survey = _Survey(self._supervisor.run, finish)
         survey.timer = self._loop.call_later(_ANSWER_SECONDS, lambda: self._complete(survey))
         self._send(survey, at_once=True)
+
+    def describe(self, then: Callable[[dict[str, Any]], None]) -> None:
+        """As `ask`, but as one record of plain objects."""
+        size, run = len(self._supervisor.occupants), self._supervisor.run
+        self.ask(lambda states: then({"size": size, "run": run, "ranks": [state._asdict() for state in states]}))
 
     def answered(self, occupant: Occupant, question: int, state: RankState) -> None:
         """Take an answer."""
@@ -90,6 +110,23 @@ class Watch:
                 self._note(survey, occupant, self._ended(occupant))
 
     # Inside
+
+    def _add_stacks(
+        self, states: dict[int, RankState], ranks: list[int], then: Callable[[list[RankState]], None]
+    ) -> None:
+        """Ask for the stacks of ranks, one after the other, and call ``then`` with all states."""
+        stacks, occupant = self._stacks, self._supervisor.occupants[ranks[0]] if ranks else None
+        if occupant is None or stacks is None:
+            then(sorted(states.values()))
+        elif not occupant.alive or occupant.body.pid != states[occupant.rank].pid:
+            self._add_stacks(states, ranks[1:], then)
+        else:
+
+            def note(text: str) -> None:
+                states[ranks[0]] = states[ranks[0]]._replace(stack=text)
+                self._add_stacks(states, ranks[1:], then)
+
+            stacks.read(occupant.body.pid, note)
 
     def _pause(self) -> float:
         return max(_PAUSE_SECONDS, _PAUSE_SECONDS_PER_RANK * len(self._supervisor.occupants))
