@@ -115,9 +115,9 @@ def render_deadlock(states: Iterable[RankState]) -> str:
     states = sorted(states)
     ended = [state for state in states if state.phase == ENDED]
     cycle = find_cycle(states)
-    who = "all ranks wait for each other" if cycle or len(states) > 1 else "the only rank waits for itself"
-    if not cycle and ended:
-        who = "all ranks that have not ended wait"
+    who = "all ranks that have not ended wait" if ended and not cycle else "all ranks wait for each other"
+    if len(states) == 1:
+        who = "the only rank waits for itself"
     lines = [f"{who}, and nothing is on its way to any of them:", *describe_states(states)]
     if cycle:
         lines.append(_render_cycle(cycle))

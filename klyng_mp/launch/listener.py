@@ -60,6 +60,15 @@ class Listener:
             return
         loop.register(self._socket.fileno(), select.EPOLLIN, lambda _events: self._accept())
 
+    def close(self) -> None:
+        """Answer nobody any more."""
+        for client in list(self._clients):
+            client.close()
+        if self._socket is not None:
+            self._loop.unregister(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
     def _accept(self) -> None:
         assert self._socket is not None  # noqa: S101 - it is what was registered
         try:
@@ -98,7 +107,7 @@ class _Client:
         self._left = b""
         sock.setblocking(False)
         clients.add(self)
-        self._timer = loop.call_later(_CLIENT_SECONDS, self._close)
+        self._timer = loop.call_later(_CLIENT_SECONDS, self.close)
 
     def send(self, report: dict[str, Any]) -> None:
         """Send the report, as fast as it is read, and close."""
@@ -116,9 +125,10 @@ class _Client:
         except OSError:  # it reads no more
             self._left = b""
         if not self._left:
-            self._close()
+            self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Be done with it; may be called again."""
         if self in self._clients:
             self._clients.discard(self)
             self._timer.cancel()

@@ -107,6 +107,8 @@ def _catches(pid: int) -> bool:
 def users_part(text: str) -> str:
     """Return faulthandler's text, innermost frame first, without what is not the user's."""
     threads = [_users_frames(thread.splitlines()) for thread in text.split("\n\n") if thread.strip()]
+    if len(threads) == 1:
+        threads[0] = [line for line in threads[0] if line.startswith("at ")]
     return "\n".join(line for thread in threads for line in thread)
 
 
