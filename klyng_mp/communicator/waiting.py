@@ -127,12 +127,11 @@ class Waiter:
             help, or it is not known who.
 
     Attributes:
-        number: counts the waits of its room.
-        since: when it began, by the monotonic clock.
-        thread: the thread's number.
+        since: when it began, by the monotonic clock; no two waits of a thread have the same.
+        thread: the thread's number; 0 where there was only one.
     """
 
-    __slots__ = ("alarm", "called", "deadline", "doing", "number", "on", "ready", "since", "thread")
+    __slots__ = ("alarm", "called", "deadline", "doing", "on", "ready", "since", "thread")
 
     def __init__(
         self,
@@ -145,9 +144,8 @@ class Waiter:
         self.deadline = deadline
         self.doing = doing
         self.on = on
-        self.number = 0
         self.since = monotonic()
-        self.thread = get_ident()
+        self.thread = 0
         self.alarm: LockType | None = None  # held by the thread while it sleeps on it
         self.called = False
 
@@ -199,7 +197,7 @@ class WaitingRoom:
         self.poller = EpollPoller()
         self._spoiled = spoiled
         self._waiters: list[Waiter] = []
-        self._waits = 0  # that ever began
+        self._napper = Waiter(_never, _NEVER, "", None)  # one for all naps, which are the quickest waits
         self._polling: Waiter | None = None
         self._calling = False
         self._turn = 0  # how often callbacks were called
@@ -238,9 +236,13 @@ class WaitingRoom:
             return True
         if self._calling:
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
-        waiter = self._enter(Waiter(ready, deadline, doing, on))
+        waiter = Waiter(ready, deadline, doing, on)
         waiters = self._waiters
-        brief = _FIRST_SLEEP if _count() else None
+        waiters.append(waiter)
+        self.lock.waiting += 1
+        brief = None
+        if _count():
+            brief, waiter.thread = _FIRST_SLEEP, get_ident()
         try:
             while True:
                 left = deadline.left()
@@ -276,7 +278,10 @@ class WaitingRoom:
         with self.lock:
             if self.stopped or self._calling or self._closed or self._waiters:
                 return False
-            waiter = self._enter(Waiter(_never, _NEVER, doing, on))
+            waiter = self._napper
+            waiter.doing, waiter.on, waiter.since = doing, on, monotonic()
+            self._waiters.append(waiter)
+            self.lock.waiting = 1
             try:
                 events = self._poll(waiter, None)
                 if len(events) != 1 or not self.poller.hush(events[0][0]):
@@ -326,13 +331,6 @@ class WaitingRoom:
         self._waiters.clear()
         self._closed = True
         self._close_descriptors()
-
-    def _enter(self, waiter: Waiter) -> Waiter:
-        self._waits += 1
-        waiter.number = self._waits
-        self._waiters.append(waiter)
-        self.lock.waiting += 1
-        return waiter
 
     def _poll(self, waiter: Waiter, seconds: float | None) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HangDetector", "describe_states", "find_cycle", "render_deadlock", "render_report"]
 
-_Wait = tuple[int, str, tuple[tuple[int, int], ...], int]
+_Wait = tuple[float, str, tuple[tuple[int, int], ...], int]
 
 
 class HangDetector:

@@ -54,7 +54,7 @@ class RankState(NamedTuple):
         since: when the wait began, by the monotonic clock, which is the host's.
         seconds: that the wait may last, or None for ever.
         where: the line of the user's file that made the call: "app.py:12 in main".
-        wait: counts the rank's waits.
+        wait: tells this wait from others of the rank.
         doubts: why it cannot be told whether the wait could end by something other than a message.
         sent: how many messages of this run it sent to whom, those of collectives left out.
         received: how many it took or has in its mailbox.
@@ -72,7 +72,7 @@ class RankState(NamedTuple):
     since: float = 0.0
     seconds: float | None = None
     where: str = ""
-    wait: int = 0
+    wait: float = 0.0
     doubts: tuple[str, ...] = ()
     sent: dict[int, int] = {}  # noqa: RUF012 - nobody changes it
     received: int = 0
@@ -112,7 +112,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
     if waiter is None or waiter.is_ready():
         main = threading.main_thread().ident
         return state._replace(where=_users_line(frames.get(main or 0))[0], doubts=_doubts(len(frames)))
-    where, name = _users_line(frames.get(waiter.thread))
+    where, name = _users_line(frames.get(waiter.thread or threading.main_thread().ident or 0))
     deadline = waiter.deadline
     waiting = endpoint.unreceived(make_context(run), make_context(run + 1))
     return state._replace(
@@ -122,7 +122,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
         since=waiter.since,
         seconds=None if deadline.at == math.inf else deadline.seconds,
         where=where,
-        wait=waiter.number,
+        wait=waiter.since,
         doubts=_doubts(len(frames)),
         received=endpoint.mailbox.taken(run) + len(waiting),
         unclaimed=tuple((message.source, message.tag) for message in waiting[:_MOST_UNCLAIMED]),
@@ -139,7 +139,7 @@ def _waiter_of(endpoint: Endpoint) -> Waiter | None:
     """Return the wait to show: the main thread's, if it waits."""
     waiters = endpoint.waiters
     main = threading.main_thread().ident
-    return next((waiter for waiter in waiters if waiter.thread == main), waiters[0] if waiters else None)
+    return next((waiter for waiter in waiters if waiter.thread in (0, main)), waiters[0] if waiters else None)
 
 
 def _users_line(frame: FrameType | None) -> tuple[str, str]:

@@ -61,7 +61,7 @@ def test_who_waits_tells_what_for_and_where(ask, comm):
     assert state.where.startswith(f"{__file__}:")
     assert (state.sent, state.received, state.pending_bytes) == ({0: 1}, 1, 0)
     assert (state.unclaimed, state.unclaimed_count) == (((0, "other"),), 1)
-    assert state.is_stuck
+    assert state._replace(doubts=()).is_stuck  # pytest has threads and handlers of its own
     assert pickle.loads(pickle.dumps(state)) == state
 
 
