@@ -343,7 +343,7 @@ def test_the_words_are_made_when_somebody_asks():
     waiter = Waiter(lambda: False, NEVER, (describe, "recv", 4), lambda: {2, 1})
     assert (waiter.call, waiter.peers) == ("recv(4)", (1, 2))
     assert Waiter(lambda: False, NEVER, "", None).peers is None
-    assert Waiter(lambda: False, NEVER, "", lambda: []).peers is None
+    assert Waiter(lambda: False, NEVER, "", list).peers is None
 
 
 def test_a_nap_is_a_wait_like_any_other(room, pipe):
