@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import (
     CodecError,
+    DeadlockError,
     LaunchError,
     RankDiedError,
     RankFailedError,
@@ -218,6 +219,8 @@ class Run:
         rank, host = cause.rank, self._job.spec.host
         if cause.kind == "stillborn":
             return LaunchError(f"rank {rank} could not start: {cause.detail}\n{cause.text}".rstrip())
+        if cause.kind == "deadlock":
+            return DeadlockError(cause.text, cause.cycle)
         if rank is None:
             return RunCancelledError(f"the run {cause.detail}")
         if cause.kind == "failed":

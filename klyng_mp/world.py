@@ -15,7 +15,8 @@ from klyng_mp import native
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError, WorldError
 from klyng_mp.launch.appmodules import AppModules
-from klyng_mp.launch.job import LocalJob, flush_standard_streams
+from klyng_mp.launch.hangs import render_report
+from klyng_mp.launch.job import LocalJob, flush_standard_streams, report_on_signal
 from klyng_mp.launch.spec import RankSpec
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.run import Run
@@ -93,6 +94,7 @@ class World:
         self._closed = False
         self._job: LocalJob | None = None
         self._start_ranks()
+        report_on_signal()
 
     @property
     def size(self) -> int:
@@ -194,6 +196,26 @@ class World:
         """Return what this World is and what it has done so far; never waits."""
         transport = "shm" if self._spec.shares_memory else "stream"
         return WorldStatistics(self.size, native.core is not None, transport, self._run_number)
+
+    def report(self, timeout: float | None = None) -> str:
+        """Return what each rank does now: its call, whom it waits for, since when and where; or where it computes.
+
+        The same is written to standard error when this process gets SIGUSR1, unless the program has a handler for
+        it; and ``klyng-mp ps`` shows it from outside. It takes up to half a second, or longer where many ranks compute.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            ClosedError: the World is closed.
+            DeadlineError: there was no answer in time.
+
+        Threads: any, also while another one waits for a run.
+        """
+        job = self._job
+        if self._closed or job is None:
+            raise ClosedError("this World is closed, so there is nothing to report")
+        return f"{self!r}\n{render_report(job.report(Deadline(timeout)))}"
 
     def restart(self) -> None:
         """End the ranks at once and start new ones, clean of what earlier runs left in them.

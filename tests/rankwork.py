@@ -106,7 +106,7 @@ class Adder:
 
 
 def block():
-    mp.recv()
+    mp.recv(timeout=3600)
 
 
 def send_to_a_sleeper(times):

@@ -66,6 +66,7 @@ LARGER_CLASSES: dict[str, str] = {}
 HEAVY_AT_THE_TOP = {
     "klyng_mp/cli/manual.py": "imported only when klyng_mp is built",
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
+    "klyng_mp/cli/ps.py": "imported only when ps is asked for",
     "klyng_mp/launch/logs.py": "imported only by ranks, and by a driver whose ranks log",
     "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",
     "klyng_mp/launch/zygote.py": "imported only by zygotes",

@@ -197,7 +197,9 @@ def test_interrupting_the_kernel_leaves_a_usable_world(tmp_path, monkeypatch):
             if "up" in message["content"].get("text", ""):
                 manager.interrupt_kernel()
 
-        code = "import klyng_mp as mp\nw = mp.World(2)\ndef wait():\n    print('up')\n    mp.recv()\nw.run(wait)"
+        code = (
+            "import klyng_mp as mp\nw = mp.World(2)\ndef wait():\n    print('up')\n    mp.recv(timeout=99)\nw.run(wait)"
+        )
         reply = client.execute_interactive(code, output_hook=hook, timeout=60)
         assert reply["content"]["status"] == "error"
         assert reply["content"]["ename"] == "KeyboardInterrupt"

@@ -540,7 +540,7 @@ CTRL_C_SCRIPT = """
         try:
             print("up", os.getpid(), flush=True)
             if how == "receives":
-                mp.recv()
+                mp.recv(timeout=3600)
             elif how == "sleeps":
                 time.sleep(60)
             else:
@@ -600,7 +600,7 @@ def test_ctrl_c_ends_a_program_that_does_not_expect_it(tmp_path):
         import klyng_mp as mp, os
         def wait():
             print("up", os.getpid(), flush=True)
-            mp.recv()
+            mp.recv(timeout=3600)
         with mp.World(2) as w:
             w.run(wait)
     """

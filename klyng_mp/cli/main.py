@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from klyng_mp import __version__
-from klyng_mp.cli.parser import COMMANDS, USAGE_ERROR, build_doctor_parser, build_parser, parse_run
+from klyng_mp.cli.parser import COMMANDS, USAGE_ERROR, build_doctor_parser, build_parser, build_ps_parser, parse_run
 from klyng_mp.errors import KlyngError
 from klyng_mp.launch.program import ProgramError
 
@@ -34,6 +34,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return USAGE_ERROR
     if words[0] == "doctor":
         return _doctor(words[1:])
+    if words[0] == "ps":
+        return _ps(words[1:])
     if words[0] in ("-h", "--help", "--version"):
         return _about(words)
     return _run(words[1:] if words[0] in COMMANDS else words)
@@ -78,8 +80,27 @@ def _doctor(words: Sequence[str]) -> int:
         text = json.dumps(report, indent=2)
     else:
         text = render(report)
+    _print(text)
+    return 1 if report["problems"] else 0
+
+
+def _ps(words: Sequence[str]) -> int:
+    options = build_ps_parser().parse_args(words)
+    from klyng_mp.cli.ps import collect, render_detail, render_json, render_table, select  # noqa: PLC0415 (likewise)
+
+    reports = collect()
+    if options.pid is not None:
+        reports = select(reports, options.pid)
+        if not reports:
+            print(f"klyng-mp: error: process {options.pid} has no ranks that you may see, and is none", file=sys.stderr)
+            return 1
+    render = render_json if options.json else render_table if options.pid is None else render_detail
+    _print(render(reports))
+    return 0
+
+
+def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:  # into head, say; and there is nobody to tell at the end either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if report["problems"] else 0

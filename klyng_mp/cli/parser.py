@@ -23,13 +23,14 @@ __all__ = [
     "USAGE_ERROR",
     "build_doctor_parser",
     "build_parser",
+    "build_ps_parser",
     "build_run_parser",
     "manual",
     "parse_run",
     "split",
 ]
 
-COMMANDS = ("run", "doctor")
+COMMANDS = ("run", "doctor", "ps")
 USAGE_ERROR = 2  # what argparse and the shell use
 
 _COLUMNS = 78  # of the help, whatever the terminal: what is laid out by hand below has as many
@@ -45,10 +46,11 @@ _EPILOG = """\
 examples:
   klyng-mp -n 4 app.py input.txt     four ranks run app.py
   klyng-mp run --help                all about running
+  klyng-mp ps                        what do all ranks do now?
   klyng-mp doctor                    what this machine offers; do ranks work?
 
 see also:
-  klyng-mp-run(1), klyng-mp-doctor(1)"""
+  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-doctor(1)"""
 
 _RUN_DESCRIPTION = """\
 Run a program in N processes at once, the ranks 0 to N-1. Each runs it from the
@@ -71,8 +73,9 @@ what to run:
 
 exit codes:
   0       every rank ended well
-  1       a rank raised an exception (its traceback is printed once), or the
-          program is a syntax error
+  1       a rank raised an exception (its traceback is printed once), all
+          ranks wait for each other (who for whom is printed), or the program
+          is a syntax error
   2       the command line is wrong, or names something that does not exist
   N       a rank ended by sys.exit(N) or os._exit(N)
   128+S   a rank was killed by signal S: 137 for SIGKILL, which is also what
@@ -80,6 +83,10 @@ exit codes:
   124     --timeout ran out
   130     Ctrl-C (SIGINT); 143 for SIGTERM and 129 for SIGHUP
   The rank that was the first to fail decides.
+
+signals:
+  SIGUSR1 to the command prints what each rank does, and where; the program
+  goes on. "klyng-mp ps" shows the same from outside.
 
 environment:
   OMP_NUM_THREADS, OPENBLAS_NUM_THREADS, MKL_NUM_THREADS
@@ -103,6 +110,22 @@ _DOCTOR_EPILOG = """\
 exit codes:
   0       everything that klyng_mp needs works
   1       something does not; the lines that begin with "problem:" say what"""
+
+_PS_DESCRIPTION = """\
+Print what ranks do now: in which call each waits, for whom, since when and at
+which line of the program, or where it computes. Without PID all ranks of this
+user are shown, one a line; with PID those that belong to this process, in
+detail."""
+
+_PS_EPILOG = """\
+exit codes:
+  0       it was printed
+  1       the process has no ranks, is none, and supervises none
+
+examples:
+  klyng-mp ps
+  klyng-mp ps 4711
+  klyng-mp ps --json"""
 
 # Kept as data: `split` must know which options take a value without asking argparse's private parts.
 _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
@@ -153,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_argument_group("commands")
     commands.add_argument("run", nargs="?", help="run a script, module or code in N ranks")
+    commands.add_argument("ps", nargs="?", help="show what ranks do now, and where they wait")
     commands.add_argument("doctor", nargs="?", help="show what this machine offers, and try it")
     return parser
 
@@ -178,11 +202,20 @@ def build_doctor_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def build_ps_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``klyng-mp ps``."""
+    parser = _Parser("klyng-mp ps", description=_PS_DESCRIPTION, epilog=_PS_EPILOG)
+    parser.add_argument("pid", metavar="PID", nargs="?", type=int, help="of a driver, of the command, or of a rank")
+    parser.add_argument("--json", action="store_true", help="print one JSON list, of what belongs to each driver")
+    return parser
+
+
 def manual() -> dict[str, tuple[str, argparse.ArgumentParser]]:
     """Return (one line about it, its parser) of each manual page, by the page's name."""
     return {
         "klyng-mp": ("run Python programs as ranks that send each other messages", build_parser()),
         "klyng-mp-run": ("run a Python program in N ranks", build_run_parser()),
+        "klyng-mp-ps": ("show what ranks do, and where", build_ps_parser()),
         "klyng-mp-doctor": ("show what this machine offers to klyng-mp, and try it", build_doctor_parser()),
     }
 

@@ -215,6 +215,7 @@ class Call:
                 lambda: endpoint.is_received(receive) or self._find_stranger(source) is not None,
                 self.deadline,
                 self.doing,
+                lambda: (self._comm.members[source],),
             )
             if receive.message is None:
                 self._check_agreement(source)
@@ -240,13 +241,16 @@ class Call:
     def _wait_to_meet(self, meeting: core.Meeting) -> None:
         comm, endpoint = self._comm, self._comm.endpoint
 
+        def absent() -> list[int]:
+            return [comm.members[rank] for rank in meeting.absent()]
+
         def loss() -> PeerLostError | None:
-            return endpoint.find_loss([comm.members[rank] for rank in meeting.absent()], self.doing)
+            return endpoint.find_loss(absent(), self.doing)
 
         def ready() -> bool:
             return bool(meeting.arrive(self.number)) or loss() is not None or self._find_stranger() is not None
 
-        endpoint.wait(ready, self.deadline, self.doing)
+        endpoint.wait(ready, self.deadline, self.doing, absent)
         if not meeting.arrive(self.number):
             self._check_agreement()
             raise loss() or ClosedError(f"this communicator is closed, so {self.doing} cannot be done")

@@ -15,6 +15,7 @@ from klyng_mp.communicator.call import EVERYBODY
 from klyng_mp.communicator.collectives import Collectives
 from klyng_mp.communicator.reductions import SUM
 from klyng_mp.communicator.requests import Request
+from klyng_mp.wire.mailbox import ANY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +107,14 @@ class CollectiveRequest(Request):
         self._steps.close()
 
     @property
+    def needed(self) -> int:
+        """See `Request.needed`."""
+        if not self._posted:
+            return ANY_SOURCE
+        source = self._posted[0][0]
+        return self._comm.members[source if source >= 0 else ~source]
+
+    @property
     def done(self) -> bool:
         """See `Request.done`."""
         return self._finished and self._error is None and all(ticket.done for ticket, _, _ in self._call.tickets or ())
@@ -120,7 +129,7 @@ class CollectiveRequest(Request):
         )
 
     def _finish(self, deadline: Deadline) -> Any:
-        self._endpoint.wait(lambda: self._finished, deadline, self._doing)
+        self._endpoint.wait(lambda: self._finished, deadline, self._doing, lambda: {self.needed} - {ANY_SOURCE})
         if self._error is not None:
             raise self._error
         for ticket, peer, _ in self._call.tickets or ():

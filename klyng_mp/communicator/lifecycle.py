@@ -13,16 +13,16 @@ from __future__ import annotations
 import os
 from functools import cache
 from select import EPOLLIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from klyng_mp.communicator.waiting import WaitingRoom
 from klyng_mp.errors import ClosedError, ForkedError, KlyngError, PeerLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from klyng_mp.communicator.waiting import Chore, Gate
+    from klyng_mp.communicator.waiting import Chore, Gate, Waiter
     from klyng_mp.deadline import Deadline
     from klyng_mp.transports.contract import Poller
 
@@ -70,8 +70,14 @@ class Lifecycle:
         with self._room.lock:
             self._room.poller.unregister(fd)
 
-    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
-        """Wait until ``ready()``, which is called often and with the lock held, by any thread.
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        deadline: Deadline,
+        doing: str,
+        on: Callable[[], Iterable[int]] | None = None,
+    ) -> None:
+        """Wait until ``ready()``, which is called often and with the lock held, by any thread; for ``on`` see `Waiter`.
 
         Raises:
             DeadlineError: the time ran out.
@@ -79,13 +85,18 @@ class Lifecycle:
             ClosedError: the endpoint is closed or poisoned.
         """
         with self._room.lock:
-            if not self._settle(ready, deadline, doing):
+            if not self._settle(ready, deadline, doing, on):
                 raise deadline.error(doing)
 
     def add_chore(self, chore: Chore) -> None:
         """Let something go on whenever a thread waits here or makes progress."""
         with self._room.lock:
             self._room.chores.append(chore)
+
+    @property
+    def waiters(self) -> list[Waiter]:
+        """The threads that wait now; read it with the lock held."""
+        return self._room.waiters
 
     def progress(self) -> None:
         """Move what can be moved without waiting."""
@@ -138,9 +149,15 @@ class Lifecycle:
 
     # -- inside, with the lock held
 
-    def _settle(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> bool:
+    def _settle(
+        self,
+        ready: Callable[[], bool],
+        deadline: Deadline,
+        doing: str,
+        on: int | Callable[[], Iterable[int]] | None = None,
+    ) -> bool:
         """Wait until ``ready()`` and return True, or False at the deadline; raise when nothing goes any more."""
-        if not self._room.wait(ready, deadline):
+        if not self._room.wait(ready, deadline, doing, on):
             return False
         if self._refusal is not None and not ready():
             raise self._refusal(doing)

@@ -169,6 +169,17 @@ class Membership(Lifecycle):
             dropped = self._dropped + self.mailbox.dropped + (0 if self.port is None else self.port.dropped)
             return EndpointStatistics(*moved, dropped, len(self.mailbox))
 
+    def take_in(self) -> None:
+        """Deliver what has arrived, wherever it lies; unlike `progress`, also from within a callback of the poller."""
+        with self._room.lock:
+            for peer in list(self.incarnations):
+                self._transport.drain(peer)
+
+    def pending(self) -> int:
+        """Return the bytes that are queued for peers."""
+        with self._room.lock:
+            return self._transport.pending()
+
     def abandon(self) -> None:
         """See `Lifecycle.abandon`."""
         super().abandon()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from klyng_mp.communicator.membership import Membership
 from klyng_mp.errors import ClosedError
-from klyng_mp.wire.mailbox import Receive
+from klyng_mp.wire.mailbox import ANY_SOURCE, Receive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,7 +153,7 @@ class Receiving(Membership):
 
         with self._room.lock:
             self._admit(context, doing)
-            if not self._settle(ready, deadline, doing):
+            if not self._settle(ready, deadline, doing, _needed(source)):
                 raise deadline.error(doing)
             found = self.mailbox.peek(context, source, tag)
             if found is None:
@@ -194,7 +194,7 @@ class Receiving(Membership):
                 receive.message is not None or receive.withdrawn or (bool(lost) and self._is_received(receive, among))
             )
 
-        in_time = self._room.wait(ready, deadline)
+        in_time = self._room.wait(ready, deadline, doing, _needed(receive.source))
         if receive.message is not None:
             return receive.message
         if self._refusal is not None:
@@ -204,3 +204,8 @@ class Receiving(Membership):
         if receive.withdrawn:
             raise ClosedError(f"the run ended before {doing} got its message")
         raise self._peers.loss(receive.source, doing)
+
+
+def _needed(source: int) -> int | None:
+    """Return whom a receive cannot do without, or None."""
+    return None if source == ANY_SOURCE else source

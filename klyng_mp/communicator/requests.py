@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.deadline import Deadline
+from klyng_mp.wire.mailbox import ANY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +100,11 @@ class Request:
         """What it belongs to."""
         return self._endpoint
 
+    @property
+    def needed(self) -> int:
+        """The endpoint's number of the peer that it cannot be finished without, or ANY_SOURCE."""
+        return ANY_SOURCE
+
     def wait(self, timeout: float | None = None) -> Any:
         """Wait until it is finished.
 
@@ -166,6 +172,11 @@ class SendRequest(Request):
         self._ticket = ticket
 
     @property
+    def needed(self) -> int:
+        """See `Request.needed`."""
+        return self._peer
+
+    @property
     def done(self) -> bool:
         """See `Request.done`."""
         return self.cancelled or self._ticket.done
@@ -227,6 +238,11 @@ class ReceiveRequest(Request):
         self._error: Exception | None = None
 
     @property
+    def needed(self) -> int:
+        """See `Request.needed`."""
+        return self._receive.source
+
+    @property
     def done(self) -> bool:
         """See `Request.done`."""
         return self.cancelled or self._receive.message is not None
@@ -270,10 +286,15 @@ def waitall(requests: Sequence[Request], timeout: float | None = None) -> list[A
         def ready() -> bool:
             return any(one.settled and not one.done for one in under_way) or all(one.done for one in under_way)
 
-        under_way[0].endpoint.wait(ready, deadline, f"waitall of {len(requests)} requests")
+        doing = f"waitall of {len(requests)} requests"
+        under_way[0].endpoint.wait(ready, deadline, doing, lambda: _needed_by(under_way))
         for one in [one for one in under_way if one.settled and not one.done]:
             one.collect(deadline)
     return [one.collect(deadline) for one in requests]
+
+
+def _needed_by(requests: Sequence[Request]) -> set[int]:
+    return {one.needed for one in requests if not one.done} - {ANY_SOURCE}
 
 
 def waitany(requests: Sequence[Request], timeout: float | None = None) -> tuple[int, Any]:

@@ -8,24 +8,26 @@ wait costs no CPU. The lock is never held while a thread sleeps, so signal handl
 
 Invariant: whoever changes something that a thread may wait for does so with the lock held, and calls
 `WaitingRoom.notify` unless it is a callback of the poller.
+
+Who waits leaves a note of what it waits for, for whoever asks why nothing goes on; it is read only then.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from _thread import LockType, RLock, _count, allocate_lock
+from _thread import LockType, RLock, _count, allocate_lock, get_ident
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
 
+from klyng_mp.deadline import Deadline
 from klyng_mp.native import core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from klyng_mp.deadline import Deadline
-
-__all__ = ["Chore", "EpollPoller", "Gate", "PureGate", "WaitingRoom"]
+__all__ = ["Chore", "EpollPoller", "Gate", "PureGate", "Waiter", "WaitingRoom"]
 
 _MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
@@ -110,15 +112,53 @@ class Chore(Protocol):
         """Do what can be done without waiting; return whether nothing is left. Called with the lock held."""
 
 
-class _Waiter:
-    """One thread that waits."""
+class Waiter:
+    """One thread that waits.
 
-    __slots__ = ("alarm", "called", "ready")
+    Args:
+        ready: tells whether it has nothing to wait for.
+        deadline: when it gives up.
+        doing: its call as text; or a function and its arguments, which make that text when somebody asks.
+        on: the peer that it needs; or a function that returns several, all of which it needs; None where any may
+            help, or it is not known who.
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
+    Attributes:
+        since: when it began, by the monotonic clock; no two waits of a thread have the same.
+        thread: the thread's number; 0 where there was only one.
+    """
+
+    __slots__ = ("alarm", "called", "deadline", "doing", "on", "ready", "since", "thread")
+
+    def __init__(
+        self,
+        ready: Callable[[], bool],
+        deadline: Deadline,
+        doing: str | tuple[Any, ...],
+        on: int | Callable[[], Iterable[int]] | None,
+    ) -> None:
         self.ready = ready
+        self.deadline = deadline
+        self.doing = doing
+        self.on = on
+        self.since = monotonic()
+        self.thread = 0
         self.alarm: LockType | None = None  # held by the thread while it sleeps on it
         self.called = False
+
+    @property
+    def call(self) -> str:
+        """What it does, as text."""
+        if isinstance(self.doing, str):
+            return self.doing
+        make, *arguments = self.doing
+        return str(make(*arguments))
+
+    @property
+    def peers(self) -> tuple[int, ...] | None:
+        """Whom it needs; None where any may help, or it is not known who."""
+        if self.on is None or isinstance(self.on, int):
+            return None if self.on is None else (self.on,)
+        return tuple(self.on()) or None
 
     def is_ready(self) -> bool:
         """Whether it has nothing to wait for; an exception is for the thread itself to meet."""
@@ -151,8 +191,8 @@ class WaitingRoom:
         self._spoiled = spoiled
         self.chores: list[Chore] = []
         self._working = False
-        self._waiters: list[_Waiter] = []
-        self._polling: _Waiter | None = None
+        self._waiters: list[Waiter] = []
+        self._polling: Waiter | None = None
         self._calling = False
         self._turn = 0  # how often callbacks were called
         self._closed = False
@@ -169,21 +209,34 @@ class WaitingRoom:
     def stopped(self, stopped: bool) -> None:
         self.lock.stopped = stopped
 
-    def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+    @property
+    def waiters(self) -> list[Waiter]:
+        """Who waits now; read it with the lock held."""
+        return list(self._waiters)
+
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        deadline: Deadline,
+        doing: str | tuple[Any, ...] = "",
+        on: int | Callable[[], Iterable[int]] | None = None,
+    ) -> bool:
         """Wait, with the lock held once, until ``ready()`` or `stopped`; return False if the deadline comes first.
 
         ``ready`` is called with the lock held, by any thread, often: it must be quick and change nothing.
-        Even with a deadline that is over, what can be moved at once is moved first.
+        Even with a deadline that is over, what can be moved at once is moved first. See `Waiter` for the rest.
         """
         if self._is_over(ready):
             return True
         if self._calling:
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
-        waiter = _Waiter(ready)
+        waiter = Waiter(ready, deadline, doing, on)
         waiters = self._waiters
         waiters.append(waiter)
         self.lock.waiting += 1
-        brief = _FIRST_SLEEP if _count() else None
+        brief = None
+        if _count():
+            brief, waiter.thread = _FIRST_SLEEP, get_ident()
         try:
             while True:
                 left = deadline.left()
@@ -277,7 +330,7 @@ class WaitingRoom:
         finally:
             self._working = False
 
-    def _poll(self, waiter: _Waiter, seconds: float | None) -> list[tuple[int, int]]:
+    def _poll(self, waiter: Waiter, seconds: float | None) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):
             return self.poller.wait(0, _MAX_EVENTS) + noises  # or a peer that never stops would hide all others
         self._polling = waiter
@@ -299,7 +352,7 @@ class WaitingRoom:
         # Another thread may have served them since; what is still due will be told again.
         return events if turn == self._turn else []
 
-    def _sleep(self, waiter: _Waiter, seconds: float | None) -> None:
+    def _sleep(self, waiter: Waiter, seconds: float | None) -> None:
         if waiter.alarm is None:
             waiter.alarm = allocate_lock()
             waiter.alarm.acquire()
@@ -338,7 +391,7 @@ class WaitingRoom:
         finally:
             self._calling = False
 
-    def _wake(self, waiter: _Waiter) -> None:
+    def _wake(self, waiter: Waiter) -> None:
         waiter.called = True
         if waiter is self._polling:
             os.eventfd_write(self._doorbell, 1)

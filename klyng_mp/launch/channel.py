@@ -73,6 +73,11 @@ class Channel:
         if spilled:
             os.close(handed[-1])
 
+    @staticmethod
+    def pack(*record: Any) -> bytes:
+        """Return a short record as the packet that carries it."""
+        return b"I" + pickle.dumps(record, protocol=5)
+
     def flush(self) -> None:
         """Hand over what the kernel takes now of what is queued."""
         while self._outbox and self._push(*self._outbox[0]):

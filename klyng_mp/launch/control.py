@@ -17,15 +17,16 @@ class Cause:
 
     Attributes:
         kind: "failed" (a rank raised), "died" (its process ended), "stillborn" (before it could begin, so
-            that another would not either), "exited" (it called sys.exit), or the owner's own wish
-            ("cancelled", "interrupted", "timeout").
+            that another would not either), "exited" (it called sys.exit), "deadlock" (all wait for each other),
+            or the owner's own wish ("cancelled", "interrupted", "timeout").
         rank: whose fault it was, or None.
         detail: the exception's summary, or a phrase.
-        text: its traceback, or the last lines of its stderr.
+        text: its traceback, or the last lines of its stderr; of a deadlock, who waits for whom.
         exitcode: of a rank that died or exited.
+        cycle: the ranks of a deadlock that wait for each other, if it is a cycle.
     """
 
-    __slots__ = ("detail", "exitcode", "kind", "rank", "text")
+    __slots__ = ("cycle", "detail", "exitcode", "kind", "rank", "text")
 
     def __init__(self, kind: str, rank: int | None, detail: str, text: str = "", exitcode: int = 0) -> None:
         self.kind = kind
@@ -33,6 +34,7 @@ class Cause:
         self.detail = detail
         self.text = text
         self.exitcode = exitcode
+        self.cycle: tuple[int, ...] = ()
 
     def phrase(self) -> str:
         """Return what the other ranks are told, to follow "rank N"."""

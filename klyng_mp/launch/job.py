@@ -8,9 +8,12 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import signal
 import socket
 import sys
+import threading
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 from klyng_mp.communicator.endpoint import Endpoint
@@ -27,8 +30,9 @@ if TYPE_CHECKING:
     from klyng_mp.deadline import Deadline
     from klyng_mp.launch.control import Cause
     from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.state import RankState
 
-__all__ = ["LocalJob"]
+__all__ = ["LocalJob", "report_on_signal"]
 
 
 _DYING_MILLISECONDS = 200
@@ -64,6 +68,8 @@ class LocalJob:
         self.closed = False
         self.lost: WorldError | None = None
         self._trouble: LaunchError | None = None
+        self._asked = 0
+        self._reported: tuple[int, list[RankState]] = (0, [])
         self.forwards_output = False
         self._forked: int | None = None
         self._zygote: _ZygoteProcess | None = None
@@ -154,6 +160,28 @@ class LocalJob:
         """Say that a run is over and has left no output to wait for."""
         self._channel.send_now("over", run)
 
+    def report(self, deadline: Deadline) -> list[RankState]:
+        """Ask what each rank does now.
+
+        Raises:
+            DeadlineError: there was no answer in time.
+            WorldError: the job is lost, or over.
+        """
+        with self.endpoint.lock:
+            self._asked += 1
+            question = self._asked
+            self._channel.send_now("report", question)
+        self.wait(lambda: self._reported[0] >= question, deadline, "World.report()")
+        if self._reported[0] < question:
+            raise self.lost or ClosedError("the ranks of this World have ended, so there is nothing to report")
+        return self._reported[1]
+
+    def show_report(self) -> None:
+        """Have the supervisor write what each rank does to standard error; may be called by a signal handler."""
+        # Not by way of the Channel, in which the signal may have come: the kernel takes such a packet whole.
+        with suppress(OSError):  # full, or gone: who asks by a signal is not told
+            self._channel.socket.send(Channel.pack("show"))
+
     def close(self) -> None:
         """Ask the ranks to end by themselves; ``closed`` tells when they have."""
         self._channel.send_now("close")
@@ -212,6 +240,8 @@ class LocalJob:
             self.settled[run] = cause
         elif kind == "fenced":
             self.fenced = rest[0]
+        elif kind == "report":
+            self._reported = rest[0], rest[1]
         elif kind == "output":
             name, data = rest
             if (stream := getattr(sys, name)) is not None:
@@ -226,6 +256,17 @@ class LocalJob:
         self._incarnations[rank] = incarnation
         self.endpoint.mark_present(rank, incarnation)
         self._transport.adopt(rank, sock)
+
+
+def report_on_signal() -> None:
+    """Let SIGUSR1 show what the ranks of this process's Worlds do, unless the program has a handler of its own."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, _show_reports)
+
+
+def _show_reports(_signum: int, _frame: object) -> None:
+    for job in list(_jobs):
+        job.show_report()
 
 
 def flush_standard_streams() -> None:

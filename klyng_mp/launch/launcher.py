@@ -59,6 +59,14 @@ class Body:
         poll.register(self.pidfd, select.POLLIN)
         return not poll.poll(0)
 
+    def lay_to_rest(self) -> int:
+        """Close all of a process that has ended but its output; return its exit code as ``multiprocessing`` has it."""
+        _, status = os.waitpid(self.pid, 0)
+        self.channel.close()
+        os.close(self.pidfd)
+        os.close(self.leash)
+        return os.waitstatus_to_exitcode(status)
+
     def dismiss(self) -> None:
         """End a process that got no place, and wait for its end."""
         self.channel.close()

@@ -14,6 +14,7 @@ from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
+from klyng_mp.launch.state import RankState, describe_begin, describe_idle, describe_rank
 from klyng_mp.launch.surroundings import give_up
 from klyng_mp.transports.routes import Routes
 from klyng_mp.transports.shm import ShmTransport
@@ -46,6 +47,7 @@ class RankLink:
         self.run = 0
         self.running = False
         self.aborted = 0  # runs up to this one were ended before they reached this rank
+        self._asked = 0  # the question that is answered when there is a run to tell of
         self.endpoint = Endpoint(place.rank, incarnation=place.incarnation)
         self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
@@ -67,8 +69,12 @@ class RankLink:
 
     def begin(self, run: int) -> Communicator:
         """Enter a run; return the communicator of its ranks, which is also ``klyng_mp.comm()`` now."""
-        self.run = run
-        self.running = True
+        with self.endpoint.lock:
+            self.run = run
+            self.running = True
+            asked, self._asked = self._asked, 0
+        if asked:
+            self.tell("state", asked, describe_begin(self.place.rank))
         self.endpoint.begin_run(make_context(run))
         comm = Communicator(
             self.endpoint,
@@ -160,6 +166,21 @@ class RankLink:
             self.endpoint.mark_lost(peer, what, incarnation=incarnation, orderly=orderly)
         elif kind == "abort":
             self._abort(*rest)
+        elif kind == "state":
+            self._answer(*rest)
+
+    def _answer(self, question: int, run: int, at_once: bool) -> None:
+        """Tell the supervisor what this rank does; where it has nothing to do, not before it has."""
+        if not self.running and self.run < run and not at_once:
+            self._asked = question
+        else:
+            self.tell("state", question, self._state(self.run if at_once and self.running else run))
+
+    def _state(self, run: int) -> RankState:
+        rank = self.place.rank
+        if not self.running:
+            return describe_idle(rank, self.balance()[0], self.endpoint.pending(), ended=self.run == run)
+        return describe_rank(self.endpoint, run) if self.run == run else describe_begin(rank)
 
     def _abort(self, run: int, rank: int | None, phrase: str) -> None:
         if self.running and self.run == run:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from traceback import StackSummary, TracebackException
     from types import CodeType, ModuleType, TracebackType
 
-__all__ = ["Program", "ProgramError", "ProgramOptions", "format_user_traceback", "load", "summarize"]
+__all__ = ["Program", "ProgramError", "ProgramOptions", "format_user_traceback", "is_ours", "load", "summarize"]
 
 
 class ProgramError(LaunchError):
@@ -416,7 +416,7 @@ def _users_part(whole: TracebackType | None) -> TracebackType | None:
     while trace is not None and trace.tb_frame.f_code is not Program.execute.__code__:
         trace = trace.tb_next
     trace = trace or whole  # a function that was sent has no program around it
-    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+    while trace is not None and is_ours(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return trace or whole
 
@@ -424,5 +424,6 @@ def _users_part(whole: TracebackType | None) -> TracebackType | None:
 _OUR_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
-def _is_ours(filename: str) -> bool:
+def is_ours(filename: str) -> bool:
+    """Tell by the name of its file whether code is of klyng_mp, or of what Python itself puts around a program."""
     return filename.startswith((_OUR_FOLDER, "<frozen ")) or filename.endswith(f"{os.sep}runpy.py")

@@ -10,15 +10,17 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.communicator.current import set_current
 from klyng_mp.errors import LaunchError, RankDiedError
 from klyng_mp.launch.balance import count_unreceived, describe_unreceived
 from klyng_mp.launch.channel import reserve_standard_fds
 from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, Cause
+from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.launcher import ForkLauncher
 from klyng_mp.launch.link import RankLink, make_link
+from klyng_mp.launch.listener import Listener
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
@@ -34,6 +36,9 @@ from klyng_mp.launch.surroundings import (
 )
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.wire.codec import Codec
+
+if TYPE_CHECKING:
+    from klyng_mp.launch.state import RankState
 
 __all__ = ["TIMEOUT_EXIT_CODE", "run_program"]
 
@@ -80,6 +85,7 @@ class _Command(Owner):
         """Run to the end; return the exit code."""
         flush_streams()
         self._catch_signals()
+        Listener(self._loop, os.getpid(), lambda: [self._supervisor.watch])
         self._supervisor.start()
         if self._options.timeout is not None:
             self._loop.call_later(self._options.timeout, self._time_out)
@@ -95,7 +101,7 @@ class _Command(Owner):
         signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
         self._loop.register(self._wakeup.fileno(), select.EPOLLIN, lambda _events: self._signalled())
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it may have been ignored where the command was started
-        for signum in (*_FATAL_SIGNALS, signal.SIGTSTP, signal.SIGCONT):
+        for signum in (*_FATAL_SIGNALS, signal.SIGTSTP, signal.SIGCONT, signal.SIGUSR1):
             if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup and "&" leave it
                 signal.signal(signum, lambda _signum, _frame: None)
 
@@ -108,6 +114,11 @@ class _Command(Owner):
                 os.kill(os.getpid(), signal.SIGSTOP)
             elif signum == signal.SIGCONT:
                 self._each(signal.SIGCONT)
+            elif signum == signal.SIGUSR1:
+                self._supervisor.watch.ask(self._show)
+
+    def _show(self, states: list[RankState]) -> None:
+        self._sinks[1].write(self, f"klyng-mp: {self._program.name}\n{render_report(states)}\n".encode())
 
     def _each(self, signum: int) -> None:
         for occupant in self._supervisor.occupants.values():
@@ -158,8 +169,8 @@ class _Command(Owner):
     def _exit_code(self, cause: Cause | None) -> int:
         if cause is None:
             return 0
-        if cause.kind == "failed":
-            _say(f"rank {cause.rank} on {self._spec.host} failed:\n{cause.text.rstrip()}")
+        if cause.kind in {"failed", "deadlock"}:
+            _say(cause.text if cause.rank is None else f"rank {cause.rank} on {self._spec.host} failed:\n{cause.text}")
             return 1
         if cause.kind == "exited":
             return cause.exitcode
@@ -178,7 +189,7 @@ class _Command(Owner):
 
 
 def _say(sentence: str) -> None:
-    print(f"klyng-mp: {sentence}", file=sys.stderr)
+    print(f"klyng-mp: {sentence.rstrip()}", file=sys.stderr)
 
 
 def _program_main(ends: BodyEnds, keep: set[int], program: Program) -> NoReturn:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
+from klyng_mp.launch.watch import Watch
 from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ class Occupant:
     def alive(self) -> bool:
         """Whether its end has not been seen yet."""
         return self.exitcode is None
+
+    def tell(self, loop: Loop, record: tuple[Any, ...], fds: Sequence[int]) -> None:
+        """Send a record to it, at once or when it reads."""
+        self.channel.send(*record, fds=fds)
+        if self.channel.blocked and loop.watches(self.channel.fileno()):
+            loop.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
 
     def asks_first(self, bell: int) -> bool:
         """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""
@@ -130,6 +137,7 @@ class Supervisor:
         self.occupants: dict[int, Occupant] = {}
         self.cause: Cause | None = None
         self.run = 1
+        self.watch = Watch(self, loop, owner.catch_up)
 
     # Life
 
@@ -153,10 +161,12 @@ class Supervisor:
             self._tell_if_gone()
         else:
             self._owner.born(born, sockets)
+            self.watch.start()
         for ours in sockets:
             ours.close()
 
     def _launch(self, rank: int) -> tuple[Occupant, list[socket.socket]]:
+        stacks = self.watch.stack_file()
         body = self._launcher.launch(self._spec)
         try:
             driver = list(socket.socketpair()) if self._serve else []
@@ -167,9 +177,9 @@ class Supervisor:
         incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
         spec = None if body.knows_spec else self._packed_spec
         segment = self._segment
-        shared = [] if segment is None else [segment.fd, segment.bells[rank]]
+        shared = [stacks] if segment is None else [stacks, segment.fd, segment.bells[rank]]
         fds = [*(sock.fileno() for sock in driver[1:]), *shared, *((self._stdin,) if rank == 0 else ())]
-        body.channel.send("place", spec, rank, incarnation, incarnations, bool(shared), fds=fds)
+        body.channel.send("place", spec, rank, incarnation, incarnations, segment is not None, fds=fds)
         for theirs in driver[1:]:
             theirs.close()
         occupant = Occupant(rank, incarnation, body)
@@ -180,32 +190,22 @@ class Supervisor:
 
     def _reap(self, occupant: Occupant) -> None:
         self._hear(occupant)  # its last words came before its end
-        self._kill_group(occupant)  # while the zombie still guards the group's number
-        body = occupant.body
-        _, status = os.waitpid(body.pid, 0)
-        occupant.exitcode = os.waitstatus_to_exitcode(status)
-        stderr = self._output.detach(occupant.rank)
-        for fd in (body.pidfd, body.channel.fileno()):
+        if not occupant.orderly:  # else what it left running in the background, it left on purpose
+            _kill_group(occupant.body.pid)  # while the zombie still guards the group's number
+        for fd in (occupant.body.pidfd, occupant.channel.fileno()):
             self._loop.unregister(fd)
-        body.channel.close()
-        os.close(body.pidfd)
-        os.close(body.leash)
+        occupant.exitcode = occupant.body.lay_to_rest()
+        stderr = self._output.detach(occupant.rank)
+        self.watch.left(occupant)
         self._after_end(occupant, occupant.exitcode, stderr)
-
-    def _kill_group(self, occupant: Occupant) -> None:
-        if occupant.orderly:
-            return  # what it left running in the background, it left on purpose
-        # It may have died before it had a group, or was the last of it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(occupant.body.pid, signal.SIGKILL)
 
     def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
         what = describe_exitcode(exitcode)
         self._owner.catch_up()
         expected = self._killed or (self._closing and occupant.orderly)
         if not expected:
-            for other in self._living():
-                self._tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
+            for other in self.living():
+                self.tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
             if not occupant.ready:
                 self.end_run(Cause("stillborn", occupant.rank, occupant.unfit or f"it {what}", stderr, exitcode))
             elif not occupant.orderly or exitcode:
@@ -215,13 +215,15 @@ class Supervisor:
         self._tell_if_gone()
 
     def _tell_if_gone(self) -> None:
-        if not self._gone and not any(self._living()):
+        if not self._gone and not any(self.living()):
             self._gone = True
+            self.watch.close()
             if self._segment is not None:
                 self._segment.close()
             self._owner.all_gone()
 
-    def _living(self) -> list[Occupant]:
+    def living(self) -> list[Occupant]:
+        """Return the occupants whose end has not been seen."""
         return [occupant for occupant in self.occupants.values() if occupant.alive]
 
     # Talking
@@ -249,7 +251,7 @@ class Supervisor:
         elif kind == "ring" and self._segment is not None:
             self._segment.ring(rest[0])
             if occupant.asks_first(rest[0]):
-                self._tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
+                self.tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
         elif kind == "lost":
             self._explain_loss(occupant, *rest)
         elif kind == "failed":
@@ -260,6 +262,8 @@ class Supervisor:
         elif kind == "ended":
             occupant.ended_run = rest[0]
             self._settle()
+        elif kind == "state":
+            self.watch.answered(occupant, *rest)
         elif kind == "unfit":
             occupant.unfit = rest[0]
         elif kind == "ready":
@@ -267,21 +271,21 @@ class Supervisor:
         elif kind == "goodbye":
             occupant.orderly = True
             occupant.ended_run = self.run
+            self.watch.left(occupant, *rest[0][:1])
             self._owner.reported(occupant, rest[0])
 
-    def _tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
-        occupant.channel.send(*record, fds=fds)
-        if occupant.channel.blocked and self._loop.watches(occupant.channel.fileno()):
-            self._loop.modify(occupant.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+    def tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
+        """Send a record to a rank, at once or when it reads."""
+        occupant.tell(self._loop, record, fds)
 
     def _introduce(self, occupant: Occupant, rank: int, fd: int) -> None:
         """Hand one end of a rank's new connection to the rank that it is for."""
         other = self.occupants[rank]
         if other.alive:
-            self._tell(other, "connected", occupant.rank, occupant.incarnation, fds=[fd])
+            self.tell(other, "connected", occupant.rank, occupant.incarnation, fds=[fd])
         else:
             what = describe_exitcode(other.exitcode or 0)
-            self._tell(occupant, "gone", rank, other.incarnation, what, other.orderly)
+            self.tell(occupant, "gone", rank, other.incarnation, what, other.orderly)
         os.close(fd)
 
     def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int) -> None:
@@ -290,7 +294,7 @@ class Supervisor:
 
         def explain() -> None:
             if other.alive and occupant.alive:
-                self._tell(occupant, "gone", rank, incarnation, "closed its connections although it still runs", False)
+                self.tell(occupant, "gone", rank, incarnation, "closed its connections although it still runs", False)
 
         if other.alive and other.incarnation == incarnation:  # else it has been told already, or will be right away
             self._loop.call_later(_VERDICT_SECONDS, explain)
@@ -301,10 +305,10 @@ class Supervisor:
         """End the current run early, unless it is ending already: then only ``grace`` may shorten."""
         if self.cause is None:
             self.cause = cause
-            for occupant in self._living():
+            for occupant in self.living():
                 if signum is not None:
                     signal_group(occupant, signum)
-                self._tell(occupant, "abort", self.run, cause.rank, cause.phrase())
+                self.tell(occupant, "abort", self.run, cause.rank, cause.phrase())
         elif grace >= GRACE_SECONDS:
             return
         if self._timer is not None:
@@ -313,12 +317,10 @@ class Supervisor:
         self._settle()
 
     def _kill_unfinished(self) -> None:
-        for occupant in self._living():
-            if not self._out_of_run(occupant):
-                signal_group(occupant, signal.SIGKILL)
+        _kill([occupant for occupant in self.living() if not self._out_of_run(occupant)])
 
     def _settle(self) -> None:
-        if self.cause is None or not all(map(self._out_of_run, self._living())):
+        if self.cause is None or not all(map(self._out_of_run, self.living())):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -339,9 +341,9 @@ class Supervisor:
         dead = [occupant.rank for occupant in self.occupants.values() if not occupant.alive]
         self.start(dead)
         for rank in dead:
-            for other in self._living():
+            for other in self.living():
                 if other.rank not in dead:
-                    self._tell(other, "present", rank, self.occupants[rank].incarnation)
+                    self.tell(other, "present", rank, self.occupants[rank].incarnation)
 
     def finish_run(self, run: int) -> None:
         """Take note that a run is over for the driver; one that is being ended goes on until it is settled."""
@@ -351,12 +353,24 @@ class Supervisor:
     def close(self) -> None:
         """Expect the ranks to end by themselves from now on."""
         self._closing = True
+        self.watch.stop()
 
     def kill(self) -> None:
         """End every rank at once."""
         self._closing = self._killed = True
-        for occupant in self._living():
-            signal_group(occupant, signal.SIGKILL)
+        self.watch.stop()
+        _kill(self.living())
+
+
+def _kill_group(pid: int) -> None:
+    # It may have died before it had a group, or was the last of it.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _kill(occupants: list[Occupant]) -> None:
+    for occupant in occupants:
+        signal_group(occupant, signal.SIGKILL)
 
 
 def signal_group(occupant: Occupant, signum: int) -> None:

@@ -21,6 +21,7 @@ import weakref
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from klyng_mp.launch.channel import Channel
+from klyng_mp.launch.stacks import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +138,7 @@ def _wait_for_place(channel: Channel) -> Place:
     if is_shared:
         bell, memory = fds.pop(), fds.pop()
         place.shared = memory, bell
+    prepare(fds.pop())
     if fds:
         place.driver = socket.socket(fileno=fds[0])
     return place

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from klyng_mp.launch import pending
 from klyng_mp.launch.channel import FDS_PER_RECORD, Channel
 from klyng_mp.launch.control import Cause
+from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpareLauncher, SpawnLauncher
+from klyng_mp.launch.listener import Listener
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.rank import rank_main
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.launch.loop import Timer
+    from klyng_mp.launch.state import RankState
+    from klyng_mp.launch.watch import Watch
 
 __all__ = ["serve_forked_job", "zygote_main"]
 
@@ -60,7 +64,8 @@ def zygote_main(channel_fd: int) -> NoReturn:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     os.close(nothing)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGUSR1):  # what they are for is the driver's
+        signal.signal(signum, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a driver that ignores it would have it ignored here, too
     show_in_ps("klyng zygote")
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, "1"))
@@ -75,13 +80,15 @@ def serve_forked_job(
     forget_parent()
     signal.set_wakeup_fd(-1)
     os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     loop = Loop()
     _allow_many_files()
     pending.share()
     channel = Channel(socket.socket(fileno=channel_fd))
     job = _Job(loop, channel, spec, targets, label=label, on_end=loop.stop)
+    Listener(loop, os.getppid(), job.watches)
     job.start(ForkLauncher(rank_main))
     loop.run()
 
@@ -101,6 +108,7 @@ class _Zygote:
         self._dismissal: Timer | None = None
         _allow_many_files()
         pending.share()
+        Listener(self._loop, os.getppid(), lambda: [watch for job in self._jobs for watch in job.watches()])
         self._loop.register(channel.fileno(), select.EPOLLIN, lambda _events: self._hear())
 
     def serve(self) -> None:
@@ -220,6 +228,14 @@ class _Job(Owner):
         self._supervisor = Supervisor(self._loop, launcher, self.spec, self._output, self, stdin=self._stdin)
         self._supervisor.start()
 
+    def watches(self) -> list[Watch]:
+        """Return what asks the ranks, if there are any."""
+        return [] if self._supervisor is None else [self._supervisor.watch]
+
+    def _show(self, states: list[RankState]) -> None:
+        text = f"klyng_mp: World of {self.spec.size} ranks\n{render_report(states)}\n"
+        self._sinks[1].write(self, text.encode())
+
     def abandon(self) -> None:
         """Kill the ranks; nobody wants to hear of them."""
         for sink in self._sinks:
@@ -312,6 +328,10 @@ class _Job(Owner):
             self._when_written(lambda: self._tell("fenced", rest[0]))
         elif kind == "over":
             supervisor.finish_run(rest[0])
+        elif kind == "report":
+            supervisor.watch.ask(lambda states: self._tell("report", rest[0], states))
+        elif kind == "show":
+            supervisor.watch.ask(self._show)
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":

@@ -147,7 +147,7 @@ def test_a_rank_that_raises_has_its_traceback_printed_once(command, tmp_path):
 
 
 def test_a_timeout_ends_everything(command):
-    done = command("-n", "2", "--timeout", "0.2", "-c", "import klyng_mp as mp; mp.recv()")
+    done = command("-n", "2", "--timeout", "0.2", "-c", "import klyng_mp as mp; mp.recv(timeout=3600)")
     assert done.returncode == 124
     assert done.stderr.startswith("klyng-mp: ")
     assert done.stderr.count("\n") == 1
@@ -188,7 +188,7 @@ def test_signals_end_the_command_with_their_code(tmp_path, time_limit, signum, c
         "-n",
         "2",
         "-c",
-        "import klyng_mp as mp; print('up', flush=True); mp.recv()",
+        "import klyng_mp as mp; print('up', flush=True); mp.recv(timeout=3600)",
     ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert [process.stdout.readline() for _ in range(2)] == ["up\n", "up\n"]

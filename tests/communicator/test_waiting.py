@@ -10,7 +10,7 @@ import time
 import pytest
 from contracts.ranks import LIMIT, Background, when_in
 
-from klyng_mp.communicator.waiting import WaitingRoom
+from klyng_mp.communicator.waiting import Waiter, WaitingRoom
 from klyng_mp.deadline import Deadline
 
 NEVER = Deadline(None)
@@ -309,3 +309,38 @@ def test_what_another_thread_has_served_meanwhile_is_not_served_again(room, pipe
     assert wait(room, lambda: bool(got))
     assert looked[0] != []
     assert (got, room.spoiled) == ([b"x"], [])
+
+
+# -- who waits, for whoever asks -----------------------------------------------------------------------
+
+
+def test_who_waits_can_be_asked_what_for(room, pipe):
+    writer, got = pipe
+    seen = []
+    callback = room.poller.callbacks.popitem()
+
+    def look(events):
+        callback[1](events)
+        seen.extend((one.call, one.peers, one.deadline, one.since) for one in room.waiters)
+
+    room.poller.callbacks[callback[0]] = look
+    os.write(writer, b"x")
+    deadline = Deadline(30)
+    begin = time.monotonic()
+    with room.lock:
+        assert room.waiters == []
+        assert room.wait(lambda: bool(got), deadline, "probe()", 3)
+        assert room.waiters == []
+    ((call, peers, limit, since),) = seen
+    assert (call, peers, limit) == ("probe()", (3,), deadline)
+    assert begin <= since <= time.monotonic()
+
+
+def test_the_words_are_made_when_somebody_asks():
+    def describe(name, source):
+        return f"{name}({source})"
+
+    waiter = Waiter(lambda: False, NEVER, (describe, "recv", 4), lambda: {2, 1})
+    assert (waiter.call, waiter.peers) == ("recv(4)", (1, 2))
+    assert Waiter(lambda: False, NEVER, "", None).peers is None
+    assert Waiter(lambda: False, NEVER, "", list).peers is None

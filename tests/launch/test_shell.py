@@ -365,7 +365,7 @@ def test_many_short_programs_all_end_well(result):
 
 
 def test_the_timeout_ends_what_does_not_end(result, time_limit):
-    for words in ("while True: pass", "import klyng_mp as mp; mp.recv()",
+    for words in ("while True: pass", "import klyng_mp as mp; mp.recv(timeout=3600)",
                   "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: pass"):  # fmt: skip
         begin = time.monotonic()
         code, _, err = result("-n", "2", "--timeout", "0.3", "-c", words)
@@ -380,7 +380,7 @@ def test_the_timeout_ends_what_does_not_end(result, time_limit):
 
 UP = "import os, klyng_mp as mp\nmp.comm().barrier()\nos.write(1, f'up {os.getpid()}\\n'.encode())\n"
 WAITS = {
-    "receives": "mp.recv()",
+    "receives": "mp.recv(timeout=3600)",
     "sleeps": "import time; time.sleep(60)",
     "computes": "while True: pass",
     "ignores": (
@@ -416,7 +416,7 @@ def test_ranks_may_clean_up_after_ctrl_c(command):
         "try:\n"
         + textwrap.indent(UP, "    ")
         + (
-            "    mp.recv()\n"
+            "    mp.recv(timeout=3600)\n"
             "except KeyboardInterrupt:\n    os.write(1, b'interrupted\\n')\n    raise\n"
             "finally:\n    import time; time.sleep(0.3); print('cleaned up')\n"
         )
@@ -560,7 +560,7 @@ def test_closed_streams_are_no_reason_to_fail(tmp_path):
 
 
 def test_output_comes_line_by_line_as_it_is_printed(command):
-    program = command("-n", "2", "-c", "import klyng_mp as mp\nprint('here', mp.rank())\nmp.recv()")
+    program = command("-n", "2", "-c", "import klyng_mp as mp\nprint('here', mp.rank())\nmp.recv(timeout=3600)")
     program.wait_for("here 0\n")
     program.wait_for("here 1\n")
     program.signal(signal.SIGINT)
@@ -625,7 +625,7 @@ def terminal(tmp_path):
 
 
 def test_ctrl_c_at_a_terminal(terminal):
-    program = terminal("-n", "2", "-c", "import klyng_mp as mp\nprint('up')\nmp.recv()")
+    program = terminal("-n", "2", "-c", "import klyng_mp as mp\nprint('up')\nmp.recv(timeout=3600)")
     program.wait_for("up", 2)
     program.type("\x03")
     assert program.finish() == 130

@@ -107,7 +107,7 @@ def test_a_zygote_that_was_killed_is_an_error_and_the_world_usable_after_it(tmp_
         import klyng_mp as mp
         def wait():
             print("up", os.getpid(), flush=True)
-            mp.recv()
+            mp.recv(timeout=3600)
         with mp.World(2) as w:
             try:
                 w.run(wait)

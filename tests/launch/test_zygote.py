@@ -219,7 +219,7 @@ def test_a_driver_that_never_closes_its_world_ends_nevertheless(tmp_path):
         w = mp.World(2)
         print("pids:", *w.run(os.getpid), flush=True)
         if sys.argv[1] == "busy":
-            run = w.start(lambda: mp.recv())
+            run = w.start(lambda: mp.recv(timeout=3600))
     """
     for how in ("idle", "busy"):
         with programs.start_script(tmp_path, text, how) as program:
