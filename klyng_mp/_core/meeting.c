@@ -1,11 +1,18 @@
-/* Barriers of ranks that share memory.
+/* What collective calls the ranks of a communicator make, as all of them can see that share memory; and barriers.
 
-   The page of a rank has a word for each of the first MEETINGS communicators of a run: the run, and the number of its
-   latest barrier there, counted from 1. Who comes writes its own word and looks at those of the others: so nothing is
+   The page of a rank has a word for each of the first MEETINGS communicators of a run, with its latest call there:
+
+       run, the lower 16 bits | number of the call, 32 bits | root and kind, 16 bits      (the last two are calls.py's tag)
+
+   Who is about to sleep in a call looks at the others' words: one with the same number and another root or kind tells
+   that the ranks disagree. Each writes its word before it looks, so that of two one sees it.
+
+   For a barrier that is all that is needed: all have come when each has that word, or one of a later call. Nothing is
    sent, and only who comes last wakes anybody, namely all that sleep. Who is about to sleep says so, and looks again:
    either it sees the last word, or the last one sees that it sleeps (Dekker's, as in port.c).
 
-   A word says what its rank has come to, and stays: who gave up a barrier lets others pass it. */
+   A word says what its rank has come to, and stays: who gave up a barrier lets others pass it. A rank clears its words
+   when it begins a run, so 16 bits of the run are enough. */
 
 #include "port.h"
 
@@ -19,17 +26,22 @@ typedef struct Meeting {
     uint64_t word; /* of the present barrier */
 } Meeting;
 
-static _Atomic uint64_t *
-word_of(const Meeting *self, uint32_t rank)
+#define DETAIL_BITS 16
+#define RUN_SHIFT 48
+
+static uint64_t
+load(const Meeting *self, uint32_t rank)
 {
-    return &page_of(self->port, self->members[rank])->met[self->slot];
+    return atomic_load_explicit(&page_of(self->port, self->members[rank])->met[self->slot], memory_order_acquire);
 }
 
 static bool
 has_come(const Meeting *self, uint32_t rank)
 {
-    const uint64_t word = atomic_load_explicit(word_of(self, rank), memory_order_acquire);
-    return word >> 32 == self->word >> 32 && word >= self->word;
+    const uint64_t word = load(self, rank);
+    if (word == self->word)
+        return true;
+    return word >> RUN_SHIFT == self->word >> RUN_SHIFT && word >> DETAIL_BITS > self->word >> DETAIL_BITS;
 }
 
 bool
@@ -47,36 +59,46 @@ look(Port *port, Ring *Py_UNUSED(ring))
     return port->meeting == NULL || meeting_is_over(port->meeting);
 }
 
-/* Reads a number into the word that stands for it; false where it is too large for one, or with an exception. */
+/* Makes the word of a tag, 0 where its number is too large for one; false with an exception. */
 static bool
 read_word(const Meeting *self, PyObject *object, uint64_t *word)
 {
-    const uint64_t number = PyLong_AsUnsignedLongLong(object);
-    if ((number == (uint64_t)-1 && PyErr_Occurred()) || number >= UINT32_MAX)
+    const int64_t tag = PyLong_AsLongLong(object);
+    if (tag < 0) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a collective's tag is not negative");
         return false;
-    *word = self->context >> 32 << 32 | (number + 1);
+    }
+    *word = (uint64_t)tag >> RUN_SHIFT ? 0 : self->context >> 32 << RUN_SHIFT | (uint64_t)tag;
     return true;
 }
 
-/* Wakes those that sleep: those that have come, as they may go on; or those that have not, as they may sleep in another
-   collective, and have to see that the ranks disagree. */
-static void
-wake(const Meeting *self, bool come)
+/* Whether nothing can be told by looking any more. */
+static bool
+is_over(const Meeting *self)
 {
-    for (uint32_t rank = 0; rank < self->size; rank++)
-        if (self->members[rank] != self->port->rank && has_come(self, rank) == come)
-            port_ring_bell(self->port, self->members[rank]);
+    return self->port->released || self->gate->stopped || self->context < self->gate->lowest;
 }
 
-/* Comes to a barrier, or looks at it again; returns whether all have come, or None where this cannot be known here. */
 static PyObject *
-meeting_arrive(Meeting *self, PyObject *number)
+meeting_enter(Meeting *self, PyObject *tag)
+{
+    uint64_t word;
+    if (!read_word(self, tag, &word))
+        return NULL;
+    if (!is_over(self))
+        atomic_store_explicit(&page_of(self->port, self->port->rank)->met[self->slot], word, memory_order_release);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+meeting_arrive(Meeting *self, PyObject *tag)
 {
     Port *port = self->port;
     uint64_t word;
-    if (!read_word(self, number, &word))
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    if (port->released || self->gate->stopped || self->context < self->gate->lowest)
+    if (!read_word(self, tag, &word))
+        return NULL;
+    if (word == 0 || is_over(self))
         return Py_NewRef(Py_None);
     const bool fresh = self->word != word;
     if (fresh) {
@@ -86,12 +108,12 @@ meeting_arrive(Meeting *self, PyObject *number)
     }
     if (!meeting_is_over(self)) {
         port->meeting = self;
-        if (fresh)
-            wake(self, false);
         if (!port_spin(port, look, NULL))
             Py_RETURN_FALSE;
     } else if (fresh) {
-        wake(self, true);
+        for (uint32_t rank = 0; rank < self->size; rank++)
+            if (self->members[rank] != port->rank)
+                port_ring_bell(port, self->members[rank]);
     }
     port->meeting = NULL;
     if (port_call(port) < 0)
@@ -107,7 +129,6 @@ meeting_leave(Meeting *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* Returns the ranks that have not come to the present barrier. */
 static PyObject *
 meeting_absent(Meeting *self, PyObject *Py_UNUSED(ignored))
 {
@@ -123,17 +144,20 @@ meeting_absent(Meeting *self, PyObject *Py_UNUSED(ignored))
     return ranks;
 }
 
-/* Returns a rank other than this one that waits, or has waited last, in the barrier of a number; None if there is none. */
 static PyObject *
-meeting_find(Meeting *self, PyObject *number)
+meeting_find_stranger(Meeting *self, PyObject *tag)
 {
-    uint64_t word;
-    if (!read_word(self, number, &word))
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
-    for (uint32_t rank = 0; !self->port->released && rank < self->size; rank++)
-        if (self->members[rank] != self->port->rank &&
-            atomic_load_explicit(word_of(self, rank), memory_order_acquire) == word)
-            return PyLong_FromUnsignedLong(rank);
+    uint64_t own;
+    if (!read_word(self, tag, &own))
+        return NULL;
+    if (own == 0 || is_over(self))
+        Py_RETURN_NONE;
+    atomic_thread_fence(memory_order_seq_cst);
+    for (uint32_t rank = 0; rank < self->size; rank++) {
+        const uint64_t word = load(self, rank);
+        if (word != own && word >> DETAIL_BITS == own >> DETAIL_BITS)
+            return Py_BuildValue("IK", rank, (unsigned long long)(word & ((UINT64_C(1) << RUN_SHIFT) - 1)));
+    }
     Py_RETURN_NONE;
 }
 
@@ -215,17 +239,19 @@ meeting_dealloc(Meeting *self)
 }
 
 static PyMethodDef meeting_methods[] = {
+    {"enter", (PyCFunction)meeting_enter, METH_O, "Let the others see that this rank makes the call of a tag."},
     {"arrive", (PyCFunction)meeting_arrive, METH_O,
-     "Come to the barrier of a number, or look at it again; return whether all have come, or None where that cannot be\n"
+     "Come to the barrier of a tag, or look at it again; return whether all have come, or None where that cannot be\n"
      "known here. Until then, or `leave`, this rank is woken when they have."},
     {"leave", (PyCFunction)meeting_leave, METH_NOARGS, "Wait for the others no more; they may pass."},
     {"absent", (PyCFunction)meeting_absent, METH_NOARGS, "Return the ranks that have not come to the present barrier."},
-    {"find", (PyCFunction)meeting_find, METH_O, "Return another rank whose latest barrier has this number, or None."},
+    {"find_stranger", (PyCFunction)meeting_find_stranger, METH_O,
+     "Return a rank whose latest call has the number of a tag, and is another, and that call's tag; or None."},
     {NULL},
 };
 
 static PyType_Slot meeting_slots[] = {
-    {Py_tp_doc, "The barriers of a communicator whose ranks share memory."},
+    {Py_tp_doc, "What calls the ranks of a communicator make that share memory, and their barriers."},
     {Py_tp_new, meeting_new},
     {Py_tp_dealloc, meeting_dealloc},
     {Py_tp_traverse, meeting_traverse},

@@ -30,7 +30,7 @@
                        again; who sets it back to 0 rings the bell
        quiet           its rank sets it before sleeping, sources   seq_cst   any peer      seq_cst
                        count it down; at 0 the next one rings
-       met             its rank, when it comes to a barrier        seq_cst   any peer      acquire, after a fence
+       met             its rank, when it makes a collective call   release   any peer      acquire, after a fence
        made            a bit by each source, before its first tail release   destination   acquire
        lands           destination    pieces are wanted, no slabs  relaxed   source        relaxed: a hint
        cpu             its rank       where it runs, from 1        relaxed   any peer      relaxed: a hint

@@ -306,6 +306,14 @@ method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
     return is_usable(self) ? PyBool_FromLong(prepare_sleep(self)) : NULL;
 }
 
+static PyObject *
+method_forget_calls(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    for (int slot = 0; !self->released && slot < MEETINGS; slot++)
+        atomic_store_explicit(&page_of(self, self->rank)->met[slot], 0, memory_order_release);
+    Py_RETURN_NONE;
+}
+
 /* Takes the bell's ringing from the one descriptor that shows something, if it is that; -1 with an exception. */
 static int
 wait_for_bell(Gate *gate, int poller, int bell)
@@ -481,6 +489,7 @@ PyMethodDef port_methods[] = {
     {"unland", (PyCFunction)method_unland, METH_O, "Put nothing into this one's landing any more, if it has it."},
     {"trim", (PyCFunction)method_trim, METH_NOARGS,
      "Give back the memory of those slabs of the own pool that were not used since the last call."},
+    {"forget_calls", (PyCFunction)method_forget_calls, METH_NOARGS, "Let nobody see any call of this rank any more."},
     {"privatize", (PyCFunction)method_privatize, METH_NOARGS,
      "In a forked child: replace every slab that was received and lives by a private copy, where it is."},
     {"pack", (PyCFunction)(void (*)(void))method_pack, METH_FASTCALL, "Return the parcel of a message, to be pushed later."},

@@ -94,6 +94,8 @@ class Call:
         self.direct = comm.short_collective is not None and 2 < comm.size <= _MOST_DIRECT
         self.tickets: list[tuple[Ticket, int, Message]] | None = None
         comm.call_log.note(tag)
+        if comm.meeting is not None:
+            comm.meeting.enter(tag)
         if comm.endpoint.mailbox.is_stored(self._context):
             self._check_agreement()
 
@@ -185,7 +187,7 @@ class Call:
     def _may_nap(self) -> bool:
         """Whether nothing is to be looked at while this call sleeps, neither a clock nor what other ranks call."""
         meeting = self._comm.meeting
-        return self.deadline is _NEVER and (meeting is None or meeting.find(self.number) is None)
+        return self.deadline is _NEVER and (meeting is None or meeting.find_stranger(self._tag) is None)
 
     def _collect(self) -> list[Any]:
         """Return what comes from all other ranks, by rank, and None in this one's place."""
@@ -225,10 +227,10 @@ class Call:
 
     def meet(self, meeting: core.Meeting) -> None:
         """Wait until all ranks have come to this call, which is a barrier."""
-        if meeting.arrive(self.number):
+        if meeting.arrive(self._tag):
             return
         endpoint = self._comm.endpoint
-        if self.deadline is _NEVER and endpoint.nap() and meeting.arrive(self.number):
+        if self._may_nap() and endpoint.nap() and meeting.arrive(self._tag):
             return
         try:
             self._wait_to_meet(meeting)
@@ -248,10 +250,10 @@ class Call:
             return endpoint.find_loss(absent(), self.doing)
 
         def ready() -> bool:
-            return bool(meeting.arrive(self.number)) or loss() is not None or self._find_stranger() is not None
+            return bool(meeting.arrive(self._tag)) or loss() is not None or self._find_stranger() is not None
 
         endpoint.wait(ready, self.deadline, self.doing, absent)
-        if not meeting.arrive(self.number):
+        if not meeting.arrive(self._tag):
             self._check_agreement()
             raise loss() or ClosedError(f"this communicator is closed, so {self.doing} cannot be done")
 
@@ -291,9 +293,8 @@ class Call:
         So is one of a later call by the rank that this one waits for, since what a rank sends comes in order.
         """
         comm, endpoint, context = self._comm, self._comm.endpoint, self._context
-        barrier = make_tag(self.number, "barrier")
-        if comm.meeting is not None and self._tag != barrier and (other := comm.meeting.find(self.number)) is not None:
-            return comm.members[other], barrier
+        if comm.meeting is not None and (found := comm.meeting.find_stranger(self._tag)) is not None:
+            return comm.members[found[0]], found[1]
         with endpoint.lock:
             waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()
         for message in waiting:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from select import EPOLLIN
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from klyng_mp.communicator.waiting import WaitingRoom

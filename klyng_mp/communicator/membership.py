@@ -139,6 +139,7 @@ class Membership(Lifecycle):
             if self.port is not None:
                 self.port.take_counts()
                 self.port.trim()
+                self.port.forget_calls()
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten

@@ -21,11 +21,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from klyng_mp.deadline import Deadline
 from klyng_mp.native import core
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from klyng_mp.deadline import Deadline
 
 __all__ = ["Chore", "EpollPoller", "Gate", "PureGate", "Waiter", "WaitingRoom"]
 
