@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from klyng_mp.communicator.awaiting import wait_in_loop
 from klyng_mp.deadline import Deadline
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PROC_NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint, Handover
     from klyng_mp.transports.contract import Ticket
@@ -69,7 +70,10 @@ class Status:
 
 
 class Request:
-    """Something that was started and may not be finished yet.
+    """Something that was started and may not be finished yet: `wait` for it, or in a coroutine ``await`` it.
+
+    An ``await`` returns and raises what `wait` does, and lets other tasks of its event loop run meanwhile. One that is
+    cancelled, or given up by ``asyncio.wait_for``, leaves the request as it was.
 
     Attributes:
         cancelled: `cancel` took it back; `wait` then returns None.
@@ -86,6 +90,9 @@ class Request:
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled else "done" if self.done else "under way"
         return f"<Request {self._doing}: {state}>"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return wait_in_loop(self).__await__()
 
     @property
     def done(self) -> bool:

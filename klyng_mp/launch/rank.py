@@ -14,6 +14,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError
@@ -180,7 +181,7 @@ class _Server:
         if self._codec.main_module is not None:
             install_main(self._codec.main_module)
         try:
-            value = func(*args, **kwargs)
+            value = complete(func(*args, **kwargs))
         except SystemExit as error:
             if error.code:
                 raise
