@@ -117,7 +117,7 @@ class _LoopGuest:
             self.loop.add_reader(self._fd, self._look)
             room.welcome(self)
         self._awaited[future] = request
-        self._look()
+        self._look_soon()
 
     def leave(self, future: Future[None]) -> None:
         """Await the future's request no longer."""
@@ -145,16 +145,26 @@ class _LoopGuest:
                 self._endpoint.progress()
             finally:
                 self.called = False
-                self._tell()
-                if self._awaited and not self._endpoint.room.is_quiet():
-                    self.called = True
-                    self.loop.call_soon(self._look)
+                if self._tell() and not self._endpoint.room.is_quiet():
+                    self._look_soon()
 
-    def _tell(self) -> None:
-        stopped = self._endpoint.room.stopped
+    def _look_soon(self) -> None:
+        """Look after the tasks that can run now: the loop does not sleep before."""
+        if not self.called:
+            self.called = True
+            self.loop.call_soon(self._look)
+
+    def _tell(self) -> bool:
+        """Set the results of those futures whose requests are settled; return whether any is still waited for."""
+        stopped, waiting = self._endpoint.room.stopped, False
         for future, request in self._awaited.items():
-            if not future.done() and (stopped or _is_settled(request)):
+            if future.done():
+                continue
+            if stopped or _is_settled(request):
                 future.set_result(None)
+            else:
+                waiting = True
+        return waiting
 
 
 def _is_settled(request: _Pending) -> bool:
