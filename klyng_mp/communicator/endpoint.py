@@ -18,7 +18,7 @@ from klyng_mp.communicator.receiving import Receiving
 from klyng_mp.errors import ClosedError, KlyngError, PeerLostError
 from klyng_mp.transports.contract import SENT, Ticket
 from klyng_mp.wire.frames import Message, is_collective
-from klyng_mp.wire.mailbox import ANSWERS
+from klyng_mp.wire.mailbox import ANSWERS, SYNCHRONOUS
 
 if TYPE_CHECKING:
     from klyng_mp.deadline import Deadline
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EAGER_BYTES", "OUTBOX_BYTES", "Endpoint", "Handover"]
 
 EAGER_BYTES = 64 * 1024  # up to here a send need not wait until the kernel has taken the message
+_MATCHED, _REFUSED = 0, 1  # codes of the word about a message that is sent synchronously
 OUTBOX_BYTES = 1024 * 1024  # unless this much is queued for the peer already: memory must have an end
 
 
@@ -48,6 +49,11 @@ class Handover:
         self.message = message
         self.ticket = ticket
         self.answer = answer
+
+    @property
+    def matched(self) -> bool:
+        """Whether it is known to be matched."""
+        return self.answer.message is not None and self.answer.message.code == _MATCHED
 
 
 class Endpoint(Receiving):
@@ -167,8 +173,10 @@ class Endpoint(Receiving):
     # -- inside, with the lock held
 
     def _check_matched(self, handover: Handover, doing: str) -> None:
-        if handover.answer.message is not None:
+        if handover.matched:
             return
+        if handover.answer.message is not None:
+            raise PeerLostError(handover.peer, "has returned without receiving this message", doing=doing)
         self.mailbox.withdraw(handover.answer)
         if handover.peer in self._peers.lost:
             raise self._peers.loss(handover.peer, doing)
@@ -183,16 +191,22 @@ class Endpoint(Receiving):
         return False  # its answer must not be taken for a later message's: it stays awaited
 
     def _catch_up(self) -> None:
-        """Tell those senders that want to know which of their messages were matched."""
-        while self.mailbox.unanswered and self._refusal is None:
+        """Tell those senders that want to know which of their messages were matched, or never will be."""
+        while (self.mailbox.unanswered or self._refused) and self._refusal is None:
             for message in self.mailbox.take_unanswered():
-                if message.context >= self._lowest and message.source not in self._peers.missing:
-                    self._answer(message)
+                self._answer(message, _MATCHED)
+            refused, self._refused = self._refused, []
+            for message in refused:
+                if message.code & SYNCHRONOUS:  # else it was matched after all
+                    message.code &= ~SYNCHRONOUS
+                    self._answer(message, _REFUSED)
 
-    def _answer(self, message: Message) -> None:
+    def _answer(self, message: Message, code: int) -> None:
         context, peer = message.context | ANSWERS, message.source
+        if message.context < self._lowest or peer in self._peers.missing:
+            return
         incarnation = self.incarnation if peer == self.number else self.incarnations.get(peer, 0)
-        answer = Message(context, self.number, message.tag, incarnation, 0, b"", ())
+        answer = Message(context, self.number, message.tag, incarnation, code, b"", ())
         self._start(peer, answer, "telling a sender that its message was received", copy=True)
 
     def _start(self, peer: int, message: Message, doing: str, *, copy: bool) -> Ticket:

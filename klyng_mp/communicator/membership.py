@@ -16,7 +16,7 @@ from klyng_mp.communicator.peers import Peers
 from klyng_mp.errors import ClosedError
 from klyng_mp.transports.contract import Nowhere
 from klyng_mp.wire.frames import Message, is_collective
-from klyng_mp.wire.mailbox import Mailbox
+from klyng_mp.wire.mailbox import SYNCHRONOUS, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +68,8 @@ class Membership(Lifecycle):
         self._sent: defaultdict[int, int] = defaultdict(int)
         self._lowest = 0
         self._dropped = 0
+        self._over_below = 0  # contexts below it belong to a run whose program is over here
+        self._refused: list[Message] = []  # which it will not receive, and whose senders want to know
 
     def use(self, transport: Transport, port: core.Port | None = None) -> None:
         """Reach all peers by this transport.
@@ -121,9 +123,22 @@ class Membership(Lifecycle):
             if self.port is not None:
                 self.port.take_counts()
                 self.port.trim()
+            self._refused.clear()
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten
+
+    def conclude(self, low: int, high: int) -> None:
+        """Tell those who want to know that this rank's program is over, and receives no more of what they sent.
+
+        Args:
+            low: the first context of the run.
+            high: the first of the next one.
+        """
+        with self._room.lock:
+            self._over_below = high
+            self._refused += [one for one in self.mailbox.waiting(low, high) if one.code & SYNCHRONOUS]
+            self._catch_up()
 
     def sent_counts(self) -> dict[int, int]:
         """Return how many messages of users (not of collectives) went to whom since `begin_run`."""
@@ -159,6 +174,8 @@ class Membership(Lifecycle):
             self._dropped += 1
             return
         self.mailbox.deliver(message)
+        if message.code & SYNCHRONOUS and message.context < self._over_below:
+            self._refused.append(message)
 
     def lost(self, peer: int, reason: str) -> None:
         """See `Sink.lost`."""

@@ -86,7 +86,7 @@ class PointToPoint(NonBlocking):
             CodecError: the object cannot travel; nothing was sent.
             DeadlineError: nothing matched it in time. The error says what is left: the message was withdrawn if
                 nothing of it had left this rank; else the receiver may still take it.
-            PeerLostError: the receiver is gone, also if it came to its end as it should.
+            PeerLostError: the receiver is gone, or its program is over, also if it ended as it should.
         """
         dest, tag = self._check_send("ssend", dest, tag)
         if dest == PROC_NULL:

@@ -243,7 +243,7 @@ class HandoverRequest(Request):
     @property
     def done(self) -> bool:
         """See `Request.done`."""
-        return self.cancelled or self._handover.answer.message is not None
+        return self.cancelled or self._handover.matched
 
     @property
     def settled(self) -> bool:
@@ -251,7 +251,7 @@ class HandoverRequest(Request):
         return self.done or self._endpoint.is_matched(self._handover)
 
     def _finish(self, deadline: Deadline) -> None:
-        if self._handover.answer.message is None:
+        if not self._handover.matched:
             self._endpoint.wait_matched(self._handover, deadline=deadline, doing=self._doing)
 
     def _withdraw(self) -> bool:

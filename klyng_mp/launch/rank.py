@@ -36,7 +36,7 @@ from klyng_mp.launch.surroundings import (
 )
 from klyng_mp.transports.shm import Segment
 from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import CONTROL, DRIVER, Message, pack_frame
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message, make_context, pack_frame
 from klyng_mp.wire.mailbox import ANY_TAG
 from klyng_mp.wire.namespace import install_main
 
@@ -166,6 +166,8 @@ class _Server:
             failure = (summarize(error), format_user_traceback(error))
             outcome = self._codec.encode(("failed", *failure, self._pack_exception(error)))
         flush_streams()
+        if failure is None:  # else the supervisor has to see that first, and not what comes of it elsewhere
+            self._link.endpoint.conclude(make_context(run), make_context(run + 1))
         self._link.finish()
         try:
             self._answer(run, outcome)

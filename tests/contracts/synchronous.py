@@ -7,6 +7,7 @@ import threading
 import pytest
 from contracts.ranks import LIMIT, Background, ranks, when_waiting
 
+from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.requests import testall, waitall, waitany
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError, DeadlineError, PeerLostError
@@ -262,6 +263,40 @@ class SynchronousContract:
             with pytest.raises(PeerLostError, match=r"rank 1 has ended; this rank was in is?send|ssend"):
                 call("x", 1)
         receiver.endpoint.close()
+
+    def test_to_whose_program_is_over_it_fails(self, pair):
+        sender, receiver = pair.comms
+        context, following = sender.context, sender.context + (1 << 32)
+        posted = receiver.irecv(0, "posted")
+        requests = [sender.issend("x", 1, tag) for tag in (1, 1, "posted")]
+        receiver.probe(0, 1, timeout=LIMIT)
+        receiver.endpoint.conclude(context, following)
+        requests += [sender.issend("late", 1, tag) for tag in (1, "t")]
+        next_run = Communicator(sender.endpoint, sender.codec, context=following, rank=0, members=range(2))
+        early = next_run.issend("early", 1, 1)
+        there = when_waiting(receiver.endpoint)
+        waiting = Background(lambda: receiver.recv(0, "end of the test"))
+        assert there.wait(LIMIT)
+        for request in (requests[0], requests[1], requests[3], requests[4]):
+            for _ in range(2):
+                with pytest.raises(PeerLostError, match=r"rank 1 has returned without receiving this message; this"):
+                    request.wait(LIMIT)
+            assert not request.done
+        assert requests[2].wait(LIMIT) is None
+        assert posted.wait(0) == "x"
+        with pytest.raises(DeadlineError):
+            early.wait(0)
+        with pytest.raises(PeerLostError):
+            sender.ssend("later", 1, 1, timeout=LIMIT)
+        sender.send("", 1, "end of the test")
+        waiting.result()
+        left = receiver.endpoint.unreceived(context, following)
+        assert [one.tag for one in left] == [1, 1, 1, "t", 1]
+        receiver.endpoint.begin_run(following)
+        got = Communicator(receiver.endpoint, receiver.codec, context=following, rank=1, members=range(2))
+        assert got.recv(0, 1, timeout=LIMIT) == "early"
+        sender.endpoint.begin_run(following)
+        assert early.wait(LIMIT) is None
 
     def test_what_was_received_before_the_end_was_received(self, pair):
         sender, receiver = pair.comms

@@ -60,6 +60,35 @@ def test_sys_exit_with_an_error_is_a_failure(code):
         assert caught.value.__cause__.code == code
 
 
+def test_ssend_to_a_rank_that_has_returned_fails():
+    def hand_over():
+        if mp.rank() == 0:
+            try:
+                mp.comm().ssend("x", 1)
+            except mp.PeerLostError as error:
+                return str(error)
+        return None
+
+    with mp.World(2) as world:
+        for _ in range(20):
+            with pytest.warns(mp.UnreceivedMessagesWarning):
+                (said, _) = world.run(hand_over)
+            assert said == "rank 1 has returned without receiving this message; this rank was in ssend(dest=1, tag=0)"
+
+
+def test_a_failure_is_seen_before_what_it_does_to_ssend():
+    def fail():
+        if mp.rank() == 0:
+            mp.comm().ssend("x", 1)
+        raise ValueError("mine")
+
+    with mp.World(2) as world:
+        for _ in range(20):
+            with pytest.raises(mp.RankFailedError, match="ValueError: mine") as caught:
+                world.run(fail)
+            assert caught.value.rank == 1
+
+
 def test_a_coroutine_function_runs_in_an_event_loop():
     with mp.World(2) as world:
         assert world.run(asyncwork.returns_later, "x") == ["x", "x"]
