@@ -25,6 +25,7 @@ from klyng_mp.communicator.current import recv as recv
 from klyng_mp.communicator.current import recv_into as recv_into
 from klyng_mp.communicator.current import send as send
 from klyng_mp.communicator.current import size as size
+from klyng_mp.communicator.probing import MatchedMessage as MatchedMessage
 from klyng_mp.communicator.requests import Request as Request
 from klyng_mp.communicator.requests import Status as Status
 from klyng_mp.communicator.requests import testall as testall
@@ -56,6 +57,7 @@ from klyng_mp.machine import usable_cpus as usable_cpus
 from klyng_mp.run import Run as Run
 from klyng_mp.wire.mailbox import ANY_SOURCE as ANY_SOURCE
 from klyng_mp.wire.mailbox import ANY_TAG as ANY_TAG
+from klyng_mp.wire.mailbox import PROC_NULL as PROC_NULL
 from klyng_mp.world import World as World
 from klyng_mp.world import WorldStatistics as WorldStatistics
 
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY_SOURCE",
     "ANY_TAG",
+    "PROC_NULL",
     "ClosedError",
     "CodecError",
     "CollectiveMismatchError",
@@ -74,6 +77,7 @@ __all__ = [
     "KlyngError",
     "LaunchError",
     "LocalProtocolError",
+    "MatchedMessage",
     "MessageTooLargeError",
     "NoRankError",
     "PeerLostError",

@@ -10,7 +10,7 @@ from time import monotonic
 
 from klyng_mp.errors import DeadlineError
 
-__all__ = ["Deadline"]
+__all__ = ["NEVER", "Deadline"]
 
 
 class Deadline:
@@ -48,3 +48,6 @@ class Deadline:
     def error(self, doing: str, *, left: str = "") -> DeadlineError:
         """Return the error that says that ``doing`` did not finish, and what state is left."""
         return DeadlineError(doing, self.seconds, left=left)
+
+
+NEVER = Deadline(None)

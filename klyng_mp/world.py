@@ -107,7 +107,8 @@ class World:
         """Call ``func(*args, **kwargs)`` in every rank and return what it returned, by rank.
 
         The function and its arguments are packed now: what it refers to in ``__main__`` goes along with the
-        values it has now. In each rank ``klyng_mp.comm()`` is the communicator of this run.
+        values it has now. In each rank ``klyng_mp.comm()`` is the communicator of this run. A coroutine function
+        runs in an event loop in each rank, as by ``asyncio.run``; what it awaits may be a `Request`.
 
         Returns:
             A list of ``size`` results; index = rank.

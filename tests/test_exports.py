@@ -59,7 +59,10 @@ def homes():
 
 
 def test_the_list_is_sorted_and_has_nothing_twice():
-    assert list(klyng_mp.__all__) == sorted(set(klyng_mp.__all__))
+    def constants_first(name):
+        return not name.isupper(), name
+
+    assert list(klyng_mp.__all__) == sorted(set(klyng_mp.__all__), key=constants_first)
 
 
 def test_tools_and_the_interpreter_see_the_same_list():

@@ -389,5 +389,6 @@ def test_no_test_sleeps():
         for path in sources(TESTS)
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and "sleep" in ast.unparse(node.func).rpartition(".")[2].split("_")
+        if ast.unparse(node) != "asyncio.sleep(0)"  # which lets other tasks run, and does not wait
     }
     assert offenders(sleepers, SLEEPERS) == ({}, [])

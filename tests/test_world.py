@@ -586,6 +586,36 @@ def test_ctrl_c_is_an_exception_and_the_world_usable_after_it(tmp_path, how):
             assert program.out.count("cleaned up") == 2
 
 
+def test_ctrl_c_cancels_a_coroutine_and_the_world_is_usable_after_it(tmp_path):
+    text = """
+        import asyncio, os
+        import klyng_mp as mp
+
+        async def wait():
+            print("up", flush=True)
+            try:
+                await mp.comm().irecv()
+            except (asyncio.CancelledError, mp.PeerLostError):
+                print("saw it", flush=True)
+                raise
+
+        with mp.World(2) as w:
+            before = w.run(os.getpid)
+            try:
+                w.run(wait)
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            print("kept:", w.run(os.getpid) == before, flush=True)
+        """
+    with programs.start_script(tmp_path, text) as program:
+        program.wait_for("up", 2)
+        program.signal(signal.SIGINT)
+        assert program.finish() == 0, program.err
+        assert program.out.count("saw it") == 2
+        assert program.out.endswith("interrupted\nkept: True\n")
+        assert program.err == ""
+
+
 def test_a_second_ctrl_c_does_not_wait_for_a_rank_that_ignores_the_first(tmp_path, time_limit):
     with programs.start_script(tmp_path, CTRL_C_SCRIPT, "ignores") as program:
         program.wait_for("up", 2)

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define ANY (-1) /* as a source or a tag; mailbox.py's ANY_SOURCE and ANY_TAG */
+#define SYNCHRONOUS 0x80 /* mailbox.py's: a bit of a message's code, while it has not been matched */
 
 /* -- The module ------------------------------------------------------------------------------------------- */
 
@@ -93,7 +94,7 @@ struct Link {
     Link *next, *previous;
 };
 
-typedef struct {
+typedef struct Message {
     PyObject_HEAD
     uint64_t context;
     uint32_t source;
@@ -107,6 +108,7 @@ typedef struct {
     Link chain;     /* among those of its sender and tag, while a mailbox holds it */
     Link line;      /* among all of its context */
     Bucket *bucket; /* where it is chained, or NULL */
+    struct Message *unanswered; /* the next Message that was matched and whose sender was not told, or NULL */
 } Message;
 
 /* Returns a new message; steals `head` and `buffers` even when it fails; `text` is borrowed. */
@@ -156,6 +158,8 @@ typedef struct {
     uint64_t order; /* of arrivals and postings, counted together */
     uint64_t lowest;
     uint64_t dropped;
+    Message *first_unanswered, *last_unanswered; /* matched, whose senders want to know; NULL where there is none */
+    Py_ssize_t unanswered;
 } Mailbox;
 
 /* As the methods of the same names; NULL without an exception says that there is none. */
@@ -168,5 +172,7 @@ int mailbox_restore(Mailbox *self, Message *message); /* what was taken and not 
 bool mailbox_is_unposted(Mailbox *self, uint64_t context);
 /* Counts a message that went past the mailbox, to its receiver; 0, or -1 with an exception. */
 int mailbox_count_taken(Mailbox *self, uint64_t context);
+/* Notes that a message was matched, if its sender wants to know; from then on it is a message like any other. */
+void mailbox_note_matched(Mailbox *self, Message *message);
 
 #endif

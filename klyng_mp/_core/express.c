@@ -74,7 +74,7 @@ express_send(Express *self, PyObject *const *args, Py_ssize_t count)
             ring->sent++;
     }
     Py_XDECREF(encoded.owner);
-    if (outcome == SENT && port_call(self->port) < 0)
+    if (outcome == SENT && port_call(self->port, false) < 0)
         return NULL;
     return PyBool_FromLong(outcome == SENT);
 }
@@ -107,6 +107,7 @@ take_large(void *context, Message *message)
         return mailbox_deliver(express->mailbox, message);
     if (mailbox_count_taken(express->mailbox, message->context) < 0)
         return -1;
+    mailbox_note_matched(express->mailbox, message);
     wanted->message = (Message *)Py_NewRef(message);
     wanted->enough = true;
     return 0;
@@ -245,9 +246,10 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
     PyObject *found = read_wanted(self, &wanted);
     if (found == NULL)
         return NULL;
-    if (port->due && !wanted.enough)
+    bool unanswered = self->mailbox->unanswered > 0; /* what was matched here, also with a posted receive */
+    if ((port->due || unanswered) && !wanted.enough)
         found = self->state->nothing; /* what is called now may bring it, to the mailbox */
-    if (port_call(port) < 0) {
+    if (port_call(port, unanswered) < 0) {
         if (wanted.enough)
             restore(self, &wanted);
         return NULL;
@@ -288,7 +290,7 @@ express_spread(Express *self, PyObject *const *args, Py_ssize_t count)
         }
     }
     Py_XDECREF(encoded.owner);
-    if (port_call(port) < 0)
+    if (port_call(port, false) < 0)
         return NULL;
     return PyLong_FromUnsignedLong(done);
 }
@@ -336,8 +338,10 @@ express_collect(Express *self, PyObject *const *args, Py_ssize_t count)
         const long missing = collect_once(self, args[0], args[1]);
         if (missing < -1)
             return NULL;
-        if (missing <= 0 || looks == MOST_READS || !gate_is_open(self->gate, self->context))
+        if (missing <= 0)
             return PyLong_FromLong(missing);
+        if (looks == MOST_READS || !gate_is_open(self->gate, self->context))
+            return PyLong_FromLong(-1);
         /* What else is in the rings, as the next steps of those that are ahead, must not keep this rank from sleeping;
            and what is wanted may be among it. */
         Py_ssize_t read = port_read(self->port, ANY, &reader, &nobody, &nobody.enough);

@@ -329,6 +329,35 @@ take_posted(Box *box, const Message *message)
     return first;
 }
 
+/* -- Senders that want to know ------------------------------------------------------------------------------ */
+
+void
+mailbox_note_matched(Mailbox *self, Message *message)
+{
+    if (!(message->code & SYNCHRONOUS))
+        return;
+    message->code &= (uint8_t)~SYNCHRONOUS; /* one that is put back is not noted twice */
+    if (self->last_unanswered == NULL)
+        self->first_unanswered = message;
+    else
+        self->last_unanswered->unanswered = message;
+    self->last_unanswered = (Message *)Py_NewRef(message);
+    self->unanswered++;
+}
+
+void
+mailbox_forget_unanswered(Mailbox *self)
+{
+    while (self->first_unanswered != NULL) {
+        Message *message = self->first_unanswered;
+        self->first_unanswered = message->unanswered;
+        message->unanswered = NULL;
+        Py_DECREF(message);
+    }
+    self->last_unanswered = NULL;
+    self->unanswered = 0;
+}
+
 /* -- What is done with a mailbox ---------------------------------------------------------------------------- */
 
 int
@@ -351,6 +380,7 @@ mailbox_deliver(Mailbox *self, Message *message)
         box->taken++;
         receive->message = Py_NewRef(message);
         Py_DECREF(receive);
+        mailbox_note_matched(self, message);
         return 0;
     }
     message->arrival = ++self->order;
@@ -365,6 +395,7 @@ mailbox_take(Mailbox *self, uint64_t context, const Envelope *wanted)
     if (message == NULL)
         return NULL;
     box->taken++;
+    mailbox_note_matched(self, message);
     return unstore(box, message);
 }
 
@@ -539,6 +570,7 @@ mailbox_drop_below(Mailbox *self, uint64_t context)
 void
 mailbox_empty(Mailbox *self)
 {
+    mailbox_forget_unanswered(self);
     for (size_t index = 0; index < self->box_slots; index++)
         while (self->boxes[index] != NULL) {
             Box *box = self->boxes[index];

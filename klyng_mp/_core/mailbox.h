@@ -26,6 +26,7 @@ PyObject *mailbox_waiting(const Mailbox *self, uint64_t low, uint64_t high); /* 
 PyObject *mailbox_drop_below(Mailbox *self, uint64_t context);               /* likewise */
 size_t mailbox_taken(const Mailbox *self, uint64_t run);
 size_t mailbox_length(const Mailbox *self);
+void mailbox_forget_unanswered(Mailbox *self);
 
 /* Forgets everything; the mailbox cannot be used afterwards. */
 void mailbox_empty(Mailbox *self);

@@ -249,6 +249,21 @@ method_taken(Mailbox *self, PyObject *object)
     return PyLong_FromSize_t(mailbox_taken(self, run));
 }
 
+static PyObject *
+method_take_unanswered(Mailbox *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(0);
+    if (list == NULL)
+        return NULL;
+    for (Message *message = self->first_unanswered; message != NULL; message = message->unanswered)
+        if (PyList_Append(list, (PyObject *)message) < 0) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    mailbox_forget_unanswered(self);
+    return list;
+}
+
 static PyMethodDef mailbox_methods[] = {
     {"deliver", (PyCFunction)method_deliver, METH_O, "Give the message to the first receive that accepts it, or keep it."},
     {"take", (PyCFunction)(void (*)(void))method_take, METH_FASTCALL, "Remove and return the first message that matches."},
@@ -261,11 +276,14 @@ static PyMethodDef mailbox_methods[] = {
     {"drop_below", (PyCFunction)method_drop_below, METH_O, "Forget everything in contexts from 1 up to this one."},
     {"waiting", (PyCFunction)method_waiting, METH_VARARGS, "Return the messages of a range of contexts."},
     {"taken", (PyCFunction)method_taken, METH_O, "Return how many of a run's messages have been received."},
+    {"take_unanswered", (PyCFunction)method_take_unanswered, METH_NOARGS,
+     "Remove and return the matched messages whose senders want to know."},
     {NULL},
 };
 
 static PyMemberDef mailbox_members[] = {
     {"dropped", T_ULONGLONG, offsetof(Mailbox, dropped), READONLY, "how many messages came too late"},
+    {"unanswered", T_PYSSIZET, offsetof(Mailbox, unanswered), READONLY, "how many senders want to know of a match"},
     {NULL},
 };
 

@@ -116,7 +116,7 @@ meeting_arrive(Meeting *self, PyObject *tag)
                 port_ring_bell(port, self->members[rank]);
     }
     port->meeting = NULL;
-    if (port_call(port) < 0)
+    if (port_call(port, false) < 0)
         return NULL;
     Py_RETURN_TRUE;
 }

@@ -144,7 +144,7 @@ static PyMemberDef message_members[] = {
     {"context", T_ULONGLONG, offsetof(Message, context), READONLY, "the number of a communicator in a run"},
     {"source", T_UINT, offsetof(Message, source), READONLY, "the sender's number in its World"},
     {"incarnation", T_UINT, offsetof(Message, incarnation), READONLY, "of the occupant that it is meant for"},
-    {"code", T_UBYTE, offsetof(Message, code), READONLY, "the codec's"},
+    {"code", T_UBYTE, offsetof(Message, code), 0, "the codec's"},
     {"head", T_OBJECT_EX, offsetof(Message, head), READONLY, "the codec's first part, bytes"},
     {"arrival", T_ULONGLONG, offsetof(Message, arrival), READONLY, "the order in which a mailbox got it"},
     {NULL},

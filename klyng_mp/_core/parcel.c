@@ -54,7 +54,8 @@ book_slabs(Parcel *self, uint32_t peer, const Message *message, PyObject *buffer
     Port *port = self->port;
     if (port->out[peer].addressed < message->incarnation)
         port->out[peer].addressed = message->incarnation;
-    bool possible = message->code != BYTES_APART && message->code != BYTEARRAY_APART &&
+    uint8_t code = message->code & (uint8_t)~SYNCHRONOUS;
+    bool possible = code != BYTES_APART && code != BYTEARRAY_APART &&
                     atomic_load_explicit(&page_of(port, peer)->takes_slabs, memory_order_relaxed);
     bool lands = self->slab_count == 1 && atomic_load_explicit(&port->out[peer].header->lands, memory_order_relaxed);
     for (Py_ssize_t index = 0; possible && index < self->slab_count; index++) {
@@ -307,7 +308,8 @@ static bool
 can_land(const Assembly *self)
 {
     const Landing *landing = &self->port->landing;
-    bool plain = self->record.code == BYTES_APART || self->record.code == BYTEARRAY_APART || self->record.code == ARRAY;
+    uint8_t code = self->record.code & (uint8_t)~SYNCHRONOUS;
+    bool plain = code == BYTES_APART || code == BYTEARRAY_APART || code == ARRAY;
     return plain && self->part == 0 && self->record.parts == 1 && landing->open &&
            landing_is_for(landing, &self->record, self->source) &&
            entry_of(self, 0).length == (uint64_t)landing->view.len &&
@@ -322,7 +324,8 @@ static char *
 memory_of(Assembly *self)
 {
     PyObject **place = self->part < 0 ? &self->head : &((PyListObject *)self->buffers)->ob_item[self->part];
-    bool as_bytes = self->part < 0 || (self->record.code == BYTES_APART && self->record.parts == 1);
+    bool as_bytes = self->part < 0 ||
+                    ((self->record.code & ~SYNCHRONOUS) == BYTES_APART && self->record.parts == 1);
     if (*place == NULL && can_land(self)) {
         *place = Py_NewRef(self->port->landing.object);
         self->lands = true;

@@ -261,9 +261,9 @@ ring_for_step(Port *self, uint32_t peer)
 }
 
 int
-port_call(Port *self)
+port_call(Port *self, bool due)
 {
-    if (!self->due || self->call == NULL)
+    if (!(due || self->due) || self->call == NULL)
         return 0;
     PyObject *done = PyObject_CallNoArgs(self->call);
     Py_XDECREF(done);

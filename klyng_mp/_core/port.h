@@ -299,7 +299,8 @@ int port_give_up(Port *self, struct Ring *ring);
 void port_make_ring(Port *self, uint32_t peer); /* gets a ring to a peer ready, unless it is */
 void port_ring_bell(Port *self, uint32_t peer);  /* wakes a peer if it sleeps, or notes that it has to be woken */
 void port_expect(Port *self, uint32_t messages); /* in its next sleep this rank waits for so many steps of collectives */
-int port_call(Port *self); /* has those woken who have to be; runs Python code; -1 with an exception */
+/* Has those woken who have to be, and does whatever else is due; runs Python code; -1 with an exception. */
+int port_call(Port *self, bool due);
 Outcome port_send_small(Port *self, uint32_t peer, const Small *small);
 Outcome port_push(Port *self, uint32_t peer, Parcel *parcel);
 

@@ -13,7 +13,7 @@ from klyng_mp.communicator.calls import CallLog
 from klyng_mp.communicator.express import ExpressCodec, make_express, make_meeting
 from klyng_mp.errors import ClosedError
 from klyng_mp.wire.frames import LIMITS, Message
-from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PROC_NULL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,10 +110,17 @@ class Base:
         ranks = f"from 0 to {self.size - 1}" if self.size > 1 else "only 0, for this World has one rank"
         raise ValueError(f"{doing}: {name} must be {ranks}, not {rank}")
 
+    def _check_peer(self, doing: str, name: str, rank: Any) -> int:
+        """As `check_rank`, but PROC_NULL is a rank, too."""
+        if type(rank) is not int:
+            rank = as_int(doing, name, rank, "the number of a rank")
+        return rank if rank == PROC_NULL else self.check_rank(doing, name, rank)
+
     def _check_send(self, doing: str, dest: Any, tag: Any) -> tuple[int, int | str]:
+        """Return the receiver's rank (or PROC_NULL) and the tag."""
         if self.closed:
             self.check_open(doing)
-        dest = self.check_rank(doing, "dest", dest)
+        dest = self._check_peer(doing, "dest", dest)
         if type(tag) is not int or not 0 <= tag <= _LARGEST_TAG:
             if tag == ANY_TAG and type(tag) is int:
                 raise ValueError(f"{doing}: ANY_TAG is for receiving; send with an int from 0 or a str")
@@ -121,22 +128,25 @@ class Base:
         return dest, tag
 
     def _check_receive(self, doing: str, source: Any, tag: Any) -> tuple[int, int | str]:
-        """Return the sender's endpoint number (or ANY_SOURCE) and the tag."""
+        """Return the sender's endpoint number (or ANY_SOURCE, or PROC_NULL) and the tag."""
         if self.closed:
             self.check_open(doing)
         if type(tag) is not int or not ANY_TAG <= tag <= _LARGEST_TAG:
             tag = _check_tag(doing, tag)
         if type(source) is int and source == ANY_SOURCE:
             return ANY_SOURCE, tag
-        return self.members[self.check_rank(doing, "source", source)], tag
+        rank = self._check_peer(doing, "source", source)
+        return PROC_NULL if rank == PROC_NULL else self.members[rank], tag
 
     # -- messages
 
-    def _pack(self, obj: object, dest: int, tag: int | str) -> Message:
+    def _pack(self, obj: object, dest: int, tag: int | str, mark: int = 0) -> Message:
+        """Return the message that an object becomes; ``mark`` is a bit of its code."""
         endpoint = self.endpoint
         peer = self.members[dest]
         incarnation = endpoint.incarnation if peer == endpoint.number else endpoint.incarnations.get(peer, 0)
-        return Message(self.context, endpoint.number, tag, incarnation, *self.codec.encode(obj))
+        code, head, buffers = self.codec.encode(obj)
+        return Message(self.context, endpoint.number, tag, incarnation, code | mark, head, buffers)
 
     def _unpack(self, message: Message, status: Status | None) -> Any:
         if status is not None:

@@ -5,8 +5,9 @@ Layer: communicator. What brings a rank to life calls ``set_current``; everythin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
@@ -47,9 +48,11 @@ def comm() -> Communicator:
 def init(main: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Result:
     """Start the program at its entry function: call ``main(*args, **kwargs)`` in this rank, return its result.
 
+    A coroutine function runs in an event loop of its own, by ``asyncio.run``.
+
     This is klyng's way to begin; a program that calls its main by itself is the same.
     """
-    return main(*args, **kwargs)
+    return cast("Result", complete(main(*args, **kwargs)))
 
 
 def end() -> None:

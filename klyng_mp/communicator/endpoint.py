@@ -15,17 +15,45 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from klyng_mp.communicator.receiving import Receiving
-from klyng_mp.errors import KlyngError, PeerLostError
+from klyng_mp.errors import ClosedError, KlyngError, PeerLostError
 from klyng_mp.transports.contract import SENT, Ticket
 from klyng_mp.wire.frames import Message, is_collective
+from klyng_mp.wire.mailbox import ANSWERS, SYNCHRONOUS
 
 if TYPE_CHECKING:
     from klyng_mp.deadline import Deadline
+    from klyng_mp.wire.mailbox import Receive
 
-__all__ = ["EAGER_BYTES", "OUTBOX_BYTES", "Endpoint"]
+__all__ = ["EAGER_BYTES", "OUTBOX_BYTES", "Endpoint", "Handover"]
 
 EAGER_BYTES = 64 * 1024  # up to here a send need not wait until the kernel has taken the message
+_MATCHED, _REFUSED = 0, 1  # codes of the word about a message that is sent synchronously
 OUTBOX_BYTES = 1024 * 1024  # unless this much is queued for the peer already: memory must have an end
+
+
+class Handover:
+    """A message whose sender wants to know when it is matched.
+
+    Attributes:
+        peer: the receiver's number.
+        message: what is sent.
+        ticket: of its way out.
+        answer: the posted receive of the word that it was matched. Such words of one receiver about one tag come in
+            the order in which the messages were sent, since that is the order in which they match.
+    """
+
+    __slots__ = ("answer", "message", "peer", "ticket")
+
+    def __init__(self, peer: int, message: Message, ticket: Ticket, answer: Receive) -> None:
+        self.peer = peer
+        self.message = message
+        self.ticket = ticket
+        self.answer = answer
+
+    @property
+    def matched(self) -> bool:
+        """Whether it is known to be matched."""
+        return self.answer.message is not None and self.answer.message.code == _MATCHED
 
 
 class Endpoint(Receiving):
@@ -82,7 +110,104 @@ class Endpoint(Receiving):
         with self._room.lock:
             return self._is_sent(ticket, peer)
 
+    # -- messages whose sender wants to know
+
+    def send_synchronously(self, peer: int, message: Message, *, deadline: Deadline, doing: str) -> None:
+        """Send a message with the mark SYNCHRONOUS; return when a receive has matched it.
+
+        Raises:
+            DeadlineError: the message was withdrawn if nothing of it had left; else the receiver may still take it,
+                and the error says so. The caller's buffers are its own again in either case.
+            PeerLostError: the peer is gone, or the run was ended; as above.
+        """
+        with self._room.lock:
+            handover = self.hand_over(peer, message, doing=doing, copy=False)
+            try:
+                settled = self._settle(lambda: self.is_matched(handover), deadline, doing)
+            except BaseException:
+                self._let_go(handover)
+                raise
+            if not settled:
+                left = "the message was withdrawn"
+                if not self._let_go(handover):
+                    left = "the message has left already, so the receiver may still take it"
+                raise deadline.error(doing, left=left)
+            self._check_matched(handover, doing)
+
+    def hand_over(self, peer: int, message: Message, *, doing: str, copy: bool = True) -> Handover:
+        """Start to send a message with the mark SYNCHRONOUS, without waiting; ``copy`` as `Transport.send` has it."""
+        with self._room.lock:
+            if peer in self._peers.lost:
+                raise self._peers.loss(peer, doing)
+            answer = self._post(message.context | ANSWERS, peer, message.tag, doing)
+            try:
+                ticket = self._start(peer, message, doing, copy=copy)
+            except BaseException:
+                self.mailbox.withdraw(answer)
+                raise
+            self._catch_up()
+            return Handover(peer, message, ticket, answer)
+
+    def wait_matched(self, handover: Handover, *, deadline: Deadline, doing: str) -> None:
+        """Wait until a message is matched; a deadline changes nothing about it."""
+        with self._room.lock:
+            if not self._settle(lambda: self.is_matched(handover), deadline, doing):
+                raise deadline.error(doing, left="the message stays on its way")
+            self._check_matched(handover, doing)
+
+    def is_matched(self, handover: Handover) -> bool:
+        """Whether a message is matched, or never will be."""
+        with self._room.lock:
+            answer, peer = handover.answer, handover.peer
+            if answer.message is not None or answer.withdrawn or peer in self._peers.lost:
+                return True
+            return handover.ticket.error is not None and peer not in self._peers.undecided
+
+    def withdraw_handover(self, handover: Handover) -> bool:
+        """Take a message back; return False if a part of it has left."""
+        with self._room.lock:
+            ticket = handover.ticket
+            withdrawn = not ticket.done and self._withdraw(ticket, handover.peer, handover.message)
+            return withdrawn and self.mailbox.withdraw(handover.answer)
+
     # -- inside, with the lock held
+
+    def _check_matched(self, handover: Handover, doing: str) -> None:
+        if handover.matched:
+            return
+        if handover.answer.message is not None:
+            raise PeerLostError(handover.peer, "has returned without receiving this message", doing=doing)
+        self.mailbox.withdraw(handover.answer)
+        if handover.peer in self._peers.lost:
+            raise self._peers.loss(handover.peer, doing)
+        if handover.ticket.error is not None:
+            raise _as_loss(handover.ticket.error, handover.peer, doing)
+        raise ClosedError(f"the run ended before {doing} was received")
+
+    def _let_go(self, handover: Handover) -> bool:
+        """Withdraw the message, or else let its answer come and meet nobody; tell whether it was withdrawn."""
+        if self._give_up(handover.ticket, handover.peer, handover.message):
+            return self.mailbox.withdraw(handover.answer)
+        return False  # its answer must not be taken for a later message's: it stays awaited
+
+    def _catch_up(self) -> None:
+        """Tell those senders that want to know which of their messages were matched, or never will be."""
+        while (self.mailbox.unanswered or self._refused) and self._refusal is None:
+            for message in self.mailbox.take_unanswered():
+                self._answer(message, _MATCHED)
+            refused, self._refused = self._refused, []
+            for message in refused:
+                if message.code & SYNCHRONOUS:  # else it was matched after all
+                    message.code &= ~SYNCHRONOUS
+                    self._answer(message, _REFUSED)
+
+    def _answer(self, message: Message, code: int) -> None:
+        context, peer = message.context | ANSWERS, message.source
+        if message.context < self._lowest or peer in self._peers.missing:
+            return
+        incarnation = self.incarnation if peer == self.number else self.incarnations.get(peer, 0)
+        answer = Message(context, self.number, message.tag, incarnation, code, b"", ())
+        self._start(peer, answer, "telling a sender that its message was received", copy=True)
 
     def _start(self, peer: int, message: Message, doing: str, *, copy: bool) -> Ticket:
         if self._refusal is not None or message.context < self._lowest:
@@ -130,8 +255,7 @@ class Endpoint(Receiving):
             return
         if peer in self._peers.lost:
             raise self._peers.loss(peer, doing)
-        reason = ticket.error.reason if isinstance(ticket.error, PeerLostError) else str(ticket.error)
-        raise PeerLostError(peer, reason, doing=doing)
+        raise _as_loss(ticket.error, peer, doing)
 
     def _withdraw(self, ticket: Ticket, peer: int, message: Message) -> bool:
         if not ticket.withdraw():
@@ -146,3 +270,9 @@ class Endpoint(Receiving):
             return True
         ticket.keep()
         return False
+
+
+def _as_loss(error: Exception, peer: int, doing: str) -> PeerLostError:
+    """Return a ticket's error as that of the call that depends on it."""
+    reason = error.reason if isinstance(error, PeerLostError) else str(error)
+    return PeerLostError(peer, reason, doing=doing)

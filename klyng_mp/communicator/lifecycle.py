@@ -44,7 +44,7 @@ class Lifecycle:
         self.number = number
         self.aborted = False
         self.poisoned = False
-        self._room = WaitingRoom(self._poison)
+        self._room = WaitingRoom(self._poison, self._catch_up)
         self._refusal: Callable[[str], KlyngError] | None = None  # makes the error of whoever wants anything
         self._over = False  # whether `resume` cannot help
         _watch_forks()
@@ -54,6 +54,11 @@ class Lifecycle:
     def lock(self) -> Gate:
         """The lock around everything here; re-entrant."""
         return self._room.lock
+
+    @property
+    def room(self) -> WaitingRoom:
+        """Where its threads wait, and guests are welcome."""
+        return self._room
 
     @property
     def poller(self) -> Poller:
@@ -102,6 +107,7 @@ class Lifecycle:
         """Move what can be moved without waiting."""
         with self._room.lock:
             self._room.progress()
+            self._catch_up()
 
     def failure(self, doing: str) -> KlyngError | None:
         """Return the error that any call would raise now, or None."""
@@ -182,6 +188,9 @@ class Lifecycle:
 
     def _disconnect(self) -> None:
         """Close what leads to others; nothing follows."""
+
+    def _catch_up(self) -> None:
+        """Do what is due to what has arrived, and could not be done while it arrived."""
 
 
 _LIVES: WeakSet[Lifecycle] = WeakSet()

@@ -17,7 +17,7 @@ from klyng_mp.communicator.peers import Peers
 from klyng_mp.errors import ClosedError, PeerLostError
 from klyng_mp.transports.contract import Nowhere
 from klyng_mp.wire.frames import Message, is_collective
-from klyng_mp.wire.mailbox import Mailbox
+from klyng_mp.wire.mailbox import SYNCHRONOUS, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -81,6 +81,8 @@ class Membership(Lifecycle):
         self._sent: defaultdict[int, int] = defaultdict(int)
         self._lowest = 0
         self._dropped = 0
+        self._over_below = 0  # contexts below it belong to a run whose program is over here
+        self._refused: list[Message] = []  # which it will not receive, and whose senders want to know
 
     def use(self, transport: Transport, port: core.Port | None = None) -> None:
         """Reach all peers by this transport.
@@ -140,6 +142,7 @@ class Membership(Lifecycle):
                 self.port.take_counts()
                 self.port.trim()
                 self.port.forget_calls()
+            self._refused.clear()
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten
@@ -149,6 +152,18 @@ class Membership(Lifecycle):
         with self._room.lock:
             lost = next((peer for peer in peers if peer in self._peers.lost), None)
             return None if lost is None else self._peers.loss(lost, doing)
+
+    def conclude(self, low: int, high: int) -> None:
+        """Tell those who want to know that this rank's program is over, and receives no more of what they sent.
+
+        Args:
+            low: the first context of the run.
+            high: the first of the next one.
+        """
+        with self._room.lock:
+            self._over_below = high
+            self._refused += [one for one in self.mailbox.waiting(low, high) if one.code & SYNCHRONOUS]
+            self._catch_up()
 
     def sent_counts(self) -> dict[int, int]:
         """Return how many messages of users (not of collectives) went to whom since `begin_run`."""
@@ -195,6 +210,8 @@ class Membership(Lifecycle):
             self._dropped += 1
             return
         self.mailbox.deliver(message)
+        if message.code & SYNCHRONOUS and message.context < self._over_below:
+            self._refused.append(message)
 
     def lost(self, peer: int, reason: str) -> None:
         """See `Sink.lost`."""

@@ -10,22 +10,23 @@ Threads: all of it may be used by several threads at once.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from klyng_mp.communicator.base import Base
 from klyng_mp.communicator.buffers import Gift, Target
 from klyng_mp.communicator.express import NOT_YET, NOTHING
-from klyng_mp.communicator.requests import ReceiveRequest, Request, SendRequest, SentRequest, Status
-from klyng_mp.deadline import Deadline
+from klyng_mp.communicator.nonblocking import NonBlocking
+from klyng_mp.communicator.probing import describe_receive
+from klyng_mp.deadline import NEVER, Deadline
 from klyng_mp.wire.frames import Message
-from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, Receive
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PROC_NULL, SYNCHRONOUS, Receive
+
+if TYPE_CHECKING:
+    from klyng_mp.communicator.requests import Status
 
 __all__ = ["PointToPoint"]
 
-_NEVER = Deadline(None)
 
-
-class PointToPoint(Base):
+class PointToPoint(NonBlocking):
     """A group's messages from one rank to another; see `Base` for its arguments and attributes."""
 
     __slots__ = ()
@@ -37,7 +38,7 @@ class PointToPoint(Base):
 
         Args:
             obj: anything that can be encoded; it may be changed as soon as this returns.
-            dest: the receiver's rank; this rank's own is allowed.
+            dest: the receiver's rank; this rank's own is allowed. PROC_NULL is nobody: the object goes nowhere.
             tag: an int from 0 to 2**63 - 1, or a str, for the receiver to choose by.
             move: give the memory of an array away where that spares a copy: of one that `klyng_mp.empty` made, or
                 that was received, and that is sent whole and by itself, to a rank of this host. It is read-only from
@@ -54,18 +55,48 @@ class PointToPoint(Base):
         if self._short is not None and not move and self._short.send(obj, dest, tag):
             return
         dest, tag = self._check_send("send", dest, tag)
+        if dest == PROC_NULL:
+            return
         message = self._pack(obj, dest, tag)
         gift = Gift(self.endpoint.port, message, obj) if move else None
         try:
             self.endpoint.send(
                 self.members[dest],
                 message,
-                deadline=_NEVER if timeout is None else Deadline(timeout),
+                deadline=NEVER if timeout is None else Deadline(timeout),
                 doing=f"send(dest={dest}, tag={tag!r})",
             )
         finally:
             if gift is not None:
                 gift.close()
+
+    def ssend(self, obj: object, dest: int, tag: int | str = 0, *, timeout: float | None = None) -> None:
+        """Send an object to a rank, and return when a receive there has matched it: it was asked for.
+
+        A receive that was posted by ``irecv`` counts, also before anybody waits for it, and so does ``mprobe``; the
+        receiver says so as soon as it is in any call of its communicators.
+
+        Args:
+            obj: as of `send`.
+            dest: likewise; to this rank itself, somebody has to have posted the receive, or do so in another thread.
+            tag: likewise.
+            timeout: seconds; None for no limit.
+
+        Raises:
+            CodecError: the object cannot travel; nothing was sent.
+            DeadlineError: nothing matched it in time. The error says what is left: the message was withdrawn if
+                nothing of it had left this rank; else the receiver may still take it.
+            PeerLostError: the receiver is gone, or its program is over, also if it ended as it should.
+        """
+        dest, tag = self._check_send("ssend", dest, tag)
+        if dest == PROC_NULL:
+            return
+        self.endpoint.send_synchronously(
+            self.members[dest],
+            self._pack(obj, dest, tag, SYNCHRONOUS),
+            deadline=NEVER if timeout is None else Deadline(timeout),
+            doing=f"ssend(dest={dest}, tag={tag!r})",
+        )
 
     def recv(
         self,
@@ -78,7 +109,7 @@ class PointToPoint(Base):
         """Receive an object: the first to arrive that matches. One sender's messages keep their order.
 
         Args:
-            source: the sender's rank, or ANY_SOURCE.
+            source: the sender's rank, or ANY_SOURCE. From PROC_NULL comes None, at once.
             tag: the tag, or ANY_TAG.
             timeout: seconds; 0 receives only what is there; None for no limit.
             status: is filled in with the message's source, tag and size.
@@ -95,12 +126,14 @@ class PointToPoint(Base):
             if got is not NOTHING and got is not NOT_YET:
                 return self._unpack(got, None) if type(got) is Message else got
         number, tag = self._check_receive("recv", source, tag)
+        if number == PROC_NULL:
+            return self._receive_nothing(status)
         message = self.endpoint.receive(
             self.context,
             number,
             tag,
-            deadline=_NEVER if timeout is None else Deadline(timeout),
-            doing=_describe("recv", source, tag),
+            deadline=NEVER if timeout is None else Deadline(timeout),
+            doing=describe_receive("recv", source, tag),
             among=self.members,
         )
         return self._unpack(message, status)
@@ -132,15 +165,19 @@ class PointToPoint(Base):
 
         Raises:
             TypeError, ValueError: the buffer cannot be written to, or the message is no array or bytes, is of another
-                dtype, or is larger than the buffer; nothing was taken, and the message can be received otherwise.
+                dtype, or is larger than the buffer; nothing was taken, and the message can be received otherwise
+                (to who sent it with `ssend` it counts as received).
             DeadlineError, PeerLostError, CodecError: as `recv`. The buffer's content is undefined.
         """
         target = Target(buffer)
         number, tag = self._check_receive("recv_into", source, tag)
-        doing = _describe("recv_into", source, tag)
+        if number == PROC_NULL:
+            self._receive_nothing(status)
+            return 0
+        doing = describe_receive("recv_into", source, tag)
         message = self.endpoint.fulfil(
             Receive(self.context, number, tag),
-            deadline=_NEVER if timeout is None else Deadline(timeout),
+            deadline=NEVER if timeout is None else Deadline(timeout),
             doing=doing,
             among=self.members,
             landing=target,
@@ -153,37 +190,6 @@ class PointToPoint(Base):
         if status is not None:
             status.describe(message, self._ranks[message.source])
         return size
-
-    def isend(self, obj: object, dest: int, tag: int | str = 0, *, move: bool = False) -> Request:
-        """Start to send an object and return at once; the object has been copied, or given away, and may be changed.
-
-        See `send`; the request's ``wait`` returns when the kernel has the message.
-        """
-        if self._short is not None and not move and self._short.send(obj, dest, tag):
-            return SentRequest(self.endpoint, dest, tag)
-        dest, tag = self._check_send("isend", dest, tag)
-        message = self._pack(obj, dest, tag)
-        doing = f"isend(dest={dest}, tag={tag!r})"
-        peer = self.members[dest]
-        gift = Gift(self.endpoint.port, message, obj) if move else None
-        try:
-            ticket = self.endpoint.start_send(peer, message, doing=doing)
-        finally:
-            if gift is not None:
-                gift.close()
-        return SendRequest(self.endpoint, doing, peer, message, ticket)
-
-    def irecv(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG, *, status: Status | None = None) -> Request:
-        """Post a receive and return at once; it matches before any receive that is posted later.
-
-        See `recv`; the request's ``wait`` returns the object.
-        """
-        number, tag = self._check_receive("irecv", source, tag)
-        doing = _describe("irecv", source, tag)
-        receive = self.endpoint.start_receive(self.context, number, tag, doing=doing)
-        return ReceiveRequest(
-            self.endpoint, doing, receive, lambda message: self._unpack(message, status), self.members
-        )
 
     def sendrecv(
         self,
@@ -198,6 +204,8 @@ class PointToPoint(Base):
     ) -> Any:
         """Send an object and receive another; both sides may do so at once, whatever the sizes.
 
+        With PROC_NULL as ``dest`` nothing is sent, and with PROC_NULL as ``source`` None is received.
+
         Raises:
             DeadlineError: as `send`, or, when the object was sent, as `recv`; the error says which.
             PeerLostError: as `send` and `recv`.
@@ -205,48 +213,19 @@ class PointToPoint(Base):
         dest, sendtag = self._check_send("sendrecv", dest, sendtag)
         number, recvtag = self._check_receive("sendrecv", source, recvtag)
         deadline = Deadline(timeout)
-        message = self._pack(obj, dest, sendtag)
-        doing = f"sendrecv(dest={dest}, sendtag={sendtag!r}), sending"
-        self.endpoint.send(self.members[dest], message, deadline=deadline, doing=doing)
-        doing = f"sendrecv({_who(source)}, recvtag={_what(recvtag)}), receiving"
+        if dest != PROC_NULL:
+            message = self._pack(obj, dest, sendtag)
+            doing = f"sendrecv(dest={dest}, sendtag={sendtag!r}), sending"
+            self.endpoint.send(self.members[dest], message, deadline=deadline, doing=doing)
+        if number == PROC_NULL:
+            return self._receive_nothing(status)
+        doing = describe_receive("sendrecv", source, recvtag).replace(" tag=", " recvtag=") + ", receiving"
         received = self.endpoint.receive(
             self.context, number, recvtag, deadline=deadline, doing=doing, among=self.members
         )
         return self._unpack(received, status)
 
-    def probe(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG, *, timeout: float | None = None) -> Status:
-        """Wait for a message that matches, leave it there, and return what is known of it.
-
-        Raises:
-            DeadlineError, PeerLostError: as `recv`.
-        """
-        number, tag = self._check_receive("probe", source, tag)
-        message = self.endpoint.wait_message(
-            self.context,
-            number,
-            tag,
-            deadline=_NEVER if timeout is None else Deadline(timeout),
-            doing=_describe("probe", source, tag),
-            among=self.members,
-        )
-        return Status().describe(message, self._ranks[message.source])
-
-    def iprobe(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG) -> Status | None:
-        """Look for a message that matches, leave it there, and return what is known of it, or None."""
-        number, tag = self._check_receive("iprobe", source, tag)
-        message = self.endpoint.peek(self.context, number, tag, doing=_describe("iprobe", source, tag))
-        return None if message is None else Status().describe(message, self._ranks[message.source])
-
-
-def _who(source: int) -> str:
-    return "source=ANY_SOURCE" if source == ANY_SOURCE else f"source={source}"
-
-
-def _what(tag: int | str) -> str:
-    return "ANY_TAG" if tag == ANY_TAG else repr(tag)
-
-
-def _describe(name: str, source: int, tag: int | str) -> str:
-    if source != ANY_SOURCE and tag != ANY_TAG:
-        return f"{name}(source={source}, tag={tag!r})"
-    return f"{name}({_who(source)}, tag={_what(tag)})"
+    @staticmethod
+    def _receive_nothing(status: Status | None) -> None:
+        if status is not None:
+            status.describe_nothing()

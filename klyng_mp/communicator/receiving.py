@@ -88,6 +88,8 @@ class Receiving(Membership):
                 self._poison()
                 raise
             if receive.message is not None:
+                if self.mailbox.unanswered:
+                    self._catch_up()
                 return receive.message
             try:
                 if landing is not None and first and self.port is not None:
@@ -136,6 +138,15 @@ class Receiving(Membership):
                 found = self.mailbox.peek(context, source, tag)
             return found
 
+    def take(self, context: int, source: int, tag: int | str, *, doing: str) -> Message | None:
+        """Take the first message that matches, without waiting."""
+        with self._room.lock:
+            if self.peek(context, source, tag, doing=doing) is None:
+                return None
+            message = self.mailbox.take(context, source, tag)
+            self._catch_up()
+            return message
+
     def wait_message(
         self,
         context: int,
@@ -181,6 +192,8 @@ class Receiving(Membership):
         except BaseException:
             self._poison()
             raise
+        if self.mailbox.unanswered:
+            self._catch_up()
         return receive
 
     def _is_received(self, receive: Receive, among: Iterable[int] | None) -> bool:

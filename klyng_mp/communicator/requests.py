@@ -10,18 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from klyng_mp.communicator.awaiting import wait_in_loop
 from klyng_mp.deadline import Deadline
-from klyng_mp.wire.mailbox import ANY_SOURCE
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PROC_NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
-    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.communicator.endpoint import Endpoint, Handover
     from klyng_mp.transports.contract import Ticket
     from klyng_mp.wire.frames import Message
     from klyng_mp.wire.mailbox import Receive
 
 __all__ = [
+    "HandoverRequest",
+    "NullRequest",
     "ReceiveRequest",
     "Request",
     "SendRequest",
@@ -38,14 +41,14 @@ class Status:
     """What is known of a message besides its object; give one to ``recv``, or get one from ``probe``.
 
     Attributes:
-        source: the rank that sent it, or -1 before there was a message.
+        source: the rank that sent it; ANY_SOURCE before there was a message, PROC_NULL if that is where it is from.
         tag: its tag.
         count: its size in bytes, as encoded.
     """
 
     __slots__ = ("count", "source", "tag")
 
-    def __init__(self, source: int = -1, tag: int | str = -1, count: int = 0) -> None:
+    def __init__(self, source: int = ANY_SOURCE, tag: int | str = ANY_TAG, count: int = 0) -> None:
         self.source = source
         self.tag = tag
         self.count = count
@@ -57,12 +60,20 @@ class Status:
         self.count = message.nbytes
         return self
 
+    def describe_nothing(self) -> Status:
+        """Take on what is known of what comes from PROC_NULL; return itself."""
+        self.source, self.tag, self.count = PROC_NULL, ANY_TAG, 0
+        return self
+
     def __repr__(self) -> str:
         return f"Status(source={self.source}, tag={self.tag!r}, count={self.count})"
 
 
 class Request:
-    """Something that was started and may not be finished yet.
+    """Something that was started and may not be finished yet: `wait` for it, or in a coroutine ``await`` it.
+
+    An ``await`` returns and raises what `wait` does, and lets other tasks of its event loop run meanwhile. One that is
+    cancelled, or given up by ``asyncio.wait_for``, leaves the request as it was.
 
     Attributes:
         cancelled: `cancel` took it back; `wait` then returns None.
@@ -79,6 +90,9 @@ class Request:
     def __repr__(self) -> str:
         state = "cancelled" if self.cancelled else "done" if self.done else "under way"
         return f"<Request {self._doing}: {state}>"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return wait_in_loop(self).__await__()
 
     @property
     def done(self) -> bool:
@@ -214,6 +228,44 @@ class SentRequest(Request):
         """See `Request.collect`."""
         del deadline
         self._collected = True
+
+
+class NullRequest(Request):
+    """A send to PROC_NULL, or a receive from it: over when it was started."""
+
+    __slots__ = ()
+
+    done = settled = True
+
+    def _finish(self, deadline: Deadline) -> None:
+        del deadline
+
+
+class HandoverRequest(Request):
+    """A message that was sent with ``issend``; its object has been copied."""
+
+    __slots__ = ("_handover",)
+
+    def __init__(self, endpoint: Endpoint, doing: str, handover: Handover) -> None:
+        super().__init__(endpoint, doing)
+        self._handover = handover
+
+    @property
+    def done(self) -> bool:
+        """See `Request.done`."""
+        return self.cancelled or self._handover.matched
+
+    @property
+    def settled(self) -> bool:
+        """See `Request.settled`."""
+        return self.done or self._endpoint.is_matched(self._handover)
+
+    def _finish(self, deadline: Deadline) -> None:
+        if not self._handover.matched:
+            self._endpoint.wait_matched(self._handover, deadline=deadline, doing=self._doing)
+
+    def _withdraw(self) -> bool:
+        return self._endpoint.withdraw_handover(self._handover)
 
 
 class ReceiveRequest(Request):

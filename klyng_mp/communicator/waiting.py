@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from klyng_mp.deadline import Deadline
 
-__all__ = ["Chore", "EpollPoller", "Gate", "PureGate", "Waiter", "WaitingRoom"]
+__all__ = ["Chore", "EpollPoller", "Gate", "Guest", "PureGate", "Waiter", "WaitingRoom"]
 
 _MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 _LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
@@ -169,6 +169,37 @@ class Waiter:
             return True
 
 
+class Guest(Protocol):
+    """Who waits elsewhere, in an event loop that watches the room's poller, for what happens here.
+
+    Attributes:
+        called: it was woken and has not looked yet; it says so itself.
+    """
+
+    called: bool
+
+    def is_ready(self) -> bool:
+        """Whether it has something to do; called with the lock held, often, by any thread."""
+
+    def wake(self) -> None:
+        """Let it look: at what it waits for, and whether it may sleep. Called with the lock held, by any thread."""
+
+
+class _Guests(list[Guest]):
+    """The guests of one room."""
+
+    def notify(self, *, everybody: bool) -> None:
+        """Wake those that have something to do, or all."""
+        for guest in tuple(self):
+            if not guest.called and (everybody or guest.is_ready()):
+                guest.called = True
+                guest.wake()
+
+
+def _nothing() -> None:
+    pass
+
+
 def _shortest(left: float | None, brief: float | None) -> float:
     pauses = [pause for pause in (left, brief, _LONGEST_SLEEP) if pause is not None]
     return min(pauses)
@@ -179,19 +210,23 @@ class WaitingRoom:
 
     Args:
         spoiled: called when an exception escapes a callback of the poller, so that bytes may be lost.
+        served: called after callbacks of the poller, for what must not be done within them.
 
     Attributes:
         lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
         poller: what is waited for besides other threads.
         chores: what goes on by itself; each is dropped when nothing of it is left.
+        guests: who waits in event loops; see `welcome`.
     """
 
-    def __init__(self, spoiled: Callable[[], None]) -> None:
+    def __init__(self, spoiled: Callable[[], None], served: Callable[[], None] = _nothing) -> None:
         self.lock = Gate()
         self.poller = EpollPoller()
         self._spoiled = spoiled
         self.chores: list[Chore] = []
         self._working = False
+        self._served = served
+        self.guests = _Guests()
         self._waiters: list[Waiter] = []
         self._polling: Waiter | None = None
         self._calling = False
@@ -249,7 +284,7 @@ class WaitingRoom:
                     self._sleep(waiter, pause)
                 elif events := self._poll(waiter, pause):
                     self._call(events)
-                    if len(waiters) > 1:
+                    if len(waiters) > 1 or self.guests:
                         self.notify()
                 if self._is_over(ready):
                     return True
@@ -258,7 +293,7 @@ class WaitingRoom:
         finally:
             waiters.remove(waiter)
             self.lock.waiting -= 1
-            if waiters or self._closed:
+            if waiters or self.guests or self._closed:
                 self._leave()
 
     def nap(self, port: core.Port, steps: int = 1) -> bool:
@@ -286,7 +321,8 @@ class WaitingRoom:
             self._work()
         if events:
             self.notify()
-            # A bell that was silenced here may have been rung for the poller: it has to say anew that it sleeps.
+            # A bell that was silenced here may have been rung for others: they have to say anew that they sleep.
+            self.guests.notify(everybody=True)
             if self._polling is not None and not self._polling.called:
                 self._wake(self._polling)
 
@@ -295,6 +331,24 @@ class WaitingRoom:
         for waiter in self._waiters:
             if not waiter.called and (self.stopped or waiter.is_ready()):
                 self._wake(waiter)
+        if self.guests:
+            self.guests.notify(everybody=self.stopped)
+
+    def welcome(self, guest: Guest) -> None:
+        """Wake this guest, too, when something happens, until `dismiss`; needs the lock."""
+        self.guests.append(guest)
+        self.lock.waiting += 1
+
+    def dismiss(self, guest: Guest) -> None:
+        """Wake this guest no more; needs the lock."""
+        self.guests.remove(guest)
+        self.lock.waiting -= 1
+        if self._closed:
+            self._leave()
+
+    def is_quiet(self) -> bool:
+        """Whether a guest may sleep until the poller's descriptor shows something; needs the lock."""
+        return self._closed or self._polling is not None or not self.poller.noises(True)
 
     def close(self) -> None:
         """Close the descriptors, now or when the last thread has left; needs the lock.
@@ -304,7 +358,7 @@ class WaitingRoom:
         if self._closed:
             return
         self._closed = True
-        if self._waiters:
+        if self._waiters or self.guests:
             self.notify()
         else:
             self._close_descriptors()
@@ -314,6 +368,7 @@ class WaitingRoom:
         stopped, self.lock = self.stopped, Gate()  # a thread that the child does not have may hold the old one
         self.stopped = stopped
         self._waiters.clear()
+        self.guests.clear()
         self._closed = True
         self._close_descriptors()
 
@@ -391,6 +446,7 @@ class WaitingRoom:
             raise
         finally:
             self._calling = False
+        self._served()
 
     def _wake(self, waiter: Waiter) -> None:
         waiter.called = True
@@ -400,9 +456,12 @@ class WaitingRoom:
             waiter.alarm.release()
 
     def _leave(self) -> None:
-        """Let another thread poll, unless one does or is about to; the last one out closes."""
+        """Let another thread poll, unless one does or is about to, or guests; the last one out closes."""
         if not self._waiters:
-            self._close_descriptors()
+            if self.guests:
+                self.guests.notify(everybody=True)
+            elif self._closed:
+                self._close_descriptors()
         elif self._polling is None and not any(waiter.called for waiter in self._waiters):
             self._wake(self._waiters[0])
 

@@ -14,6 +14,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError
@@ -35,7 +36,7 @@ from klyng_mp.launch.surroundings import (
 )
 from klyng_mp.transports.shm import Segment
 from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import CONTROL, DRIVER, Message, pack_frame
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message, make_context, pack_frame
 from klyng_mp.wire.mailbox import ANY_TAG
 from klyng_mp.wire.namespace import install_main
 
@@ -165,6 +166,8 @@ class _Server:
             failure = (summarize(error), format_user_traceback(error))
             outcome = self._codec.encode(("failed", *failure, self._pack_exception(error)))
         flush_streams()
+        if failure is None:  # else the supervisor has to see that first, and not what comes of it elsewhere
+            self._link.endpoint.conclude(make_context(run), make_context(run + 1))
         self._link.finish()
         try:
             self._answer(run, outcome)
@@ -180,7 +183,7 @@ class _Server:
         if self._codec.main_module is not None:
             install_main(self._codec.main_module)
         try:
-            value = func(*args, **kwargs)
+            value = complete(func(*args, **kwargs))
         except SystemExit as error:
             if error.code:
                 raise

@@ -20,11 +20,27 @@ from klyng_mp.wire.frames import is_collective, run_of
 if TYPE_CHECKING:
     from klyng_mp.wire.frames import PureMessage
 
-__all__ = ["ANY_SOURCE", "ANY_TAG", "PROC_NULL", "Mailbox", "PureMailbox", "PureReceive", "Receive"]
+__all__ = [
+    "ANSWERS",
+    "ANY_SOURCE",
+    "ANY_TAG",
+    "PROC_NULL",
+    "SYNCHRONOUS",
+    "Mailbox",
+    "PureMailbox",
+    "PureReceive",
+    "Receive",
+]
 
 ANY_SOURCE = -1  # mpi4py's value
 ANY_TAG = -1  # mpi4py's value
-PROC_NULL = -2  # nobody: what is sent to it is gone, what is received from it is nothing
+PROC_NULL = -2
+"""A rank that is nobody: what is sent to it is gone at once, and what is received from it is None."""
+
+SYNCHRONOUS = 0x80  # a bit of a message's code: its sender wants to know when it is matched; it is cleared then
+ANSWERS = (
+    1 << 31 | 1
+)  # bits of a context: where that is said, with the message's tag; no communicator has such a number
 
 _Key = tuple[int, int | str]
 
@@ -75,13 +91,14 @@ class PureMailbox:
         dropped: how many messages came too late, for a run that had ended.
     """
 
-    __slots__ = ("_boxes", "_lowest", "_order", "dropped")
+    __slots__ = ("_boxes", "_lowest", "_order", "_unanswered", "dropped")
 
     def __init__(self) -> None:
         self._boxes: dict[int, _Box] = {}
         self._order = 0  # of arrivals and postings, counted together
         self._lowest = 0
         self.dropped = 0
+        self._unanswered: list[PureMessage] = []
 
     def __len__(self) -> int:
         return sum(len(bucket) for box in self._boxes.values() for bucket in box.stored.values())
@@ -100,6 +117,7 @@ class PureMailbox:
             if receive is not None:
                 box.taken += 1
                 receive.message = message
+                self._note_matched(message)
                 return
         self._order += 1
         message.arrival = self._order
@@ -122,6 +140,7 @@ class PureMailbox:
         if not bucket:
             del box.stored[key]
         box.taken += 1
+        self._note_matched(message)
         return message
 
     def peek(self, context: int, source: int, tag: int | str) -> PureMessage | None:
@@ -222,6 +241,21 @@ class PureMailbox:
         return sum(
             box.taken for context, box in self._boxes.items() if run_of(context) == run and not is_collective(context)
         )
+
+    @property
+    def unanswered(self) -> int:
+        """How many messages were matched whose senders want to know and were not told yet."""
+        return len(self._unanswered)
+
+    def take_unanswered(self) -> list[PureMessage]:
+        """Remove and return the messages whose senders want to know that they were matched, in that order."""
+        matched, self._unanswered = self._unanswered, []
+        return matched
+
+    def _note_matched(self, message: PureMessage) -> None:
+        if message.code & SYNCHRONOUS:
+            message.code &= ~SYNCHRONOUS  # one that is put back is not noted twice
+            self._unanswered.append(message)
 
 
 if TYPE_CHECKING or core is None:

@@ -36,6 +36,12 @@ def test_who_brings_a_rank_to_life_says_which_communicator_it_has():
 
 def test_init_calls_the_program_and_end_ends_it():
     assert current.init(lambda *args, **kwargs: (args, kwargs), 1, two=2) == ((1,), {"two": 2})
+
+    async def main(value):
+        await current.comm().isend(value, 0)
+        return await current.comm().irecv(0)
+
+    assert current.init(main, 5) == 5
     current.end()
     with pytest.raises(ClosedError, match="this communicator is closed"):
         current.send("x", 0)

@@ -282,3 +282,29 @@ def test_a_fork_is_refused(pair):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     pair.comms[0].send("still here", 1)
     assert pair.comms[1].recv(0, 0) == "still here"
+
+
+def test_who_wants_to_know_is_told_by_the_short_way(pair):
+    sender, receiver = pair.comms
+    for obj in (5, "text", [1, {2}], b"x" * 5000, bytearray(5000)):
+        request = sender.issend(obj, 1, 5)
+        assert not request.test()
+        assert pair.ways[1].recv(0, 5) == obj or type(obj) is bytearray
+        assert request.test()
+    assert receiver.endpoint.mailbox.taken(1) == 6
+
+
+def test_who_wants_to_know_is_told_of_what_others_posted(pair):
+    sender = pair.comms[0]
+    others = [Communicator(c.endpoint, c.codec, context=CONTEXT + 2, rank=c.rank, members=range(2)) for c in pair.comms]
+    posted = others[1].irecv(0, 5)
+    request = others[0].issend("for the posted one", 1, 5)
+    sender.send("wanted", 1, 6)
+    assert pair.ways[1].recv(0, 6) == "wanted"
+    assert request.test()
+    assert posted.wait(0) == "for the posted one"
+    posted = others[1].irecv(0, 5)
+    request = others[0].issend("again", 1, 5)
+    assert pair.ways[1].recv(0, 6) is NOTHING  # what is told may bring it
+    assert request.test()
+    assert posted.wait(0) == "again"

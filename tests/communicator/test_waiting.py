@@ -344,3 +344,127 @@ def test_the_words_are_made_when_somebody_asks():
     assert (waiter.call, waiter.peers) == ("recv(4)", (1, 2))
     assert Waiter(lambda: False, NEVER, "", None).peers is None
     assert Waiter(lambda: False, NEVER, "", list).peers is None
+
+
+# -- guests
+
+
+class Visitor:
+    """A guest that notes how often it is woken."""
+
+    def __init__(self, ready=lambda: False):
+        self.called = False
+        self.woken = 0
+        self.is_ready = ready
+
+    def wake(self):
+        self.woken += 1
+
+
+@pytest.fixture
+def welcome(room):
+    """Give a function that makes a guest; all leave in the end."""
+    there = []
+
+    def make(ready=lambda: False):
+        there.append(Visitor(ready))
+        with room.lock:
+            room.welcome(there[-1])
+        return there[-1]
+
+    yield make
+    with room.lock:
+        for guest in there:
+            room.dismiss(guest)
+
+
+def test_a_guest_is_woken_by_what_a_thread_has_moved(room, pipe, welcome):
+    writer, got = pipe
+    guest, other = welcome(lambda: bool(got)), welcome()
+    os.write(writer, b"x")
+    assert wait(room, lambda: bool(got))
+    assert guest.woken == other.woken == 1, "the one has something to do, and both have to say that they sleep"
+    with room.lock:
+        room.notify()
+    assert guest.woken == 1, "it has not looked yet"
+    guest.called = other.called = False
+    with room.lock:
+        room.notify()
+    assert (guest.woken, other.woken) == (2, 1)
+
+
+def test_guests_are_told_when_no_thread_watches_any_more(room, welcome):
+    guest = welcome()
+    assert not wait(room, lambda: False, 0.01)
+    assert guest.woken == 1
+
+
+def test_a_guest_need_not_watch_while_a_thread_does(room, welcome):
+    guest, leave, asked = welcome(), [], []
+
+    def is_quiet(before_sleep):
+        asked.append(before_sleep)
+        return False
+
+    seen = when_in(room)
+    call = Background(lambda: wait(room, lambda: bool(leave)))
+    assert seen.wait(LIMIT)
+    with room.lock:
+        room.poller.attend(-1, is_quiet)
+        assert room.is_quiet()
+        assert asked == []
+        leave.append(True)
+        room.notify()
+    assert call.result()
+    assert guest.woken == 1
+    with room.lock:
+        assert not room.is_quiet()
+        room.poller.unregister(-1)
+    assert asked == [True]
+
+
+def test_progress_of_a_guest_is_told_to_the_others(room, pipe, welcome):
+    writer, got = pipe
+    first, second = welcome(), welcome()
+    first.called = True
+    os.write(writer, b"x")
+    with room.lock:
+        room.progress()
+    assert got == [b"x"]
+    assert (first.woken, second.woken) == (0, 1)
+
+
+def test_stopping_wakes_guests_and_closing_waits_for_them(room, welcome):
+    guest = welcome()
+    with room.lock:
+        room.stopped = True
+        room.notify()
+        assert guest.woken == 1
+        room.close()
+        assert room.poller.fileno() >= 0
+        assert room.is_quiet()
+        room.dismiss(guest)
+        assert room._doorbell == -1
+        room.guests.append(guest)
+        room.lock.waiting += 1
+
+
+def test_nobody_naps_while_there_is_a_guest(room, welcome):
+    welcome()
+    assert not room.nap()
+
+
+def test_what_callbacks_left_to_be_done_is_done_after_them():
+    reader, writer = os.pipe()
+    done = []
+    room = WaitingRoom(lambda: None, lambda: done.append("after"))
+    with room.lock:
+        room.poller.register(reader, 1, lambda _: done.append(os.read(reader, 1)))
+        os.write(writer, b"x")
+        room.progress()
+        room.progress()
+        assert done == [b"x", "after"]
+        room.poller.unregister(reader)
+        room.close()
+    os.close(reader)
+    os.close(writer)

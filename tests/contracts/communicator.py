@@ -506,7 +506,7 @@ class CommunicatorContract:
             (lambda c: c.send(1, True), TypeError, "send: dest must be the number of a rank, not True"),
             (lambda c: c.send(1, 1.0), TypeError, "send: dest must be the number of a rank, not 1.0"),
             (lambda c: c.recv(2), ValueError, "recv: source must be from 0 to 1, not 2"),
-            (lambda c: c.irecv(-2), ValueError, "irecv: source must be from 0 to 1, not -2"),
+            (lambda c: c.irecv(-3), ValueError, "irecv: source must be from 0 to 1, not -3"),
             (lambda c: c.probe(None), TypeError, "probe: source must be the number of a rank, not None"),
             (lambda c: c.iprobe(False), TypeError, "iprobe: source must be the number of a rank, not False"),
             (

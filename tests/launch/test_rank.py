@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import asyncwork
 import programs
 import pytest
 import rankwork
@@ -57,6 +58,60 @@ def test_sys_exit_with_an_error_is_a_failure(code):
         with pytest.raises(mp.RankFailedError, match=str(code)) as caught:
             world.run(sys.exit, code)
         assert caught.value.__cause__.code == code
+
+
+def test_ssend_to_a_rank_that_has_returned_fails():
+    def hand_over():
+        if mp.rank() == 0:
+            try:
+                mp.comm().ssend("x", 1)
+            except mp.PeerLostError as error:
+                return str(error)
+        return None
+
+    with mp.World(2) as world:
+        for _ in range(20):
+            with pytest.warns(mp.UnreceivedMessagesWarning):
+                (said, _) = world.run(hand_over)
+            assert said == "rank 1 has returned without receiving this message; this rank was in ssend(dest=1, tag=0)"
+
+
+def test_a_failure_is_seen_before_what_it_does_to_ssend():
+    def fail():
+        if mp.rank() == 0:
+            mp.comm().ssend("x", 1)
+        raise ValueError("mine")
+
+    with mp.World(2) as world:
+        for _ in range(20):
+            with pytest.raises(mp.RankFailedError, match="ValueError: mine") as caught:
+                world.run(fail)
+            assert caught.value.rank == 1
+
+
+def test_a_coroutine_function_runs_in_an_event_loop():
+    with mp.World(2) as world:
+        assert world.run(asyncwork.returns_later, "x") == ["x", "x"]
+        for results in (world.run(asyncwork.exchange_and_tick), world.start(asyncwork.exchange_and_tick).result(60)):
+            assert [got for got, _ in results] == [list(range(100))] * 2
+            assert all(ticks > 0 for _, ticks in results)
+
+
+def test_a_loop_that_sleeps_is_woken_by_a_message():
+    """Nothing else wakes it: a bell that is not rung would be the end of this test."""
+    with mp.World(2) as world:
+        assert world.run(asyncwork.await_late, 20) == [20, 20]
+
+
+def test_what_a_coroutine_raises_fails_the_run_and_ends_other_awaits():
+    with mp.World(3) as world:
+        pids = world.run(rankwork.pid)
+        with pytest.raises(mp.RankFailedError, match="ValueError: mine") as caught:
+            world.run(asyncwork.fail_while_others_await)
+        assert caught.value.rank == 1
+        assert "fail_while_others_await" in caught.value.traceback
+        assert world.run(rankwork.pid) == pids
+        assert world.run(asyncwork.exchange_and_tick)[2:] == [([], 0)]
 
 
 def test_a_thread_that_a_run_left_goes_on_in_the_next(tmp_path):

@@ -141,6 +141,25 @@ def deliver_twice():
     assert mailbox.take(CONTEXT, 1, 7) is one
 
 
+MARKED = 0x80 | 2
+
+
+@each(taken=lambda box: box.take(CONTEXT, 1, 7), posted=lambda box: box.post(core.Receive(CONTEXT, 1, 7)))
+def unanswered(match):
+    mailbox = core.Mailbox()
+    marked = [core.Message(CONTEXT, 1, 7, 3, MARKED, b"%d" % number, ()) for number in range(20)]
+    for one in marked:
+        mailbox.deliver(one)
+        match(mailbox)
+    got = yield mailbox.take_unanswered
+    if got.error is not None:
+        assert mailbox.unanswered == 20
+        got = Outcome(mailbox.take_unanswered())
+    assert got.value == marked
+    assert all(one.code == 2 for one in marked)
+    assert (mailbox.unanswered, mailbox.take_unanswered()) == (0, [])
+
+
 @each(**FILLED)
 def post(case):
     mailbox = core.Mailbox()

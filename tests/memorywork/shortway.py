@@ -184,6 +184,23 @@ def express_recv_wakes():
     assert calls == [0]
 
 
+@each(small=b"", large=b"x" * 3000)
+def express_recv_for_who_wants_to_know(part):
+    """Whoever waits for a match is told by who is called; what cannot be told now is told later."""
+    calls = []
+    one, other = make_ways(calls=calls)
+    sent = core.Message(CONTEXT, 0, 7, 3, 0x80 | 5, b"head" + part, ())
+    assert one.port.send(1, sent) is None
+    got = yield partial(other.recv, 0, 7)
+    if is_lost(other.port, got):
+        return
+    if got.error is not None and other.mailbox.taken(RUN) == 0:
+        got = Outcome(other.recv(0, 7))
+    assert got.error is not None or got.value == b"head" + part
+    assert other.mailbox.unanswered == 1
+    assert [one.code for one in other.mailbox.take_unanswered()] == [5]
+
+
 @scenario
 def take_counts():
     ways = make_ways(4)

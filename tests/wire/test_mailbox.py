@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from klyng_mp.native import core
-from klyng_mp.wire.frames import PureMessage, make_context
-from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PureMailbox, PureReceive
+from klyng_mp.wire.frames import PureMessage, is_collective, make_context, run_of
+from klyng_mp.wire.mailbox import ANSWERS, ANY_SOURCE, ANY_TAG, SYNCHRONOUS, PureMailbox, PureReceive
 
 RUN1, RUN1_COLLECTIVE, RUN2 = make_context(1), make_context(1, collective=True), make_context(2)
 CONTEXTS = st.sampled_from([0, RUN1, RUN1_COLLECTIVE, RUN2])
@@ -27,8 +28,8 @@ class Kind(NamedTuple):
     Message: type
     Receive: type
 
-    def message(self, context=RUN1, source=0, tag=0, head=b""):
-        return self.Message(context, source, tag, 0, 0, head, ())
+    def message(self, context=RUN1, source=0, tag=0, head=b"", code=0):
+        return self.Message(context, source, tag, 0, code, head, ())
 
 
 PURE = Kind(PureMailbox, PureMessage, PureReceive)
@@ -58,6 +59,8 @@ class Against(RuleBasedStateMachine):
         self.lowest = 0
         self.dropped = 0
         self.taken = {}
+        self.marked = set()  # messages whose senders want to know, and that were not matched yet
+        self.unanswered = []
 
     @staticmethod
     def accepts(context, source, tag, message):
@@ -71,11 +74,16 @@ class Against(RuleBasedStateMachine):
         return next((one for one in self.stored if self.accepts(context, source, tag, one)), None)
 
     def count(self, message):
+        if message in self.marked:
+            self.marked.remove(message)
+            self.unanswered.append(message)
         self.taken[message.context] = self.taken.get(message.context, 0) + 1
 
-    @rule(context=CONTEXTS, source=SOURCES, tag=TAGS)
-    def deliver(self, context, source, tag):
-        one = self.kind.message(context, source, tag)
+    @rule(context=CONTEXTS, source=SOURCES, tag=TAGS, marked=st.booleans())
+    def deliver(self, context, source, tag, marked):
+        one = self.kind.message(context, source, tag, code=5 | marked * SYNCHRONOUS)
+        if marked:
+            self.marked.add(one)
         self.mailbox.deliver(one)
         if 0 < context < self.lowest:
             self.dropped += 1
@@ -103,6 +111,14 @@ class Against(RuleBasedStateMachine):
         assert taken is self.first(context, source, tag)
         if taken is not None:
             self.mailbox.restore(taken)
+            if taken in self.marked:  # it counts as matched
+                self.marked.remove(taken)
+                self.unanswered.append(taken)
+
+    @rule()
+    def take_unanswered(self):
+        assert self.mailbox.take_unanswered() == self.unanswered
+        self.unanswered = []
 
     @rule(target=receives, context=CONTEXTS, source=SOURCES | st.just(ANY_SOURCE), tag=TAGS | st.just(ANY_TAG))
     def post(self, context, source, tag):
@@ -145,6 +161,9 @@ class Against(RuleBasedStateMachine):
     def agree(self):
         assert len(self.mailbox) == len(self.stored)
         assert self.mailbox.dropped == self.dropped
+        assert self.mailbox.unanswered == len(self.unanswered)
+        assert all(one.code == (5 | SYNCHRONOUS if one in self.marked else 5) for one in self.stored)
+        assert all(one.code == 5 for one in (*self.unanswered, *self.matched.values()))
         assert self.mailbox.taken(1) == self.taken.get(RUN1, 0)
         assert self.mailbox.taken(2) == self.taken.get(RUN2, 0)
         assert all(receive.message is one and receive.done for receive, one in self.matched.items())
@@ -189,6 +208,26 @@ def test_posted_receives_match_in_the_order_of_posting(kind):
     for number in range(5):
         mailbox.deliver(kind.message(tag=5, head=b"%d" % number))
     assert [receive.message.head for receive in receives] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_mailbox_that_goes_lets_go_of_what_nobody_answered(kind):
+    mailbox = kind.Mailbox()
+    for _ in range(3):
+        mailbox.deliver(kind.message(head=b"x" * 1000, code=SYNCHRONOUS))
+        mailbox.take(RUN1, 0, 0)
+    one = kind.message(code=SYNCHRONOUS)
+    mailbox.deliver(one)
+    mailbox.take(RUN1, 0, 0)
+    before = sys.getrefcount(one)
+    del mailbox
+    assert sys.getrefcount(one) == before - 1
+
+
+def test_answers_are_no_users_messages_and_meet_no_collectives():
+    for context in (RUN1, make_context(1, 5), make_context(1, 2**29)):
+        assert is_collective(context | ANSWERS)
+        assert run_of(context | ANSWERS) == 1
+        assert context | ANSWERS not in (context, context | 1)
 
 
 def seconds(action, times):
