@@ -47,7 +47,7 @@ class Endpoint(Receiving):
                 return
             eager = message.nbytes <= EAGER_BYTES
             try:
-                settled = self._settle(lambda: self._is_sent(ticket, peer, eager=eager), deadline, doing)
+                settled = self._settle(lambda: self._is_sent(ticket, peer, eager=eager), deadline, doing, peer)
             except BaseException:
                 self._give_up(ticket, peer, message)
                 raise
@@ -68,7 +68,7 @@ class Endpoint(Receiving):
     def wait_sent(self, ticket: Ticket, peer: int, *, deadline: Deadline, doing: str) -> None:
         """Wait until a message that was started is with the kernel; a deadline changes nothing about it."""
         with self._room.lock:
-            if not self._settle(lambda: self._is_sent(ticket, peer), deadline, doing):
+            if not self._settle(lambda: self._is_sent(ticket, peer), deadline, doing, peer):
                 raise deadline.error(doing, left="the message stays on its way")
             self._check_sent(ticket, peer, doing)
 

@@ -70,8 +70,8 @@ class Lifecycle:
         with self._room.lock:
             self._room.poller.unregister(fd)
 
-    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
-        """Wait until ``ready()``, which is called often and with the lock held, by any thread.
+    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str, on: int | None = None) -> None:
+        """Wait until ``ready()``, which is called often and with the lock held, by any thread; ``on`` is for whom.
 
         Raises:
             DeadlineError: the time ran out.
@@ -79,12 +79,12 @@ class Lifecycle:
             ClosedError: the endpoint is closed or poisoned.
         """
         with self._room.lock:
-            if not self._settle(ready, deadline, doing):
+            if not self._settle(ready, deadline, doing, on):
                 raise deadline.error(doing)
 
-    def nap(self) -> bool:
+    def nap(self, on: int | None = None) -> bool:
         """See `WaitingRoom.nap`."""
-        return self._room.nap()
+        return self._room.nap(on)
 
     def progress(self) -> None:
         """Move what can be moved without waiting."""
@@ -137,9 +137,9 @@ class Lifecycle:
 
     # -- inside, with the lock held
 
-    def _settle(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> bool:
+    def _settle(self, ready: Callable[[], bool], deadline: Deadline, doing: str, on: int | None = None) -> bool:
         """Wait until ``ready()`` and return True, or False at the deadline; raise when nothing goes any more."""
-        if not self._room.wait(ready, deadline):
+        if not self._room.wait(ready, deadline, on):
             return False
         if self._refusal is not None and not ready():
             raise self._refusal(doing)

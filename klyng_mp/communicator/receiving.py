@@ -153,7 +153,7 @@ class Receiving(Membership):
 
         with self._room.lock:
             self._admit(context, doing)
-            if not self._settle(ready, deadline, doing):
+            if not self._settle(ready, deadline, doing, source):
                 raise deadline.error(doing)
             found = self.mailbox.peek(context, source, tag)
             if found is None:
@@ -194,7 +194,7 @@ class Receiving(Membership):
                 receive.message is not None or receive.withdrawn or (bool(lost) and self._is_received(receive, among))
             )
 
-        in_time = self._room.wait(ready, deadline)
+        in_time = self._room.wait(ready, deadline, receive.source)
         if receive.message is not None:
             return receive.message
         if self._refusal is not None:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import os
 import select
 from _thread import LockType, RLock, _count, allocate_lock
+from collections import defaultdict
 from contextlib import suppress
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from klyng_mp.native import core
@@ -147,11 +149,14 @@ class WaitingRoom:
     Attributes:
         lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
         poller: what is waited for besides other threads.
+        waited: how many nanoseconds were waited, and how often, by whom it was for, or None. Threads that wait at once
+            count one by one; what is moved and called meanwhile counts, too, since nothing else could be done.
     """
 
     def __init__(self, spoiled: Callable[[], None]) -> None:
         self.lock = Gate()
         self.poller = EpollPoller()
+        self.waited: defaultdict[int | None, list[int]] = defaultdict(lambda: [0, 0])
         self._spoiled = spoiled
         self._waiters: list[_Waiter] = []
         self._polling: _Waiter | None = None
@@ -171,16 +176,18 @@ class WaitingRoom:
     def stopped(self, stopped: bool) -> None:
         self.lock.stopped = stopped
 
-    def wait(self, ready: Callable[[], bool], deadline: Deadline) -> bool:
+    def wait(self, ready: Callable[[], bool], deadline: Deadline, on: int | None = None) -> bool:
         """Wait, with the lock held once, until ``ready()`` or `stopped`; return False if the deadline comes first.
 
         ``ready`` is called with the lock held, by any thread, often: it must be quick and change nothing.
-        Even with a deadline that is over, what can be moved at once is moved first.
+        Even with a deadline that is over, what can be moved at once is moved first. ``on`` is the number of the
+        endpoint that is waited for, where that is one and known.
         """
         if ready() or self.stopped:
             return True
         if self._calling:
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
+        began = perf_counter_ns()
         waiter = _Waiter(ready)
         waiters = self._waiters
         waiters.append(waiter)
@@ -206,10 +213,11 @@ class WaitingRoom:
         finally:
             waiters.remove(waiter)
             self.lock.waiting -= 1
+            self._account(on, began)
             if waiters or self._closed:
                 self._leave()
 
-    def nap(self) -> bool:
+    def nap(self, on: int | None = None) -> bool:
         """Sleep until something is due, but leave what came through memory there; return False if that is not wise.
 
         For a caller who then looks there himself, and else goes on to `wait`: it spares a message that is waited for
@@ -220,6 +228,7 @@ class WaitingRoom:
         with self.lock:
             if self.stopped or self._calling or self._closed or self._waiters:
                 return False
+            began = perf_counter_ns()
             waiter = _Waiter(_never)
             self._waiters.append(waiter)
             self.lock.waiting = 1
@@ -230,6 +239,7 @@ class WaitingRoom:
             finally:
                 self._waiters.remove(waiter)
                 self.lock.waiting -= 1
+                self._account(on, began)
                 if self._waiters or self._closed:
                     self._leave()
             return True
@@ -272,6 +282,11 @@ class WaitingRoom:
         self._waiters.clear()
         self._closed = True
         self._close_descriptors()
+
+    def _account(self, on: int | None, began: int) -> None:
+        spent = self.waited[on]
+        spent[0] += perf_counter_ns() - began
+        spent[1] += 1
 
     def _poll(self, waiter: _Waiter, seconds: float | None) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):
