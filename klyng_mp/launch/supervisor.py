@@ -49,6 +49,7 @@ class Occupant:
         "exitcode",
         "incarnation",
         "orderly",
+        "profile",
         "rank",
         "ready",
         "unfit",
@@ -65,11 +66,21 @@ class Occupant:
         self.unfit = ""  # why it could not reach it
         self.orderly = False  # it has said goodbye
         self.exitcode: int | None = None
+        self.profile: tuple[Any, ...] | None = None  # where its time went, if it was to tell
 
     @property
     def alive(self) -> bool:
         """Whether its end has not been seen yet."""
         return self.exitcode is None
+
+    def take_note(self, kind: str, value: Any = None) -> None:
+        """Keep what the process says of itself."""
+        if kind == "ready":
+            self.ready = True
+        elif kind == "unfit":
+            self.unfit = value
+        elif kind == "profile":
+            self.profile = value
 
     def asks_first(self, bell: int) -> bool:
         """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""
@@ -260,14 +271,12 @@ class Supervisor:
         elif kind == "ended":
             occupant.ended_run = rest[0]
             self._settle()
-        elif kind == "unfit":
-            occupant.unfit = rest[0]
-        elif kind == "ready":
-            occupant.ready = True
         elif kind == "goodbye":
             occupant.orderly = True
             occupant.ended_run = self.run
             self._owner.reported(occupant, rest[0])
+        else:
+            occupant.take_note(kind, *rest)
 
     def _tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
         occupant.channel.send(*record, fds=fds)
