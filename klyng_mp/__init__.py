@@ -53,6 +53,7 @@ from klyng_mp.errors import TransportError as TransportError
 from klyng_mp.errors import UnreceivedMessagesWarning as UnreceivedMessagesWarning
 from klyng_mp.errors import WorldBusyError as WorldBusyError
 from klyng_mp.errors import WorldError as WorldError
+from klyng_mp.launch.statistics import RankStatistics as RankStatistics
 from klyng_mp.machine import usable_cpus as usable_cpus
 from klyng_mp.run import Run as Run
 from klyng_mp.wire.mailbox import ANY_SOURCE as ANY_SOURCE
@@ -84,6 +85,7 @@ __all__ = [
     "ProtocolError",
     "RankDiedError",
     "RankFailedError",
+    "RankStatistics",
     "RemoteProtocolError",
     "Request",
     "Run",

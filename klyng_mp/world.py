@@ -15,9 +15,11 @@ from klyng_mp import native
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError, WorldError
 from klyng_mp.launch.appmodules import AppModules
+from klyng_mp.launch.control import STATISTICS
 from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import LocalJob, flush_standard_streams, report_on_signal
 from klyng_mp.launch.spec import RankSpec
+from klyng_mp.launch.statistics import RankStatistics, format_table, unknown
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.run import Run
 from klyng_mp.wire.codec import Codec
@@ -41,12 +43,29 @@ class WorldStatistics(NamedTuple):
         native: whether the C core is in use.
         transport: how messages between its ranks move: "shm" (shared memory) or "stream" (sockets).
         runs: how many runs its present ranks have begun.
+        ranks: what each rank has done; index = rank.
     """
 
     size: int
     native: bool
     transport: str
     runs: int
+    ranks: list[RankStatistics]
+
+    def table(self) -> str:
+        """Return as text how long each rank computed and waited, and for whom, and what it sent to whom."""
+        return format_table(self.ranks)
+
+    def save_heat_map(self, path: str | os.PathLike[str]) -> None:
+        """Write a PNG that shows who waited for whom, and what went from whom to whom.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            OSError: the file cannot be written.
+        """
+        from klyng_mp.launch.heatmap import save_heat_map  # noqa: PLC0415 - few programs draw
+
+        save_heat_map(self.ranks, os.fspath(path))
 
 
 class World:
@@ -92,6 +111,7 @@ class World:
         self._run_number = 0
         self._run: Run | None = None
         self._closed = False
+        self._asked = 0
         self._job: LocalJob | None = None
         self._start_ranks()
         report_on_signal()
@@ -183,6 +203,7 @@ class World:
 
     def _start_ranks(self) -> None:
         self._run_number = 0
+        self._known = [unknown(rank) for rank in range(self.size)]
         self._job = job = LocalJob(self._spec, self._method, self._preload, label=self._label)
         self._finalizer = weakref.finalize(self, LocalJob.dispose, job)
         self._finalizer.atexit = False  # the job's own exit function comes late enough for users' ones
@@ -193,10 +214,29 @@ class World:
             self._finalizer()
             self._job = None
 
-    def statistics(self) -> WorldStatistics:
-        """Return what this World is and what it has done so far; never waits."""
-        transport = "shm" if self._spec.shares_memory else "stream"
-        return WorldStatistics(self.size, native.core is not None, transport, self._run_number)
+    def statistics(self, *, timeout: float | None = None) -> WorldStatistics:
+        """Return what this World is, and what its ranks have done since they were started.
+
+        Ranks that have nothing to do are asked. While a run goes on, and once the World is closed, nobody is: what its
+        ranks have done is then what they had when they were last asked. A rank that was replaced begins afresh.
+
+        Args:
+            timeout: seconds to wait for the ranks' answers, which come at once from ranks that are not stopped.
+
+        Raises:
+            DeadlineError: they did not all answer in time; nothing was changed.
+        """
+        with self._lock:
+            if self._job is not None and self._may_ask(self._job):
+                self._asked += 1
+                self._known = _ask_ranks(self._job, self._codec, self._asked, Deadline(timeout))
+            transport = "shm" if self._spec.shares_memory else "stream"
+            return WorldStatistics(self.size, native.core is not None, transport, self._run_number, list(self._known))
+
+    def _may_ask(self, job: LocalJob) -> bool:
+        if self._closed or os.getpid() != self._pid:
+            return False
+        return job.lost is None and not job.endpoint.poisoned and (self._run is None or self._run.done())
 
     def report(self, timeout: float | None = None) -> str:
         """Return what each rank does now: its call, whom it waits for, since when and where; or where it computes.
@@ -335,6 +375,22 @@ def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int 
         spec.preparation["authkey"] = bytes(spec.preparation["authkey"])  # its own type refuses to be pickled
         spec.main_by_reference = any(key.startswith("init_main") for key in spec.preparation)
     return spec
+
+
+def _ask_ranks(job: LocalJob, codec: Codec, number: int, deadline: Deadline) -> list[RankStatistics]:
+    """Ask ranks that are idle for their statistics; ``number`` is another one each time."""
+    tag = f"{STATISTICS} {number}"
+    found: dict[int, RankStatistics] = {}
+    ended = len(job.settled)
+
+    def answered() -> bool:
+        while (message := job.answer(tag)) is not None:
+            found[message.source] = codec.decode(message.code, message.head, message.buffers)
+        return len(found) == job.spec.size or len(job.settled) > ended  # one has died since, and is replaced
+
+    job.submit(tag, (0, b"", []))
+    job.wait(answered, deadline, "World.statistics()")
+    return [found.get(rank) or unknown(rank) for rank in range(job.spec.size)]
 
 
 def _say(sentence: str) -> None:

@@ -122,6 +122,40 @@ def send_to_a_sleeper(times):
         comm.send(number, 1)
 
 
+def compute_while_others_wait(seconds):
+    """Rank 0 computes, then sends one message to each; rank 1 waits for it, and the others for anybody."""
+    comm = mp.comm()
+    if comm.rank == 0:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            pass
+        comm.send(bytes(1000), 1)
+        for dest in range(2, comm.size):
+            comm.send(None, dest)
+    else:
+        comm.recv(0 if comm.rank == 1 else mp.ANY_SOURCE)
+
+
+def send_known_numbers():
+    """Three ranks: 4 messages of all kinds from 0 to 1, 2 from 0 to 2, 1 on each other way; and a barrier, 2 rounds."""
+    comm = mp.comm()
+    if comm.rank == 0:
+        for tag, thing in ((0, 1), ("word", 2), (1, bytes(100_000)), (2, bytearray(5_000_000))):
+            comm.send(thing, 1, tag)
+        requests = [comm.isend(number, 2) for number in range(2)]
+        mp.waitall(requests)
+    for dest in {1: (0, 2), 2: (0, 1)}.get(comm.rank, ()):
+        comm.send(comm.rank, dest)
+    for _ in range((2, 5, 3)[comm.rank]):
+        comm.recv()
+    comm.barrier()
+
+
+def ring_behind_gates(folder):
+    pass_gate(folder)
+    return ring("x")
+
+
 def count_descriptors():
     return len(os.listdir("/proc/self/fd"))
 

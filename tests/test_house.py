@@ -74,6 +74,8 @@ HEAVY_AT_THE_TOP = {
 LATE_IMPORTS = {
     "klyng_mp/cli/main.py": "each command imports only what it needs: run must start fast",
     "klyng_mp/launch/job.py": "only a driver that is forked for its World becomes a zygote",
+    "klyng_mp/launch/shell.py": "statistics and trace are only for who asks",
+    "klyng_mp/world.py": "few programs draw their heat map",
     "klyng_mp/run.py": "only a driver whose ranks log needs logging",
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }

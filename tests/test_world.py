@@ -17,6 +17,7 @@ import rankwork
 
 import klyng_mp as mp
 from klyng_mp import native
+from klyng_mp.launch.statistics import unknown
 
 METHODS = ["zygote", "fork", "spawn", "forkserver"]
 
@@ -863,3 +864,99 @@ def test_statistics_say_what_is_in_use():
     with mp.World(2, env={native.VARIABLE: "0"}) as world:
         assert world.statistics().transport == "stream"
         assert all(right for right, _ in world.run(rankwork.all_to_all))
+
+
+# -- where the time goes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("native_variable", ["0", "1"])
+def test_statistics_say_who_computed_and_who_waited_for_whom(native_variable):
+    with mp.World(3, env={native.VARIABLE: native_variable}) as world:
+        assert world.statistics().ranks == [unknown(rank) for rank in range(3)]
+        world.run(rankwork.compute_while_others_wait, 0.3)
+        zero, one, two = world.statistics().ranks
+        assert zero.computing_s >= 0.3 > zero.waiting_s
+        assert one.waiting_s > 0.1
+        assert one.waiting_s > one.computing_s
+        assert one.waiting_on[0] == pytest.approx(one.waiting_s, rel=0.2)
+        assert two.waiting_on[mp.ANY_SOURCE] == pytest.approx(two.waiting_s, rel=0.2)
+        assert min(one.waits, two.waits) >= 1
+        assert [rank.messages for rank in (zero, one, two)] == [{1: 1, 2: 1}, {}, {}]
+        assert zero.bytes[1] > 1000 > zero.bytes[2]
+        assert "rank 0 (100 %)" in world.statistics().table()
+
+
+@pytest.mark.parametrize("native_variable", ["0", "1"])
+def test_every_message_is_counted_once_whichever_way_it_takes(native_variable):
+    with mp.World(3, env={native.VARIABLE: native_variable}) as world:
+        for turn in range(1, 4):
+            world.run(rankwork.send_known_numbers)
+            found = world.statistics()
+            assert found.runs == turn
+            assert [rank.messages for rank in found.ranks] == [
+                {1: 5 * turn, 2: 3 * turn},
+                {0: 2 * turn, 2: 2 * turn},
+                {0: 2 * turn, 1: 2 * turn},
+            ]
+
+
+def test_statistics_while_a_run_goes_on_are_those_from_before(tmp_path):
+    programs.make_gates(tmp_path, 2)
+    with mp.World(2) as world:
+        world.run(rankwork.ring, "x")
+        before = world.statistics()
+        run = world.start(rankwork.ring_behind_gates, tmp_path)
+        assert world.statistics().ranks == before.ranks
+        assert world.statistics().runs == 2
+        for number in range(2):
+            programs.open_gate(tmp_path, number)
+        run.result()
+        after = world.statistics()
+        assert [rank.messages for rank in after.ranks] == [{1: 2}, {0: 2}]
+    assert world.statistics().ranks == after.ranks
+
+
+def test_a_rank_that_was_replaced_begins_afresh():
+    with mp.World(2) as world:
+        world.run(rankwork.ring, "x")
+        with pytest.raises(mp.RankDiedError):
+            world.run(rankwork.die_in, 1, "SIGKILL")
+        zero, one = world.statistics().ranks
+        assert zero.messages == {1: 2}
+        assert (one.messages, one.computing_s) == ({}, 0)
+        pid = world.run(rankwork.pid)[1]
+        programs.kill(pid)
+        assert world.statistics().ranks[1].messages == {}
+        world.restart()
+        assert world.statistics().ranks == [unknown(0), unknown(1)]
+
+
+def test_time_between_runs_is_neither_computing_nor_waiting():
+    with mp.World(2) as world:
+        world.run(rankwork.pid)
+        first = world.statistics().ranks
+        world.run(rankwork.pid)
+        programs.wait_until(lambda: sum(rank.computing_s for rank in world.statistics().ranks) > 0)
+        assert all(rank.waiting_s == 0 and rank.computing_s < 0.1 for rank in world.statistics().ranks)
+        assert [rank.waits for rank in first] == [0, 0]
+
+
+def test_a_stopped_rank_does_not_hold_statistics_for_ever():
+    with mp.World(2) as world:
+        pid = world.run(rankwork.pid)[1]
+        programs.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(mp.DeadlineError, match=r"World.statistics\(\)"):
+                world.statistics(timeout=0.05)
+        finally:
+            programs.kill(pid, signal.SIGCONT)
+        assert world.statistics().size == 2
+
+
+@pytest.mark.may_leave("fds", why="matplotlib keeps the fonts open that it has read")
+def test_statistics_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    with mp.World(2) as world:
+        world.run(rankwork.ring, "x")
+        world.statistics().save_heat_map(tmp_path / "map.png")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")

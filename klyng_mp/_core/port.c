@@ -126,20 +126,22 @@ is_in_the_way(Port *self, const Ring *ring)
     return false;
 }
 
-/* Looks until `ready`, at most for a while; tells whether it came. */
+/* Looks until `ready`, at most for a while; tells whether it came. `spent` is the time between the first and the last
+   look at the clock: it costs nothing more to know, and a wait that came to no such look is a short one. */
 static bool
-look_for(Port *self, Look *ready, Ring *ring, uint64_t while_ns)
+look_for(Port *self, Look *ready, Ring *ring, uint64_t while_ns, uint64_t *spent)
 {
-    uint64_t end = 0;
+    uint64_t start = 0;
     for (unsigned looks = 1;; looks++) {
         if (ready(self, ring))
             return true;
         relax();
         if (looks % SPIN_LOOKS == 0) {
             uint64_t now = now_ns();
-            if (end == 0)
-                end = now + while_ns;
-            if (now > end || is_in_the_way(self, ring))
+            if (start == 0)
+                start = now;
+            *spent = now - start;
+            if (*spent > while_ns || is_in_the_way(self, ring))
                 return false;
         }
     }
@@ -150,7 +152,10 @@ port_spin(Port *self, Look *ready, Ring *ring)
 {
     if (!self->spin || (self->vain_spins >= FEW_SPINS && self->skipped_spins++ % SELDOM))
         return false;
-    bool came = look_for(self, ready, ring, SPIN_NS);
+    uint64_t spent = 0;
+    bool came = look_for(self, ready, ring, SPIN_NS, &spent);
+    if (ring != NULL)
+        ring->spun_ns += spent;
     if (came)
         self->vain_spins = 0;
     else if (self->vain_spins < FEW_SPINS)
@@ -163,10 +168,10 @@ port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end)
 {
     if (!self->spin)
         return false;
-    uint64_t now = now_ns();
+    uint64_t now = now_ns(), spent;
     if (*end == 0)
         *end = now + MOST_NS;
-    return now < *end && look_for(self, ready, ring, LONG_SPIN_NS);
+    return now < *end && look_for(self, ready, ring, LONG_SPIN_NS, &spent);
 }
 
 /* Takes note of sources that have used their ring to this rank for the first time. */
@@ -327,6 +332,15 @@ publish(Port *self, Ring *ring, size_t size)
     atomic_store_explicit(&ring->header->tail, ring->position, memory_order_release);
 }
 
+static inline void
+count_sent(Port *self, Ring *ring, unsigned messages, uint64_t bytes)
+{
+    self->messages_sent += messages;
+    self->bytes_sent += bytes;
+    ring->messages += messages;
+    ring->bytes += bytes;
+}
+
 Outcome
 port_send_small(Port *self, uint32_t peer, const Small *small)
 {
@@ -350,8 +364,7 @@ port_send_small(Port *self, uint32_t peer, const Small *small)
     memcpy(place, &record, sizeof record);
     memcpy(place + sizeof record, small->head, small->head_size);
     publish(self, ring, size);
-    self->messages_sent++;
-    self->bytes_sent += size;
+    count_sent(self, ring, 1, size);
     if (small->context & 1)
         ring_for_step(self, peer);
     else
@@ -405,11 +418,10 @@ port_push(Port *self, uint32_t peer, Parcel *parcel)
             parcel_copy(parcel, place + front, size - front);
         parcel->started = true;
         publish(self, ring, size);
-        self->bytes_sent += size;
+        count_sent(self, ring, 0, size);
         port_ring_bell(self, peer);
     }
-    self->messages_sent++;
-    self->bytes_sent += parcel->slab_bytes;
+    count_sent(self, ring, 1, parcel->slab_bytes);
     return SENT;
 }
 

@@ -180,6 +180,9 @@ typedef struct Ring {
     uint32_t peer;
     uint32_t incarnation; /* of a ring out: of the destination's occupant */
     uint64_t sent;        /* of a ring out: messages by the short way, since the count was last taken */
+    uint64_t messages;    /* of a ring out: those that have left whole, in the port's life */
+    uint64_t bytes;       /* of a ring out: that have left; what went in slabs, too */
+    uint64_t spun_ns;     /* spent looking whether it has what is waited for */
     Assembly assembly;    /* of a ring in */
     bool ended;           /* the other side closed it */
     uint64_t closed;      /* the word that said so: it stays there until a successor uses the ring */

@@ -443,23 +443,54 @@ method_spin(Port *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(port_spin(self, port_has_news, NULL));
 }
 
+/* Puts a value, which it steals, into a dict by peer; 0, or -1 with an exception. */
+static int
+add_item(PyObject *dict, uint32_t peer, PyObject *value)
+{
+    PyObject *key = PyLong_FromUnsignedLong(peer);
+    int result = key == NULL || value == NULL ? -1 : PyDict_SetItem(dict, key, value);
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return result;
+}
+
 static PyObject *
 method_take_counts(Port *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *counts = PyDict_New();
     for (uint32_t peer = 0; counts != NULL && peer < self->size; peer++) {
-        if (self->out[peer].sent == 0)
-            continue;
-        PyObject *key = PyLong_FromUnsignedLong(peer), *value = PyLong_FromUnsignedLongLong(self->out[peer].sent);
-        if (key == NULL || value == NULL || PyDict_SetItem(counts, key, value) < 0)
+        uint64_t sent = self->out[peer].sent;
+        if (sent > 0 && add_item(counts, peer, PyLong_FromUnsignedLongLong(sent)) < 0)
             Py_CLEAR(counts);
-        Py_XDECREF(key);
-        Py_XDECREF(value);
     }
     PyObject *key, *value;
     for (Py_ssize_t position = 0; counts != NULL && PyDict_Next(counts, &position, &key, &value);)
         self->out[PyLong_AsUnsignedLong(key)].sent -= PyLong_AsUnsignedLongLong(value); /* nothing can fail any more */
     return counts;
+}
+
+static PyObject *
+method_traffic(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *traffic = PyDict_New();
+    for (uint32_t peer = 0; traffic != NULL && peer < self->size; peer++) {
+        const Ring *ring = &self->out[peer];
+        if (ring->bytes > 0 && add_item(traffic, peer, Py_BuildValue("KK", ring->messages, ring->bytes)) < 0)
+            Py_CLEAR(traffic);
+    }
+    return traffic;
+}
+
+static PyObject *
+method_spins(Port *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *spins = PyDict_New();
+    for (uint32_t peer = 0; spins != NULL && peer < self->size; peer++) {
+        uint64_t spun = self->out[peer].spun_ns + self->in[peer].spun_ns;
+        if (spun > 0 && add_item(spins, peer, PyLong_FromUnsignedLongLong(spun)) < 0)
+            Py_CLEAR(spins);
+    }
+    return spins;
 }
 
 static PyObject *
@@ -509,6 +540,10 @@ PyMethodDef port_methods[] = {
     {"spin", (PyCFunction)method_spin, METH_NOARGS, "Wait as long as waking up would take; return whether there is news."},
     {"take_counts", (PyCFunction)method_take_counts, METH_NOARGS,
      "Return how many messages of users the short way sent to whom since the last call."},
+    {"traffic", (PyCFunction)method_traffic, METH_NOARGS,
+     "Return (messages, bytes) that have left for each peer, of those to whom any has, in the port's life."},
+    {"spins", (PyCFunction)method_spins, METH_NOARGS,
+     "Return the nanoseconds that the short way has spun for each peer, of those for whom it has, in the port's life."},
     {"connections", (PyCFunction)method_connections, METH_NOARGS, "Return with how many peers anything was exchanged."},
     {"release", (PyCFunction)method_release, METH_NOARGS, "Give the memory back; nothing more can be done."},
     {NULL},

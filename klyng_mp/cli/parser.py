@@ -1,6 +1,6 @@
 """The words of the command line: its parsers, which are also its manual, and what follows them.
 
-Layer: cli; imports errors, machine and the record of launch.program.
+Layer: cli; imports errors, machine, and of launch what an option is kept in and checked by.
 
 argparse reads only klyng's own options. Where the program's words begin is found first (`split`),
 because argparse would take ``--`` and options after the program's name for its own.
@@ -12,6 +12,8 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from klyng_mp.launch.heatmap import NEEDS_MATPLOTLIB, can_draw
+from klyng_mp.launch.outfile import explain_unwritable
 from klyng_mp.launch.program import ProgramOptions
 from klyng_mp.machine import usable_cpus
 
@@ -71,6 +73,15 @@ what to run:
   program's, also those that begin with a dash, and are in its sys.argv.
   The options of klyng-mp come before it.
 
+where the time goes:
+  --stats prints a line a rank to standard error when all is over: seconds
+  that it computed and that it waited for messages, and for whom; then the
+  messages and bytes from each rank to each other.
+  --trace writes a file that https://ui.perfetto.dev and chrome://tracing
+  open: a lane for each rank, a bar for each call, an arrow for each message
+  between two ranks. A rank keeps a million calls; the file says how many more
+  there were, and which ranks are missing because they were killed.
+
 exit codes:
   0       every rank ended well
   1       a rank raised an exception (its traceback is printed once), all
@@ -99,7 +110,8 @@ examples:
   klyng-mp run -n 4 app.py --verbose input.txt
   klyng-mp run -n 8 --label -m package.module
   klyng-mp run -n 2 -c 'import klyng_mp as mp; print(mp.rank())'
-  klyng-mp run --timeout 60 app.py < numbers.txt > sums.txt"""
+  klyng-mp run --timeout 60 app.py < numbers.txt > sums.txt
+  klyng-mp run -n 4 --stats --trace trace.json app.py"""
 
 _DOCTOR_DESCRIPTION = """\
 Print what klyng_mp finds on this machine: versions, usable CPUs and what limits
@@ -147,6 +159,24 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         {
             "metavar": "INT",
             "help": "make random numbers repeatable: every rank seeds random and numpy.random from INT and its rank",
+        },
+    ),
+    (
+        ("--stats",),
+        {
+            "action": "store_true",
+            "help": "at the end, print how long each rank computed and waited, for whom, and what it sent to whom",
+        },
+    ),
+    (
+        ("--stats-png",),
+        {"metavar": "FILE", "help": "the same, and two heat maps of it as a PNG; needs matplotlib"},
+    ),
+    (
+        ("--trace",),
+        {
+            "metavar": "FILE",
+            "help": "write what each rank sent, received and waited for as a trace (JSON) for ui.perfetto.dev",
         },
     ),
 )
@@ -248,6 +278,9 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
         label=values.label,
         timeout=None if values.timeout is None else _timeout(parser, values.timeout),
         seed=None if values.seed is None else _seed(parser, values.seed),
+        stats=values.stats or values.stats_png is not None,
+        stats_png=_picture(parser, values.stats_png),
+        trace=_file(parser, "--trace", values.trace),
     )
 
 
@@ -293,6 +326,18 @@ def _timeout(parser: argparse.ArgumentParser, text: str) -> float:
     if math.isnan(seconds) or seconds < 0:
         parser.error(f"--timeout {text} is no span of time: give the seconds after which to end, or leave it out")
     return seconds
+
+
+def _picture(parser: argparse.ArgumentParser, path: str | None) -> str | None:
+    if path is not None and not can_draw():
+        parser.error(f"--stats-png: {NEEDS_MATPLOTLIB}")
+    return _file(parser, "--stats-png", path)
+
+
+def _file(parser: argparse.ArgumentParser, flag: str, path: str | None) -> str | None:
+    if path is not None and (reason := explain_unwritable(path)) is not None:
+        parser.error(f"{flag} {path} {reason}" if path else f"{flag} needs the name of a file")
+    return path
 
 
 def _seed(parser: argparse.ArgumentParser, text: str) -> int:

@@ -178,7 +178,7 @@ class Call:
         short = self._short
         if short is not None and source >= 0:
             got = short.recv(source, self._tag)
-            if got is NOT_YET and self._may_nap() and self._comm.endpoint.nap():
+            if got is NOT_YET and self._may_nap() and self._comm.endpoint.nap(1, self._comm.members[source]):
                 got = short.recv(source, self._tag)
             if got is not NOTHING and got is not NOT_YET:
                 return self.take(got, source) if type(got) is Message else got
@@ -217,7 +217,7 @@ class Call:
                 lambda: endpoint.is_received(receive) or self._find_stranger(source) is not None,
                 self.deadline,
                 self.doing,
-                lambda: (self._comm.members[source],),
+                self._comm.members[source],
             )
             if receive.message is None:
                 self._check_agreement(source)

@@ -80,7 +80,7 @@ class Lifecycle:
         ready: Callable[[], bool],
         deadline: Deadline,
         doing: str,
-        on: Callable[[], Iterable[int]] | None = None,
+        on: int | Callable[[], Iterable[int]] | None = None,
     ) -> None:
         """Wait until ``ready()``, which is called often and with the lock held, by any thread; for ``on`` see `Waiter`.
 

@@ -17,7 +17,7 @@ from klyng_mp.communicator.peers import Peers
 from klyng_mp.errors import ClosedError, PeerLostError
 from klyng_mp.transports.contract import Nowhere
 from klyng_mp.wire.frames import Message, is_collective
-from klyng_mp.wire.mailbox import SYNCHRONOUS, Mailbox
+from klyng_mp.wire.mailbox import ANY_SOURCE, SYNCHRONOUS, Mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -94,9 +94,9 @@ class Membership(Lifecycle):
         self._transport = transport
         self.port = port
 
-    def nap(self, steps: int = 1) -> bool:
+    def nap(self, steps: int = 1, on: int | None = None) -> bool:
         """See `WaitingRoom.nap`."""
-        return self.port is not None and self._room.nap(self.port, steps)
+        return self.port is not None and self._room.nap(self.port, steps, on)
 
     def flush(self, deadline: Deadline) -> None:
         """Wait until nothing is queued for any peer that is not lost."""
@@ -195,6 +195,27 @@ class Membership(Lifecycle):
         """Return the bytes that are queued for peers."""
         with self._room.lock:
             return self._transport.pending()
+
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """Return how many messages, and how many bytes on the wire, have left for whom; see `Transport.traffic`."""
+        with self._room.lock:
+            return self._transport.traffic()
+
+    def waited(self) -> dict[int, tuple[int, int]]:
+        """Return how many nanoseconds were waited for whom, and how often this process went to sleep for it.
+
+        Where it is not known whom a wait was for, or anybody would do, it is ANY_SOURCE. What the core spins before it
+        sleeps counts as time, and not as a sleep; but for the first microseconds, which count nowhere.
+        """
+        with self._room.lock:
+            spent = [(ANY_SOURCE if on is None else on, *spent) for on, spent in self._room.waited.items()]
+            if self.port is not None:
+                spent += [(peer, nanoseconds, 0) for peer, nanoseconds in self.port.spins().items()]
+            waited: dict[int, tuple[int, int]] = {}
+            for peer, nanoseconds, waits in spent:
+                before = waited.get(peer, (0, 0))
+                waited[peer] = before[0] + nanoseconds, before[1] + waits
+            return waited
 
     def abandon(self) -> None:
         """See `Lifecycle.abandon`."""

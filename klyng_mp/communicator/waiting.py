@@ -17,8 +17,9 @@ from __future__ import annotations
 import os
 import select
 from _thread import LockType, RLock, _count, allocate_lock, get_ident
+from collections import defaultdict
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.native import core
@@ -217,11 +218,14 @@ class WaitingRoom:
         poller: what is waited for besides other threads.
         chores: what goes on by itself; each is dropped when nothing of it is left.
         guests: who waits in event loops; see `welcome`.
+        waited: how many nanoseconds were waited, and how often, by whom it was for, or None. Threads that wait at once
+            count one by one; what is moved and called meanwhile counts, too, since nothing else could be done.
     """
 
     def __init__(self, spoiled: Callable[[], None], served: Callable[[], None] = _nothing) -> None:
         self.lock = Gate()
         self.poller = EpollPoller()
+        self.waited: defaultdict[int | None, list[int]] = defaultdict(lambda: [0, 0])
         self._spoiled = spoiled
         self.chores: list[Chore] = []
         self._working = False
@@ -266,6 +270,7 @@ class WaitingRoom:
             return True
         if self._calling:
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
+        began = perf_counter_ns()
         waiter = Waiter(ready, deadline, doing, on)
         waiters = self._waiters
         waiters.append(waiter)
@@ -293,10 +298,11 @@ class WaitingRoom:
         finally:
             waiters.remove(waiter)
             self.lock.waiting -= 1
+            self._account(on, began)
             if waiters or self.guests or self._closed:
                 self._leave()
 
-    def nap(self, port: core.Port, steps: int = 1) -> bool:
+    def nap(self, port: core.Port, steps: int = 1, on: int | None = None) -> bool:
         """Sleep until this rank's bell rings, but leave what came there; return False if that is not wise, or not why.
 
         For a caller who then looks there himself, and else goes on to `wait`: it spares a message that is waited for
@@ -305,10 +311,14 @@ class WaitingRoom:
         Args:
             port: the core's.
             steps: how many steps of collectives it is for; only the last of them rings.
+            on: the peer that is waited for, if it is one.
         """
         if self.lock.waiting or _count() or self.stopped or self._calling or self._closed or self.chores:
             return False
-        return port.doze(self.lock, self.poller.fileno(), steps)
+        began = perf_counter_ns()
+        woken = port.doze(self.lock, self.poller.fileno(), steps)
+        self._account(on, began)
+        return woken
 
     def progress(self) -> None:
         """Do what is due at the descriptors, without waiting; needs the lock."""
@@ -385,6 +395,11 @@ class WaitingRoom:
             self.chores = [chore for chore in self.chores if not chore.advance()]
         finally:
             self._working = False
+
+    def _account(self, on: int | Callable[[], Iterable[int]] | None, began: int) -> None:
+        spent = self.waited[on if isinstance(on, int) else None]
+        spent[0] += perf_counter_ns() - began
+        spent[1] += 1
 
     def _poll(self, waiter: Waiter, seconds: float | None) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):

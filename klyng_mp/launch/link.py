@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.communicator.communicator import Communicator
@@ -15,6 +16,7 @@ from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
 from klyng_mp.launch.state import RankState, describe_begin, describe_idle, describe_rank
+from klyng_mp.launch.statistics import RankStatistics, collect
 from klyng_mp.launch.surroundings import give_up
 from klyng_mp.transports.routes import Routes
 from klyng_mp.transports.shm import ShmTransport
@@ -29,26 +31,36 @@ if TYPE_CHECKING:
 
 __all__ = ["RankLink", "make_link"]
 
+Kinds = tuple[type[Endpoint], "Callable[..., Communicator]"]
 
-def make_link(place: Place, codec: Codec) -> RankLink:
+
+def make_link(place: Place, codec: Codec, kinds: Kinds = (Endpoint, Communicator)) -> RankLink:
     """Return the link of the rank that this process is, or end it where there is no room for one."""
     try:
-        return RankLink(place, codec)
+        return RankLink(place, codec, kinds)
     except OSError as error:
         give_up(place.channel, f"its limits are too low: {error}")
 
 
 class RankLink:
-    """What ties a rank to the others. All of its callbacks run while the endpoint's lock is held."""
+    """What ties a rank to the others. All of its callbacks run while the endpoint's lock is held.
 
-    def __init__(self, place: Place, codec: Codec) -> None:
+    Args:
+        place: which rank it is.
+        codec: of its communicators.
+        kinds: of its endpoint and its communicators.
+    """
+
+    def __init__(self, place: Place, codec: Codec, kinds: Kinds = (Endpoint, Communicator)) -> None:
         self.place = place
         self.codec = codec
         self.run = 0
         self.running = False
         self.aborted = 0  # runs up to this one were ended before they reached this rank
         self._asked = 0  # the question that is answered when there is a run to tell of
-        self.endpoint = Endpoint(place.rank, incarnation=place.incarnation)
+        make_endpoint, self._make_communicator = kinds
+        self.endpoint = make_endpoint(place.rank, incarnation=place.incarnation)
+        self._inside_ns = self._began_ns = 0  # within runs; when the present one began
         self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
         self._memory: ShmTransport | None = None
@@ -76,7 +88,7 @@ class RankLink:
         if asked:
             self.tell("state", asked, describe_begin(self.place.rank))
         self.endpoint.begin_run(make_context(run))
-        comm = Communicator(
+        comm = self._make_communicator(
             self.endpoint,
             self.codec,
             context=make_context(run),
@@ -84,12 +96,14 @@ class RankLink:
             members=range(self.place.spec.size),
         )
         set_current(comm)
+        self._began_ns = perf_counter_ns()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return comm
 
     def finish(self) -> None:
         """Leave the run; a Ctrl-C has nothing to interrupt any more."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._inside_ns += perf_counter_ns() - self._began_ns
         with self.endpoint.lock:
             self.running = False
             aborted = self.endpoint.aborted
@@ -108,6 +122,11 @@ class RankLink:
         sent = self.endpoint.sent_counts()
         sent.pop(DRIVER, None)
         return sent, self.endpoint.mailbox.taken(self.run)
+
+    def statistics(self) -> RankStatistics:
+        """Return what this rank has done until now."""
+        inside = self._inside_ns + (perf_counter_ns() - self._began_ns if self.running else 0)
+        return collect(self.endpoint, inside)
 
     def unreceived(self) -> list[tuple[int, int | str]]:
         """Return (source, tag) of the messages of this run that nobody has received, oldest first."""

@@ -42,9 +42,12 @@ class ProgramOptions:
         label: begin each line of output with the rank that wrote it.
         timeout: seconds after which all is ended; ``None`` for no limit.
         seed: what the ranks' random generators start from; ``None`` for a new one each time.
+        stats: say at the end where the time went.
+        stats_png: the file for a picture of that, or ``None``.
+        trace: the file for a trace, or ``None``.
     """
 
-    __slots__ = ("args", "kind", "label", "seed", "size", "target", "timeout")
+    __slots__ = ("args", "kind", "label", "seed", "size", "stats", "stats_png", "target", "timeout", "trace")
 
     def __init__(
         self,
@@ -56,6 +59,9 @@ class ProgramOptions:
         label: bool = False,
         timeout: float | None = None,
         seed: int | None = None,
+        stats: bool = False,
+        stats_png: str | None = None,
+        trace: str | None = None,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -64,6 +70,9 @@ class ProgramOptions:
         self.label = label
         self.timeout = timeout
         self.seed = seed
+        self.stats = stats
+        self.stats_png = stats_png
+        self.trace = trace
 
 
 class Program:

@@ -10,10 +10,11 @@ import select
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.communicator.current import set_current
-from klyng_mp.errors import LaunchError, RankDiedError
+from klyng_mp.errors import LaunchError, RankDiedError, describe_exitcode
 from klyng_mp.launch.balance import count_unreceived, describe_unreceived
 from klyng_mp.launch.channel import reserve_standard_fds
 from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, Cause
@@ -76,7 +77,7 @@ class _Command(Owner):
         self._sinks = [Sink(self._loop, os.dup(fd)) for fd in (1, 2)]
         label = (lambda rank: f"[{rank}@{self._spec.host}] ") if options.label else None
         output = Output(self._loop, *self._sinks, label=label, prompt_rank=0 if os.isatty(0) else None)
-        launcher = ForkLauncher(lambda ends, keep: _program_main(ends, keep, program))
+        launcher = ForkLauncher(lambda ends, keep: _program_main(ends, keep, program, options))
         self._supervisor = Supervisor(self._loop, launcher, self._spec, output, self, stdin=os.dup(0))
         self._gone = False
         self._wakeup, self._wakeup_end = socket.socketpair()
@@ -91,7 +92,8 @@ class _Command(Owner):
             self._loop.call_later(self._options.timeout, self._time_out)
         self._loop.run()
         self._report_unreceived()
-        return self._exit_code(self._supervisor.cause)
+        written = self._write_profiles()
+        return self._exit_code(self._supervisor.cause) or (0 if written else 1)
 
     # Signals
 
@@ -166,6 +168,21 @@ class _Command(Owner):
             waiting = self._reports[rank][2]
             _say(describe_unreceived(rank, count, waiting[0] if waiting else None))
 
+    def _write_profiles(self) -> bool:
+        """Say and write where the time went, as far as that was asked for; tell whether all files were written."""
+        options = self._options
+        occupants = sorted(self._supervisor.occupants.items())
+        if not _wants_profile(options) or not occupants:
+            return True
+        from klyng_mp.launch.profile import Profiles  # noqa: PLC0415 - only for who asked
+
+        profiles = {rank: one.profile for rank, one in occupants if one.profile is not None}
+        missing = {rank: describe_exitcode(one.exitcode or 0) for rank, one in occupants if one.profile is None}
+        troubles = Profiles(profiles, missing, self._program.name).write(options)
+        for trouble in troubles:
+            _say(trouble)
+        return not troubles
+
     def _exit_code(self, cause: Cause | None) -> int:
         if cause is None:
             return 0
@@ -192,15 +209,25 @@ def _say(sentence: str) -> None:
     print(f"klyng-mp: {sentence.rstrip()}", file=sys.stderr)
 
 
-def _program_main(ends: BodyEnds, keep: set[int], program: Program) -> NoReturn:
+def _wants_profile(options: ProgramOptions) -> bool:
+    return options.stats or options.trace is not None
+
+
+def _program_main(ends: BodyEnds, keep: set[int], program: Program, options: ProgramOptions) -> NoReturn:
     """Be a rank that runs the program once."""
     place = take_place(cut_loose(ends, keep))
     if place.spec.seed is not None:
         seed_random_numbers(place.spec.seed, _RUN, place.rank)
-    link = make_link(place, Codec(main_by_reference=True))
+    codec = Codec(main_by_reference=True)
+    if options.trace is None:
+        link = make_link(place, codec)
+    else:
+        from klyng_mp.communicator.tracing import TracedCommunicator, TracedEndpoint  # noqa: PLC0415 - only for who asked
+
+        link = make_link(place, codec, (TracedEndpoint, TracedCommunicator))
     link.begin(_RUN)
     code = _execute(program, link)
-    end_process(code, lambda: _say_goodbye(link))
+    end_process(code, lambda: _say_goodbye(link, _wants_profile(options)))
 
 
 def _execute(program: Program, link: RankLink) -> int:
@@ -225,7 +252,11 @@ def _exit_code_of(error: SystemExit) -> int:
     return 1
 
 
-def _say_goodbye(link: RankLink) -> None:
+def _say_goodbye(link: RankLink, profile: bool) -> None:
     link.endpoint.resume()
+    if profile:  # first, since the rank may be killed while it waits for what it has sent to leave
+        trace = getattr(link.endpoint, "trace", None)
+        events = None if trace is None else (os.getpid(), threading.main_thread().ident, trace.pack(), trace.dropped)
+        link.tell("profile", (link.statistics(), events))
     link.say_goodbye(lambda: (*link.balance(), link.unreceived()))
     set_current(None)

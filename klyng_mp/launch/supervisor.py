@@ -50,6 +50,7 @@ class Occupant:
         "exitcode",
         "incarnation",
         "orderly",
+        "profile",
         "rank",
         "ready",
         "unfit",
@@ -66,6 +67,7 @@ class Occupant:
         self.unfit = ""  # why it could not reach it
         self.orderly = False  # it has said goodbye
         self.exitcode: int | None = None
+        self.profile: tuple[Any, ...] | None = None  # where its time went, if it was to tell
 
     @property
     def alive(self) -> bool:
@@ -77,6 +79,15 @@ class Occupant:
         self.channel.send(*record, fds=fds)
         if self.channel.blocked and loop.watches(self.channel.fileno()):
             loop.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def take_note(self, kind: str, value: Any = None) -> None:
+        """Keep what the process says of itself."""
+        if kind == "ready":
+            self.ready = True
+        elif kind == "unfit":
+            self.unfit = value
+        elif kind == "profile":
+            self.profile = value
 
     def asks_first(self, bell: int) -> bool:
         """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""
@@ -264,15 +275,13 @@ class Supervisor:
             self._settle()
         elif kind == "state":
             self.watch.answered(occupant, *rest)
-        elif kind == "unfit":
-            occupant.unfit = rest[0]
-        elif kind == "ready":
-            occupant.ready = True
         elif kind == "goodbye":
             occupant.orderly = True
             occupant.ended_run = self.run
             self.watch.left(occupant, *rest[0][:1])
             self._owner.reported(occupant, rest[0])
+        else:
+            occupant.take_note(kind, *rest)
 
     def tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
         """Send a record to a rank, at once or when it reads."""

@@ -126,6 +126,9 @@ class Transport(Protocol):
     def statistics(self) -> TransportStatistics:
         """Return what it has done so far."""
 
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """Return how many messages have left, whole, for each peer, and how many bytes of any; also for lost peers."""
+
 
 class Nowhere:
     """The transport of an endpoint that has no peers: whatever is sent raises."""
@@ -155,3 +158,7 @@ class Nowhere:
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""
         return TransportStatistics(0, 0, 0, 0, 0)
+
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """See `Transport.traffic`."""
+        return {}

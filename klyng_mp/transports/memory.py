@@ -137,6 +137,7 @@ class MemoryTransport:
         self._parted: set[int] = set()  # who was told, or has told, that it is over; a further message begins anew
         self._messages_sent = self._messages_received = 0
         self._bytes_sent = self._bytes_received = 0
+        self._traffic: dict[int, tuple[int, int]] = {}
         poller.register(self._inbox.doorbell, EPOLLIN, self._react)
 
     def send(self, peer: int, message: Message, *, copy: bool) -> Ticket:
@@ -198,6 +199,10 @@ class MemoryTransport:
             self._messages_sent, self._messages_received, self._bytes_sent, self._bytes_received, len(self._met)
         )
 
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """See `Transport.traffic`."""
+        return dict(self._traffic)
+
     def _react(self, _events: int) -> None:
         self._receive()
         for peer in list(self._outboxes):
@@ -232,6 +237,8 @@ class MemoryTransport:
             if not taken:
                 return
             self._bytes_sent += ticket.size_bytes
+            messages, size = self._traffic.get(peer, (0, 0))
+            self._traffic[peer] = messages + 1, size + ticket.size_bytes
             outbox.popleft()
             ticket.done = ticket.started = True
 

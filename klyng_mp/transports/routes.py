@@ -62,3 +62,7 @@ class Routes:
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""
         return TransportStatistics(*map(sum, zip(*(transport.statistics() for transport in self._all), strict=True)))
+
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """See `Transport.traffic`."""
+        return {peer: counts for transport in self._all for peer, counts in transport.traffic().items()}

@@ -257,6 +257,10 @@ class ShmTransport:
             port.messages_sent, port.messages_received, port.bytes_sent, port.bytes_received, port.connections()
         )
 
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """See `Transport.traffic`."""
+        return self.port.traffic()
+
     # -- inside
 
     def _is_peer(self, peer: int) -> bool:

@@ -87,10 +87,11 @@ class _Connection:
 class _Link:
     """All that leads to one peer. Two sides that connect at once have two sockets: each sends on its first."""
 
-    __slots__ = ("connections", "out", "outbox", "peer", "pending", "send", "sendmsg", "watching")
+    __slots__ = ("connections", "out", "outbox", "peer", "pending", "send", "sendmsg", "traffic", "watching")
 
-    def __init__(self, peer: int) -> None:
+    def __init__(self, peer: int, traffic: list[int]) -> None:
         self.peer = peer
+        self.traffic = traffic  # messages that have left whole, and bytes; all links to the peer count there
         self.connections: list[_Connection] = []
         self.out: _Connection | None = None
         self.send: Callable[[bytes | memoryview], int]
@@ -122,6 +123,7 @@ class StreamTransport:
         self._links: dict[int, _Link] = {}
         self._messages_sent = self._messages_received = 0
         self._bytes_sent = self._bytes_received = 0
+        self._traffic: dict[int, list[int]] = {}
 
     def adopt(self, peer: int, sock: socket.socket) -> None:
         """Use a connected stream socket for ``peer`` and own it from now on; flushes what is queued.
@@ -135,7 +137,7 @@ class StreamTransport:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link = self._links.get(peer)
         if link is None:
-            link = self._links[peer] = _Link(peer)
+            link = self._make_link(peer)
         connection = _Connection(link, sock)
         link.connections.append(connection)
         self._poller.register(connection.fd, EPOLLIN, partial(self._react, connection))
@@ -160,7 +162,9 @@ class StreamTransport:
             except OSError as error:
                 return self._refused(link, error)
             self._bytes_sent += sent
+            link.traffic[1] += sent
             if sent == len(part):
+                link.traffic[0] += 1
                 return SENT
         parcel = self._queue(link, frame)
         if sent:
@@ -212,10 +216,18 @@ class StreamTransport:
             self._messages_sent, self._messages_received, self._bytes_sent, self._bytes_received, connections
         )
 
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """See `Transport.traffic`."""
+        return {peer: (messages, size) for peer, (messages, size) in self._traffic.items() if size}
+
     # -- out
 
+    def _make_link(self, peer: int) -> _Link:
+        link = self._links[peer] = _Link(peer, self._traffic.setdefault(peer, [0, 0]))
+        return link
+
     def _introduce(self, peer: int, frame: list[bytes | memoryview], copy: bool) -> Ticket:
-        link = self._links[peer] = _Link(peer)
+        link = self._make_link(peer)
         parcel = self._queue(link, frame)
         try:
             self._connect(peer)
@@ -235,7 +247,7 @@ class StreamTransport:
         """Hand what is queued to the kernel until that is all, or the kernel has enough."""
         outbox = link.outbox
         while outbox:
-            views, size = self._gather(outbox)
+            views, size = _gather(outbox)
             try:
                 count = link.send(views[0]) if len(views) == 1 else link.sendmsg(views)
             except BlockingIOError:
@@ -244,27 +256,17 @@ class StreamTransport:
                 self._refused(link, error)
                 return
             self._bytes_sent += count
+            link.traffic[1] += count
             link.pending -= count
             rest = count
             while rest:
                 rest = outbox[0].advance(rest)
                 if outbox[0].done:
                     outbox.popleft()
+                    link.traffic[0] += 1
             if count < size:
                 break
         self._watch(link, bool(outbox))
-
-    @staticmethod
-    def _gather(outbox: deque[_Parcel]) -> tuple[list[bytes | memoryview], int]:
-        views = outbox[0].parts
-        if len(outbox) > 1:
-            views = []
-            for parcel in outbox:
-                views.extend(parcel.parts)
-                if len(views) >= _IOV_MAX:
-                    break
-        views = views[:_IOV_MAX]
-        return views, sum(map(len, views))
 
     def _watch(self, link: _Link, writing: bool) -> None:
         if writing != link.watching and link.out is not None:
@@ -353,6 +355,19 @@ class StreamTransport:
             link.watching = False
         self._poller.unregister(connection.fd)
         connection.sock.close()
+
+
+def _gather(outbox: deque[_Parcel]) -> tuple[list[bytes | memoryview], int]:
+    """Return what of an outbox the kernel takes in one call, and its size."""
+    views = outbox[0].parts
+    if len(outbox) > 1:
+        views = []
+        for parcel in outbox:
+            views.extend(parcel.parts)
+            if len(views) >= _IOV_MAX:
+                break
+    views = views[:_IOV_MAX]
+    return views, sum(map(len, views))
 
 
 def _describe(error: OSError) -> str:

@@ -278,7 +278,11 @@ def test_every_program_of_every_task_does_no_work_at_size_0_and_agrees_at_a_smal
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options", "figures"),
-    [("startup.py", ["--rounds", 1], 1), ("worlds.py", ["--rounds", 1, "--runs", 3], 4)],
+    [
+        ("startup.py", ["--rounds", 1], 1),
+        ("worlds.py", ["--rounds", 1, "--runs", 3], 4),
+        ("tracing.py", ["--rounds", 1, "--pairs", 200], 2),
+    ],
 )
 def test_a_script_of_figures_prints_and_writes_its_verdicts(tmp_path, script, options, figures):
     file = tmp_path / "figures.json"

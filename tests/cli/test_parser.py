@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from klyng_mp.cli import parser
 from klyng_mp.cli.parser import build_doctor_parser, build_parser, build_run_parser, manual, parse_run, split
 from klyng_mp.machine import usable_cpus
 
@@ -39,12 +40,32 @@ def test_number_of_ranks(form):
 def test_defaults():
     options = parse_run(["app.py"])
     assert (options.size, options.label, options.timeout, options.seed) == (usable_cpus(), False, None, None)
+    assert (options.stats, options.stats_png, options.trace) == (False, None, None)
 
 
 def test_every_option():
     options = parse_run(["--label", "--timeout", "2.5", "-n", "3", "--seed", "-7", "app.py"])
     assert (options.size, options.label, options.timeout, options.seed) == (3, True, 2.5, -7)
     assert parse_run(["--timeout=0", "app.py"]).timeout == 0
+
+
+def test_options_that_say_where_the_time_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(parser, "can_draw", lambda: True)
+    options = parse_run(["--stats", "--trace", f"{tmp_path}/t.json", "app.py", "--trace", "its own"])
+    assert (options.stats, options.stats_png, options.trace) == (True, None, f"{tmp_path}/t.json")
+    assert options.args == ["--trace", "its own"]
+    options = parse_run([f"--stats-png={tmp_path}/h.png", "app.py"])
+    assert (options.stats, options.stats_png, options.trace) == (True, f"{tmp_path}/h.png", None)
+    monkeypatch.setattr(parser, "can_draw", lambda: False)
+    assert parse_run(["--stats", "app.py"]).stats
+
+
+def test_a_picture_needs_matplotlib(monkeypatch, capsys):
+    monkeypatch.setattr(parser, "can_draw", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        parse_run(["--stats-png", "h.png", "app.py"])
+    assert caught.value.code == 2
+    assert "--stats-png: a heat map needs matplotlib: pip install 'klyng_mp[plot]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -62,6 +83,11 @@ def test_every_option():
         (["--timeout", "nan", "app.py"], "--timeout nan is no span of time"),
         (["--timeout", "soon", "app.py"], "--timeout needs a number of seconds, not 'soon'"),
         (["--seed", "1.5", "app.py"], "--seed needs a whole number, not '1.5'"),
+        (["--trace", "/", "app.py"], "--trace / is a folder, and a file is needed"),
+        (["--trace", "/no/such/folder/t.json", "app.py"], "cannot be written: there is no folder /no/such/folder"),
+        (["--trace", "", "app.py"], "--trace needs the name of a file"),
+        (["--trace"], "expected one argument"),
+        (["--stats=3", "app.py"], "ignored explicit argument '3'"),
         (["--lable", "app.py"], "unrecognized arguments: --lable"),
         (["--lab", "app.py"], "unrecognized arguments: --lab"),
         (["-x", "app.py"], "unrecognized arguments: -x"),
@@ -114,7 +140,18 @@ def test_help_says_what_one_needs(name, monkeypatch):
     text = manual()[name][1].format_help()
     assert max(map(len, text.splitlines())) <= 80
     if name == "klyng-mp-run":
-        for word in ("exit codes:", "environment:", "examples:", "--label", "--timeout", "--seed", "-m MODULE", "124"):
+        for word in (
+            "exit codes:",
+            "environment:",
+            "examples:",
+            "--label",
+            "--timeout",
+            "--seed",
+            "--stats",
+            "--trace",
+            "-m MODULE",
+            "124",
+        ):
             assert word in text
     if name == "klyng-mp":
         assert "doctor" in text

@@ -12,7 +12,7 @@ from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, DeadlineError, PeerLostError
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message, make_context, pack_frame
-from klyng_mp.wire.mailbox import ANY_TAG
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 RUN = make_context(1)
 SOON = Deadline(0)
@@ -250,6 +250,33 @@ def test_statistics_count_what_went_over_the_wire():
         assert sent.bytes_sent == received.bytes_received > 1000
         assert sent.connections == received.connections == 1
         assert received.waiting == received.dropped == 0
+
+
+def test_traffic_and_waits_are_told_by_peer():
+    with ranks(3) as made:
+        first, second, third = made.comms
+        for dest in (1, 1, 2):
+            first.send("x", dest)
+        with pytest.raises(DeadlineError):
+            third.recv(1, timeout=0.01)
+        with pytest.raises(DeadlineError):
+            third.recv(tag="another", timeout=0)
+        assert {peer: messages for peer, (messages, _) in first.endpoint.traffic().items()} == {1: 2, 2: 1}
+        assert second.endpoint.traffic() == {}
+        assert second.endpoint.waited() == {}
+        waited = third.endpoint.waited()
+        assert {peer: waits for peer, (_, waits) in waited.items()} == {1: 1, ANY_SOURCE: 1}
+        assert waited[1][0] >= 10_000_000
+
+
+def test_a_blocked_send_is_a_wait_for_its_receiver():
+    with ranks(2) as made:
+        sender = made.comms[0]
+        with pytest.raises(DeadlineError):
+            sender.send(bytes(5_000_000), 1, timeout=0.01)
+        with pytest.raises(DeadlineError):
+            sender.endpoint.wait(lambda: False, Deadline(0.01), "waiting", 1)
+        assert {peer: waits for peer, (_, waits) in sender.endpoint.waited().items()} == {1: 2}
 
 
 def test_an_endpoint_without_transport_is_alone():

@@ -86,6 +86,24 @@ def test_whoever_polls_wakes_the_one_that_is_ready_only(room, pipe):
     assert room._polling is None
 
 
+def test_what_is_waited_is_counted_by_whom_it_is_for(room, pipe):
+    writer, got = pipe
+    assert wait(room, lambda: True)
+    assert room.waited == {}
+    assert not wait(room, lambda: False, 0.02)
+    with room.lock:
+        for _ in range(2):
+            assert not room.wait(lambda: False, Deadline(0.02), 3)
+    os.write(writer, b"x")
+    assert room.nap(5)
+    assert got == [b"x"]
+    assert set(room.waited) == {None, 3, 5}
+    assert room.waited[5][1] == 1
+    assert room.waited[None][1] == 1
+    assert room.waited[3][1] == 2
+    assert 20_000_000 <= room.waited[None][0] < room.waited[3][0]
+
+
 def test_the_last_to_come_takes_over_when_the_poller_leaves(room, pipe):
     writer, got = pipe
     leave = []

@@ -10,6 +10,7 @@ from itertools import combinations, permutations
 
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.communicator.tracing import TracedCommunicator, TracedEndpoint
 from klyng_mp.deadline import Deadline
 from klyng_mp.transports.memory import MemoryHub, MemoryTransport
 from klyng_mp.transports.shm import Segment, ShmTransport
@@ -24,8 +25,9 @@ LIMIT = 30 * FACTOR  # seconds; nothing here takes so long unless it hangs
 class Ranks:
     """As many endpoints as asked for, all connected, with a communicator each."""
 
-    def __init__(self, size, join):
-        self.endpoints = [Endpoint(number, incarnation=1) for number in range(size)]
+    def __init__(self, size, join, kinds=(Endpoint, Communicator)):
+        make_endpoint, make_communicator = kinds
+        self.endpoints = [make_endpoint(number, incarnation=1) for number in range(size)]
         self._tidy = join(self.endpoints)
         for one in self.endpoints:
             for other in self.endpoints:
@@ -33,7 +35,7 @@ class Ranks:
                     one.mark_present(other.number, 1)
         codec = Codec(main_by_reference=True)
         self.comms = [
-            Communicator(endpoint, codec, context=make_context(1), rank=endpoint.number, members=range(size))
+            make_communicator(endpoint, codec, context=make_context(1), rank=endpoint.number, members=range(size))
             for endpoint in self.endpoints
         ]
 
@@ -141,8 +143,9 @@ JOINS = {"memory": by_memory, "stream": by_stream, "shm": by_shm}
 
 @contextmanager
 def ranks(size, transport="stream"):
-    """Give `Ranks` that are closed in the end."""
-    made = Ranks(size, JOINS[transport])
+    """Give `Ranks` that are closed in the end; "traced shm" are such that have a trace."""
+    *traced, name = transport.split()
+    made = Ranks(size, JOINS[name], (TracedEndpoint, TracedCommunicator) if traced else (Endpoint, Communicator))
     try:
         yield made
     finally:

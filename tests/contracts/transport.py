@@ -268,6 +268,32 @@ class TransportContract:
         assert received.bytes_received >= 301_001
         assert sent.connections == 1
 
+    def test_traffic_counts_what_has_left_for_whom(self, sides):
+        one, other = sides
+        assert one.transport.traffic() == {}
+        fill(one, other)
+        for number in range(10):
+            one.send(other, message(one, b"x" * 1000), copy=True)
+        withdrawn = one.send(other, message(one, b"", much()))
+        assert one.transport.traffic().get(1, (0, 0))[0] < 10
+        assert withdrawn.withdraw()
+        turn_until(lambda: len(other.messages) == 11, *sides)
+        ((peer, (messages, size)),) = one.transport.traffic().items()
+        assert (peer, messages) == (1, 11)
+        assert 10_000 + (20 << 20) < size < 22 << 20
+        assert other.transport.traffic() == {}
+
+    def test_traffic_with_the_lost_stays_counted(self, sides):
+        one, other = sides
+        one.send(other, message(one, b"h", [memoryview(bytes(100_000))]))
+        turn_until(lambda: other.messages, *sides)
+        before = one.transport.traffic()
+        other.transport.close()
+        turn_until(lambda: one.losses, one)
+        assert one.transport.traffic() == before
+        assert before[1][0] == 1
+        assert before[1][1] > 100_000
+
     def test_close_may_be_called_again(self, sides):
         one, _ = sides
         one.transport.close()

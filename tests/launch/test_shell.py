@@ -6,6 +6,7 @@ What the words mean and the plain exit codes are in tests/cli/test_main.py.
 from __future__ import annotations
 
 import collections
+import itertools
 import os
 import pty
 import re
@@ -19,6 +20,7 @@ import time
 
 import programs
 import pytest
+from tracework import TraceFile
 
 HOST = socket.gethostname()
 
@@ -677,3 +679,164 @@ def test_a_module_that_the_program_imports_is_blamed_by_its_own_name(tmp_path, r
     assert code == 1
     assert "helper.py" in err
     assert "ZeroDivisionError" in err
+
+
+# -- where the time goes -----------------------------------------------------------------------------------
+
+PING_PONG = """
+import klyng_mp as mp
+comm = mp.comm()
+for number in range(20):
+    if comm.rank == 0:
+        comm.send(bytes(number), 1, tag=number)
+        comm.recv(1) if number % 2 else comm.recv(1, "back")
+    elif comm.rank == 1:
+        comm.recv(0, number)
+        comm.send(number, 0, "back")
+comm.barrier()
+"""
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_stats_is_a_table_on_standard_error(result, native):
+    code = """
+import time, klyng_mp as mp
+if mp.rank() == 0:
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        pass
+    mp.send("x", 1)
+else:
+    mp.recv(0)
+print("done")
+"""
+    code, out, err = result("-n", "2", "--stats", "-c", code, env={"KLYNG_MP_NATIVE": native})
+    assert (code, out) == (0, "done\n" * 2)
+    head, zero, one, blank, messages, *_ = err.splitlines()
+    assert head.split()[:3] == ["rank", "computing", "waiting"]
+    assert float(zero.split()[1]) >= 0.3
+    assert float(one.split()[3]) > 0.1
+    assert one.endswith("rank 0 (100 %)")
+    assert (blank, messages.split()) == ("", ["messages", "to", "0", "to", "1", "to", "all"])
+    assert err.splitlines()[5].split() == ["from", "0", "-", "1", "1"]
+
+
+def test_messages_of_a_program_are_counted_exactly(result):
+    for native in ("0", "1"):
+        code, _, err = result("-n", "2", "--stats", "-c", PING_PONG, env={"KLYNG_MP_NATIVE": native})
+        assert code == 0
+        lines = [line.split() for line in err.splitlines()]
+        assert ["from", "0", "-", "21", "21"] in lines
+        assert ["from", "1", "21", "-", "21"] in lines
+
+
+@pytest.mark.parametrize("native", ["0", "1"])
+def test_a_trace_of_a_ping_pong(result, tmp_path, native):
+    (tmp_path / "t.json").write_text("what was there before")
+    assert result("-n", "2", "--trace", "t.json", "-c", PING_PONG, env={"KLYNG_MP_NATIVE": native}) == (0, "", "")
+    found = TraceFile(tmp_path / "t.json")
+    assert [found.lanes[lane].partition(" (pid")[0] for lane in range(2)] == ["rank 0", "rank 1"]
+    assert found.names(0) == ["send", "recv"] * 20 + ["barrier"]
+    assert found.names(1) == ["recv", "send"] * 20 + ["barrier"]
+    assert [(bar["args"]["tag"], bar["args"]["bytes"]) for bar in found.bars[0][:40:2]] == [(n, n) for n in range(20)]
+    assert len(found.arrows) == 40
+    assert all(start[:2] == (end[0] ^ 1, "send") and end[1] == "recv" for start, end in found.arrows)
+    turns = sorted(found.arrows, key=lambda arrow: arrow[0][2])
+    assert [start[0] for start, _ in turns] == [0, 1] * 20
+    assert all(one[1][2] <= two[0][2] for one, two in itertools.pairwise(turns))
+    assert os.listdir(tmp_path) == ["t.json"]
+
+
+def test_a_trace_of_requests_threads_and_collectives(result, tmp_path):
+    program = """
+import threading, klyng_mp as mp
+comm = mp.comm()
+right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+requests = [comm.irecv(left, 5) for _ in range(3)] + [comm.irecv()]
+for number in range(3):
+    comm.isend(number, right, 5)
+comm.send("any", right, 6)
+assert requests[2].wait() == 2
+assert mp.waitall(requests) == [0, 1, 2, "any"]
+assert comm.sendrecv(comm.rank, right, 1, left, 1) == left
+thread = threading.Thread(target=lambda: (comm.send("t", right, 9), comm.recv(left, 9)))
+thread.start()
+thread.join()
+assert comm.bcast("x", 1) == "x"
+comm.gather(1)
+assert comm.recv_into(bytearray(8), left, 3) == 4 if comm.rank else comm.send(b"1234", right, 3) is None
+comm.send(b"1234", right, 3) if 0 < comm.rank < comm.size - 1 else None
+"""
+    assert result("-n", "3", "--trace=t.json", "-c", program) == (0, "", "")
+    found = TraceFile(tmp_path / "t.json")
+    assert len(found.lanes) == 6
+    assert sum(name.endswith("thread 1") for name in found.lanes.values()) == 3
+    assert all(
+        {"irecv", "isend", "wait", "received", "sendrecv", "bcast", "gather"} <= set(found.names(rank))
+        for rank in range(3)
+    )
+    assert len(found.arrows) == 3 * (3 + 1 + 1 + 1) + 2
+
+
+def test_a_program_that_fails_leaves_its_trace_and_its_statistics(result, tmp_path):
+    program = """
+import os, signal, klyng_mp as mp
+comm = mp.comm()
+comm.barrier()
+if comm.rank == 0:
+    comm.recv(1, "failing")
+    raise ValueError("no")
+comm.send(1, 0, "failing") if comm.rank == 1 else None
+comm.recv(0)
+"""
+    code, _, err = result("-n", "3", "--stats", "--trace", "t.json", "-c", program)
+    assert code == 1
+    assert err.index("from 2") < err.index("klyng-mp: rank 0 on")
+    found = TraceFile(tmp_path / "t.json")
+    assert found.about["missing"] == {}
+    assert found.names(0) == ["barrier", "recv"]
+    assert found.names(2) == ["barrier", "recv (PeerLostError)"]
+    assert len(found.arrows) == 1
+
+
+def test_a_rank_that_is_killed_is_missing_and_named(result, tmp_path):
+    program = "import os, klyng_mp as mp; mp.comm().barrier(); os.kill(os.getpid(), 9) if mp.rank() else mp.recv(1)"
+    code, _, err = result("-n", "2", "--stats", "--trace", "t.json", "-c", program)
+    assert code == 137
+    assert re.search("^rank 1 was killed by SIGKILL .*, and what it did is not known$", err, re.MULTILINE)
+    found = TraceFile(tmp_path / "t.json")
+    assert list(found.about["missing"]) == ["1"]
+    assert found.about["missing"]["1"].startswith("was killed by SIGKILL")
+    assert found.names(0) == ["barrier", "recv (PeerLostError)"]
+
+
+def test_ctrl_c_leaves_the_trace(command, tmp_path):
+    program = command("-n", "2", "--trace", "t.json", "-c", "import klyng_mp as mp; print('up', flush=True); mp.recv()")
+    program.wait_for("up", 2)
+    program.signal(signal.SIGINT)
+    assert program.finish() == 130
+    found = TraceFile(tmp_path / "t.json")
+    assert found.about["missing"] == {}
+    assert found.names(0) == found.names(1) == ["recv (KeyboardInterrupt)"]
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(result, tmp_path):
+    code, out, err = result("-n", "2", "--trace", "no/such/t.json", "-c", "print('ran')")
+    assert (code, out) == (2, "")
+    assert err.startswith("klyng-mp: error: --trace no/such/t.json cannot be written: there is no folder")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_trace_that_cannot_be_written_in_the_end_is_said(result, tmp_path):
+    (tmp_path / "folder").mkdir()
+    program = "import os, klyng_mp as mp; mp.rank() or os.rmdir('folder')"
+    code, _, err = result("-n", "2", "--trace", "folder/t.json", "-c", program)
+    assert (code, err) == (1, "klyng-mp: folder/t.json was not written: No such file or directory\n")
+
+
+def test_a_picture_of_a_program(result, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, _, err = result("-n", "2", "--stats-png", "map.png", "-c", PING_PONG)
+    assert code == 0
+    assert "mostly on" in err
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")

@@ -27,6 +27,7 @@ def test_nowhere_is_quiet_but_for_sending():
         action(1)
     nowhere.close()
     nowhere.abandon()
+    assert nowhere.traffic() == {}
     assert nowhere.pending() == nowhere.pending(1) == sum(nowhere.statistics()) == 0
     with pytest.raises(ClosedError, match="no way to 1"):
         nowhere.send(1, Message(1, 0, 0, 0, 0, b"", ()), copy=False)

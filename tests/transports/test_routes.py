@@ -43,6 +43,16 @@ def test_each_peer_is_reached_by_its_own(sides):
     assert one.transport.statistics().connections == 2
 
 
+def test_traffic_of_all_is_told_together(sides):
+    one, other, third = sides
+    for peer in (other, third, third):
+        one.send(peer, message(one, b"h"))
+    turn_until(lambda: other.messages and len(third.messages) == 2, *sides)
+    traffic = one.transport.traffic()
+    assert {peer: messages for peer, (messages, _) in traffic.items()} == {1: 1, 2: 2}
+    assert traffic[2][1] == 2 * traffic[1][1] > 0
+
+
 def test_what_is_pending_is_told_of_one_and_of_all(sides):
     one, other, third = sides
     for peer in (other, third):
