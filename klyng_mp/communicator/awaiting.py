@@ -16,6 +16,7 @@ Threads: each loop in its own, as many as there are; a request may be awaited in
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -134,7 +135,7 @@ class _LoopGuest:
 
     def wake(self) -> None:
         """Have the loop look, from any thread."""
-        if not self.loop.is_closed():  # else its tasks were left behind, and nobody is there to be woken
+        with suppress(RuntimeError):  # the loop is closed: its tasks were left behind, and nobody is to be woken
             self.loop.call_soon_threadsafe(self._look)
 
     def _look(self) -> None:
@@ -142,7 +143,8 @@ class _LoopGuest:
         with self._endpoint.lock:
             self.called = True  # so as not to be woken by what it does itself
             try:
-                self._endpoint.progress()
+                if not self._endpoint.room.stopped:
+                    self._endpoint.progress()
             finally:
                 self.called = False
                 if self._tell() and not self._endpoint.room.is_quiet():

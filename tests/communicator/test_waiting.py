@@ -16,6 +16,18 @@ from klyng_mp.deadline import Deadline
 NEVER = Deadline(None)
 
 
+class Bed:
+    """A port, as far as one naps on it."""
+
+    def __init__(self):
+        self.naps = []
+
+    def doze(self, *how):
+        """Sleep, for no time, until the bell rings."""
+        self.naps.append(how)
+        return True
+
+
 @pytest.fixture
 def room():
     spoiled = []
@@ -86,17 +98,16 @@ def test_whoever_polls_wakes_the_one_that_is_ready_only(room, pipe):
     assert room._polling is None
 
 
-def test_what_is_waited_is_counted_by_whom_it_is_for(room, pipe):
-    writer, got = pipe
+def test_what_is_waited_is_counted_by_whom_it_is_for(room):
     assert wait(room, lambda: True)
     assert room.waited == {}
     assert not wait(room, lambda: False, 0.02)
     with room.lock:
         for _ in range(2):
             assert not room.wait(lambda: False, Deadline(0.02), 3)
-    os.write(writer, b"x")
-    assert room.nap(5)
-    assert got == [b"x"]
+    bed = Bed()
+    assert room.nap(bed, 7, 5)
+    assert bed.naps == [(room.lock, room.poller.fileno(), 7)]
     assert set(room.waited) == {None, 3, 5}
     assert room.waited[5][1] == 1
     assert room.waited[None][1] == 1
@@ -469,7 +480,7 @@ def test_stopping_wakes_guests_and_closing_waits_for_them(room, welcome):
 
 def test_nobody_naps_while_there_is_a_guest(room, welcome):
     welcome()
-    assert not room.nap()
+    assert not room.nap(Bed())
 
 
 def test_what_callbacks_left_to_be_done_is_done_after_them():
