@@ -101,7 +101,7 @@ def _agreeing(op: Operator) -> Operator:
 
     def combine(a: Any, b: Any) -> Any:
         if type(a) in _STANDINS or type(b) in _STANDINS:
-            return a if a == b and type(a) is type(b) else _Mixed()
+            return a if type(a) is type(b) and a == b else _Mixed()
         return op(a, b)
 
     return combine
