@@ -71,7 +71,12 @@ class Communicator(CollectivesInto, NonBlockingCollectives):
 
         Returns:
             The new one, with the group's order of ranks, or None where this rank is not in it; see `split`.
+
+        Raises:
+            TypeError, ValueError: it is no group, or has others than this communicator; the call does not count.
         """
+        if not isinstance(group, Group):
+            raise TypeError(f"create() needs a Group, as the one of this communicator is, not {group!r}")
         strangers = [member for member in group if member not in self._ranks]
         if strangers:
             raise ValueError(f"create(): the group has processes that are not in this communicator: {strangers}")
