@@ -8,6 +8,8 @@ import pytest
 from contracts.collectives import SIZES, CollectivesContract
 from contracts.ranks import ranks
 
+from klyng_mp import native
+
 
 class TestByMemory(CollectivesContract):
     transport = "memory"
@@ -15,6 +17,11 @@ class TestByMemory(CollectivesContract):
 
 class TestByStream(CollectivesContract):
     transport = "stream"
+
+
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+class TestByShm(CollectivesContract):
+    transport = "shm"
 
 
 def messages(made):
