@@ -231,13 +231,14 @@ def test_it_cannot_be_cancelled_and_a_deadline_changes_nothing(pair):
     one, other = pair.comms
     request = one.ibarrier()
     assert isinstance(request, CollectiveRequest)
-    assert repr(request) == "<Request barrier(): under way>"
+    assert repr(request) == "<Request ibarrier(): under way>"
     assert not request.cancel()
     for timeout in (0, 0.01):
-        with pytest.raises(DeadlineError, match=r"^barrier\(\) did not finish within"):
+        with pytest.raises(DeadlineError, match=r"^ibarrier\(\) did not finish within"):
             request.wait(timeout)
-    other.barrier(timeout=LIMIT)
+    late = other.ibarrier()
     assert request.wait(LIMIT) is None
+    assert late.wait(LIMIT) is None
     assert not request.cancelled
 
 
