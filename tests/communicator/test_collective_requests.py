@@ -7,7 +7,8 @@ import random
 import threading
 
 import pytest
-from contracts.definitions import DEFINITIONS, call, plain
+from contracts.definitions import DEFINITIONS, plain
+from contracts.play import expected_of, play
 from contracts.ranks import LIMIT, Background, ranks, when_in, when_waiting
 from contracts.worlds import Worlds
 from hypothesis import given, settings
@@ -163,52 +164,6 @@ steps = st.lists(
               st.sampled_from([1, 1, 2500])),
     min_size=1, max_size=12,
 )  # fmt: skip
-
-
-def play(comm, program, seed):
-    """Take a program's steps, wait for what was started at some time later, and return all results in order."""
-    dice = random.Random(seed * 100 + comm.rank)  # each rank waits in another order
-    comms = [comm, comm.dup(), comm.split(comm.rank % 2, -comm.rank)]
-    started, found = {}, {}
-    for number, (name, which, root, start, count) in enumerate(program):
-        one = comms[which]
-        if name == "message":
-            one.isend((number, "x" * 40 * count), (one.rank + 1) % one.size, number)
-            started[number] = one.irecv((one.rank - 1) % one.size, number)
-        else:
-            got = call(one, name, given_by(one, name, number, count), root % one.size, operator.add, start=start)
-            (started if start else found)[number] = got
-        for late in [late for late in started if dice.random() < 0.3]:
-            found[late] = started.pop(late).wait(LIMIT)
-    for late in dice.sample(sorted(started), len(started)):
-        found[late] = started[late].wait(LIMIT)
-    return [found[number] for number in range(len(program))], [(one.rank, one.size) for one in comms]
-
-
-def given_by(comm, name, number, count):
-    thing = [number, comm.rank] * count
-    return [[*thing, dest] for dest in range(comm.size)] if name in ("scatter", "alltoall", "reduce_scatter") else thing
-
-
-def expected_of(program, size, rank):
-    """Return what `play` returns."""
-    halves = [[other for other in reversed(range(size)) if other % 2 == half] for half in (0, 1)]
-    half = halves[rank % 2]
-    places = [(rank, size), (rank, size), (half.index(rank), len(half))]
-    found = []
-    for number, (name, which, root, _, count) in enumerate(program):
-        place, many = places[which]
-        if name == "message":
-            found.append((number, "x" * 40 * count))
-            continue
-        objs = [given_by(_Place(other, many), name, number, count) for other in range(many)]
-        found.append(DEFINITIONS[name](objs, root % many, operator.add)[place])
-    return found, places
-
-
-class _Place:
-    def __init__(self, rank, size):
-        self.rank, self.size = rank, size
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
