@@ -28,13 +28,13 @@ class CollectivesInto(Collectives):
 
     Raises:
         TypeError, ValueError: a buffer does not fit.
-        Others: as `Collectives`. After an error a buffer's content is undefined.
+        Others: as `Collectives`. After an error a buffer's content is undefined, and the call is over on this rank.
     """
 
     __slots__ = ()
 
     def bcast_into(self, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
-        """Fill all ranks' buffers with the root's, which is only read."""
+        """Fill all ranks' buffers with the root's, which is only read; see `bcast`."""
         here = self.rank == self.check_rank("bcast_into", "root", root)
         content = _content("bcast_into", buffer)
         place = None if here else _Place("bcast_into", buffer)
@@ -43,14 +43,14 @@ class CollectivesInto(Collectives):
             place.fill(0, 1, got)
 
     def scatter_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with one of the equal parts of the root's array, which is None elsewhere."""
+        """Fill each rank's buffer with one of the equal parts of the root's array, None elsewhere; see `scatter`."""
         here = self.rank == self.check_rank("scatter_into", "root", root)
         parts = _parts("scatter_into", array, self.size) if here else None
         place = _Place("scatter_into", buffer, 1, parts[0] if parts else None)
         place.fill(0, 1, self.scatter(parts, root, timeout=timeout))
 
     def gather_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
-        """Fill the root's buffer with the arrays of all ranks, by rank; it is None elsewhere."""
+        """Fill the root's buffer with the arrays of all ranks, by rank; it is None elsewhere; see `gather`."""
         here = self.rank == self.check_rank("gather_into", "root", root)
         content = _content("gather_into", array)
         place = _Place("gather_into", buffer, self.size, array) if here else None
@@ -59,13 +59,13 @@ class CollectivesInto(Collectives):
             place.fill_all(found)
 
     def allgather_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with the arrays of all, by rank."""
+        """Fill each rank's buffer with the arrays of all, by rank; see `allgather`."""
         content = _content("allgather_into", array)
         place = _Place("allgather_into", buffer, self.size, array)
         place.fill_all(self.allgather(content, timeout=timeout))
 
     def alltoall_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
-        """Send each rank one of the equal parts of the array, and fill the buffer with what comes, by rank."""
+        """Fill each rank's buffer, by rank, with its part of all arrays, each of equal parts; see `alltoall`."""
         parts = _parts("alltoall_into", array, self.size)
         place = _Place("alltoall_into", buffer, self.size, parts[0])
         place.fill_all(self.alltoall(parts, timeout=timeout))
@@ -73,7 +73,7 @@ class CollectivesInto(Collectives):
     def reduce_into(
         self, array: Any, buffer: Any, op: Operator = SUM, root: int = 0, *, timeout: float | None = None
     ) -> None:
-        """Fill the root's buffer, which is None elsewhere, with what all arrays make."""
+        """Fill the root's buffer, which is None elsewhere, with what all arrays make; see `reduce`."""
         here = self.rank == self.check_rank("reduce_into", "root", root)
         _content("reduce_into", array)
         place = _Place("reduce_into", buffer, 1, _result_like(array, op)) if here else None
@@ -82,7 +82,7 @@ class CollectivesInto(Collectives):
             place.fill_result(got, op)
 
     def allreduce_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what all arrays make; it may be the array itself."""
+        """Fill each rank's buffer with what all arrays make; it may be the array itself; see `allreduce`."""
         _content("allreduce_into", array)
         place = _Place("allreduce_into", buffer, 1, _result_like(array, op))
         fits = is_array(buffer) and is_array(array) and (buffer.shape, buffer.dtype) == (array.shape, array.dtype)
@@ -92,19 +92,19 @@ class CollectivesInto(Collectives):
             place.fill_result(got, op)
 
     def reduce_scatter_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what all ranks' parts for it make, of the equal parts of their arrays."""
+        """Fill each rank's buffer with what its parts of all arrays make, each of equal parts; see `reduce_scatter`."""
         parts = _parts("reduce_scatter_into", array, self.size)
         place = _Place("reduce_scatter_into", buffer, 1, _result_like(parts[0], op))
         place.fill_result(self.reduce_scatter(parts, op, timeout=timeout), op)
 
     def scan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what the arrays up to its own make."""
+        """Fill each rank's buffer with what the arrays up to its own make; see `scan`."""
         _content("scan_into", array)
         place = _Place("scan_into", buffer, 1, _result_like(array, op))
         place.fill_result(self.scan(array, op, timeout=timeout), op)
 
     def exscan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what the arrays before its own make; rank 0's stays as it is."""
+        """Fill each rank's buffer with what the arrays before its own make; rank 0's stays as it is; see `exscan`."""
         _content("exscan_into", array)
         place = _Place("exscan_into", buffer, 1, _result_like(array, op))
         got = self.exscan(array, op, timeout=timeout)

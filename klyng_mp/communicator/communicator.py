@@ -103,6 +103,8 @@ class Communicator(CollectivesInto, NonBlockingCollectives):
 
         Raises:
             ValueError, TypeError: this is no such grid; the call does not count.
+
+        Cost: see `split`.
         """
         grid = Grid(dims, periods)
         if grid.size > self.size:
@@ -185,6 +187,8 @@ class Cartesian(Communicator):
 
         Returns:
             The slice that this rank is in, as a grid of the dimensions that are kept.
+
+        Cost: see `Communicator.split`.
         """
         color, key, grid = self.grid.slice_of(self.rank, keep)
         wishes, index = self._agree("split", timeout, color, key)

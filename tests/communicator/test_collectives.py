@@ -84,14 +84,13 @@ def test_sixteen_ranks_make_every_call():
 def test_many_programs_drawn_at_random_go_as_they_should():
     for size in (2, 3, 4, 5, 8):
         with mp.World(size) as world:
-            assert world.run(play_at_random, range(1000, 1120)) == [[]] * size
+            assert world.run(play_at_random, range(1000, 1060)) == [[]] * size
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_sixty_four_ranks_make_every_call():
     with mp.World(64) as world:
-        assert world.run(once, 600_000) == [[]] * 64
+        assert world.run(once, 70_000) == [[]] * 64
 
 
 def leave_pending():
