@@ -9,7 +9,6 @@ import pytest
 from contracts.communicator import CommunicatorContract
 from contracts.ranks import LIMIT, ranks
 
-from klyng_mp import native
 from klyng_mp.communicator import algorithms, reducing
 from klyng_mp.communicator.collectives import Collectives
 from klyng_mp.communicator.collectives_into import CollectivesInto
@@ -164,8 +163,3 @@ def test_a_grids_copy_without_points_is_no_grid():
         assert (cart.size, cart.dims, cart.coords, cart.sub([]).dims) == (1, (), (), ())
         with pytest.raises(ValueError, match="coords_of: rank must be"):
             cart.coords_of(1)
-
-
-@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
-class TestByShm(CommunicatorContract):
-    transport = "shm"
