@@ -120,7 +120,9 @@ class Call:
             self.send_packed(self.pack(obj), dest)
 
     def send_packed(self, packed: Packed, dest: int) -> None:
-        """Send what was packed, or passed on as it came."""
+        """Send what was packed, or is passed on as it came."""
+        if packed.buffers:  # a slab that was received would be given away; it is this rank's object, too
+            packed = packed._replace(buffers=[memoryview(buffer) for buffer in packed.buffers])
         self._dispatch(self._envelop(packed, dest), self._comm.members[dest])
 
     def give(self, array: Any, dest: int) -> None:
@@ -167,10 +169,12 @@ class Call:
                 source = steps.send(self._receive(source))
         except StopIteration as stop:
             result: Result = stop.value
-            return result
         except BaseException:
             self._comm.abandoned.add(self.number)
             raise
+        if self._comm.endpoint.mailbox.is_stored(self._context):  # what a peer sent before comes before
+            self._check_agreement()
+        return result
 
     def _receive(self, source: int) -> Any:
         if source == EVERYBODY:
@@ -274,6 +278,8 @@ class Call:
     def disagreement(self, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:
         """Return the error that says which other call another rank has made, or None if that is not known.
 
+        The calls of this rank that do not agree then count as abandoned, so that it is told once.
+
         Args:
             source: the rank that this call waits for, if it does nothing else.
             ask: whether the other rank may be asked for the line of its program, and waited for.
@@ -283,6 +289,7 @@ class Call:
             return None
         comm = self._comm
         peer, tag = stranger
+        comm.abandoned.update((self.number, min(self.number, number_of(tag))))
         ours = comm.call_log.find(min(number_of(tag), self.number)) or "something else"
         theirs = comm.endpoint.find_call(peer, comm.context, number_of(tag)) if ask else None
         return CollectiveMismatchError(comm.rank_of(peer), (ours, theirs or describe_tag(tag)))

@@ -15,6 +15,7 @@ from klyng_mp.communicator.call import EVERYBODY
 from klyng_mp.communicator.collectives import Collectives
 from klyng_mp.communicator.reductions import SUM
 from klyng_mp.communicator.requests import Request
+from klyng_mp.errors import CollectiveMismatchError
 from klyng_mp.wire.mailbox import ANY_SOURCE
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class CollectiveRequest(Request):
 
     def advance(self) -> bool:
         """Take the steps that can be taken without waiting; return whether none are left. Needs the lock."""
+        if self._finished:
+            return True
         if self._posted and self._endpoint.is_received(self._posted[0][1]):
             self._take_steps()
         elif (error := self._call.disagreement(ask=False)) is not None:
@@ -69,8 +72,11 @@ class CollectiveRequest(Request):
         except StopIteration as stop:
             self._result = stop.value
             self._finish_steps()
-        except BaseException as error:  # noqa: BLE001 - raised by `wait`
+        except Exception as error:  # noqa: BLE001 - raised by `wait`
             self._fail(error)
+        except BaseException as error:  # for the thread that it struck
+            self._fail(error)
+            raise
 
     def _fail(self, error: BaseException) -> None:
         self._error = error
@@ -130,6 +136,8 @@ class CollectiveRequest(Request):
 
     def _finish(self, deadline: Deadline) -> Any:
         self._endpoint.wait(lambda: self._finished, deadline, self._doing, lambda: {self.needed} - {ANY_SOURCE})
+        if isinstance(self._error, CollectiveMismatchError):
+            self._error = self._call.disagreement(ask=True) or self._error
         if self._error is not None:
             raise self._error
         for ticket, peer, _ in self._call.tickets or ():

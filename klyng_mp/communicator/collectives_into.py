@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.communicator.buffers import Target
 from klyng_mp.communicator.collectives import Collectives
-from klyng_mp.communicator.reductions import SUM, is_array
+from klyng_mp.communicator.reductions import SUM, Operation, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,41 +28,44 @@ class CollectivesInto(Collectives):
 
     Raises:
         TypeError, ValueError: a buffer does not fit.
-        Others: as `Collectives`. After an error a buffer's content is undefined.
+        Others: as `Collectives`. After an error a buffer's content is undefined, and the call is over on this rank.
     """
 
     __slots__ = ()
 
     def bcast_into(self, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
-        """Fill all ranks' buffers with the root's, which is only read."""
+        """Fill all ranks' buffers with the root's, which is only read; see `bcast`."""
         here = self.rank == self.check_rank("bcast_into", "root", root)
+        content = _content("bcast_into", buffer)
         place = None if here else _Place("bcast_into", buffer)
-        got = self.bcast(buffer if here else None, root, timeout=timeout)
+        got = self.bcast(content if here else None, root, timeout=timeout)
         if place is not None:
             place.fill(0, 1, got)
 
     def scatter_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with one of the equal parts of the root's array, which is None elsewhere."""
+        """Fill each rank's buffer with one of the equal parts of the root's array, None elsewhere; see `scatter`."""
         here = self.rank == self.check_rank("scatter_into", "root", root)
-        place = _Place("scatter_into", buffer)
         parts = _parts("scatter_into", array, self.size) if here else None
+        place = _Place("scatter_into", buffer, 1, parts[0] if parts else None)
         place.fill(0, 1, self.scatter(parts, root, timeout=timeout))
 
     def gather_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
-        """Fill the root's buffer with the arrays of all ranks, by rank; it is None elsewhere."""
+        """Fill the root's buffer with the arrays of all ranks, by rank; it is None elsewhere; see `gather`."""
         here = self.rank == self.check_rank("gather_into", "root", root)
+        content = _content("gather_into", array)
         place = _Place("gather_into", buffer, self.size, array) if here else None
-        found = self.gather(array, root, timeout=timeout)
+        found = self.gather(content, root, timeout=timeout)
         if place is not None and found is not None:
             place.fill_all(found)
 
     def allgather_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with the arrays of all, by rank."""
+        """Fill each rank's buffer with the arrays of all, by rank; see `allgather`."""
+        content = _content("allgather_into", array)
         place = _Place("allgather_into", buffer, self.size, array)
-        place.fill_all(self.allgather(array, timeout=timeout))
+        place.fill_all(self.allgather(content, timeout=timeout))
 
     def alltoall_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
-        """Send each rank one of the equal parts of the array, and fill the buffer with what comes, by rank."""
+        """Fill each rank's buffer, by rank, with its part of all arrays, each of equal parts; see `alltoall`."""
         parts = _parts("alltoall_into", array, self.size)
         place = _Place("alltoall_into", buffer, self.size, parts[0])
         place.fill_all(self.alltoall(parts, timeout=timeout))
@@ -70,39 +73,43 @@ class CollectivesInto(Collectives):
     def reduce_into(
         self, array: Any, buffer: Any, op: Operator = SUM, root: int = 0, *, timeout: float | None = None
     ) -> None:
-        """Fill the root's buffer, which is None elsewhere, with what all arrays make."""
+        """Fill the root's buffer, which is None elsewhere, with what all arrays make; see `reduce`."""
         here = self.rank == self.check_rank("reduce_into", "root", root)
-        place = _Place("reduce_into", buffer, 1, array) if here else None
+        _content("reduce_into", array)
+        place = _Place("reduce_into", buffer, 1, _result_like(array, op)) if here else None
         got = self.reduce(array, op, root, timeout=timeout)
         if place is not None:
-            place.fill(0, 1, got)
+            place.fill_result(got, op)
 
     def allreduce_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what all arrays make; it may be the array itself."""
-        place = _Place("allreduce_into", buffer, 1, array)
+        """Fill each rank's buffer with what all arrays make; it may be the array itself; see `allreduce`."""
+        _content("allreduce_into", array)
+        place = _Place("allreduce_into", buffer, 1, _result_like(array, op))
         fits = is_array(buffer) and is_array(array) and (buffer.shape, buffer.dtype) == (array.shape, array.dtype)
         call, steps = self._allreduce(array, op, timeout, buffer if fits else None)
         got = call.run(steps)
         if got is not buffer:
-            place.fill(0, 1, got)
+            place.fill_result(got, op)
 
     def reduce_scatter_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what all ranks' parts for it make, of the equal parts of their arrays."""
+        """Fill each rank's buffer with what its parts of all arrays make, each of equal parts; see `reduce_scatter`."""
         parts = _parts("reduce_scatter_into", array, self.size)
-        place = _Place("reduce_scatter_into", buffer, 1, parts[0])
-        place.fill(0, 1, self.reduce_scatter(parts, op, timeout=timeout))
+        place = _Place("reduce_scatter_into", buffer, 1, _result_like(parts[0], op))
+        place.fill_result(self.reduce_scatter(parts, op, timeout=timeout), op)
 
     def scan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what the arrays up to its own make."""
-        place = _Place("scan_into", buffer, 1, array)
-        place.fill(0, 1, self.scan(array, op, timeout=timeout))
+        """Fill each rank's buffer with what the arrays up to its own make; see `scan`."""
+        _content("scan_into", array)
+        place = _Place("scan_into", buffer, 1, _result_like(array, op))
+        place.fill_result(self.scan(array, op, timeout=timeout), op)
 
     def exscan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
-        """Fill each rank's buffer with what the arrays before its own make; rank 0's stays as it is."""
-        place = _Place("exscan_into", buffer, 1, array)
+        """Fill each rank's buffer with what the arrays before its own make; rank 0's stays as it is; see `exscan`."""
+        _content("exscan_into", array)
+        place = _Place("exscan_into", buffer, 1, _result_like(array, op))
         got = self.exscan(array, op, timeout=timeout)
         if self.rank:
-            place.fill(0, 1, got)
+            place.fill_result(got, op)
 
 
 class _Place:
@@ -115,7 +122,7 @@ class _Place:
         like: what one of them is like, if that is known.
 
     Raises:
-        TypeError, ValueError: it cannot be written to, or has no room for so many.
+        TypeError, ValueError: it cannot be written to, is of another dtype, or has no room for so many.
     """
 
     def __init__(self, doing: str, buffer: Any, parts: int = 1, like: Any = None) -> None:
@@ -126,6 +133,8 @@ class _Place:
         except (TypeError, ValueError) as error:
             raise type(error)(f"{doing}(): {error}") from None
         room = self._target.view.nbytes
+        if is_array(self._flat) and is_array(like) and like.dtype != self._flat.dtype:
+            raise TypeError(f"{doing}(): the array is one of {like.dtype}, and the buffer one of {self._flat.dtype}")
         if like is not None and _size_of(like) * parts > room:
             raise ValueError(
                 f"{doing}(): the buffer has {room} bytes, and {_size_of(like) * parts} are needed: {parts} x "
@@ -136,6 +145,12 @@ class _Place:
         """Put parts one after the other."""
         for index, obj in enumerate(found):
             self.fill(index, len(found), obj)
+
+    def fill_result(self, obj: Any, op: Operator) -> None:
+        """Put what a reduction made; truth values, which logical operations make, become what the buffer has."""
+        if type(op) is Operation and not op.keeps_dtype and is_array(obj) and is_array(self._flat):
+            obj = obj.astype(self._flat.dtype)
+        self.fill(0, 1, obj)
 
     def fill(self, index: int, parts: int, obj: Any) -> None:
         """Put one of the parts where it belongs.
@@ -149,6 +164,24 @@ class _Place:
             return
         start, end = (self._flat.size * place // parts for place in (index, index + 1))
         Target(self._flat[start:end]).put(obj, f"{self._doing}(): what came")
+
+
+def _result_like(array: Any, op: Operator) -> Any:
+    """Return what a reduction of arrays makes one like of, or None if that is not known."""
+    return array if type(op) is Operation and op.keeps_dtype else None
+
+
+def _content(doing: str, obj: Any) -> Any:
+    """Return what travels in place of something with bytes; refuse what no buffer can be filled with."""
+    if is_array(obj):
+        return obj
+    try:
+        view = memoryview(obj)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{doing}() needs an array, or bytes: {error}") from None
+    if view.format == "O":
+        raise TypeError(f"{doing}() needs an array, or bytes, and was given an array of Python objects")
+    return obj if type(obj) in (bytes, bytearray) else bytes(view)
 
 
 def _size_of(obj: Any) -> int:
@@ -165,4 +198,5 @@ def _parts(doing: str, array: Any, count: int) -> list[Any]:
     if length % count:
         raise ValueError(f"{doing}(): an array of {length} elements has no {count} equal parts, one for each rank")
     step = length // count
-    return [flat[index * step : (index + 1) * step] for index in range(count)]
+    parts = [flat[index * step : (index + 1) * step] for index in range(count)]
+    return parts if is_array(array) else [bytes(part) for part in parts]  # a memoryview cannot travel

@@ -71,7 +71,12 @@ class Communicator(CollectivesInto, NonBlockingCollectives):
 
         Returns:
             The new one, with the group's order of ranks, or None where this rank is not in it; see `split`.
+
+        Raises:
+            TypeError, ValueError: it is no group, or has others than this communicator; the call does not count.
         """
+        if not isinstance(group, Group):
+            raise TypeError(f"create() needs a Group, as the one of this communicator is, not {group!r}")
         strangers = [member for member in group if member not in self._ranks]
         if strangers:
             raise ValueError(f"create(): the group has processes that are not in this communicator: {strangers}")
@@ -98,6 +103,8 @@ class Communicator(CollectivesInto, NonBlockingCollectives):
 
         Raises:
             ValueError, TypeError: this is no such grid; the call does not count.
+
+        Cost: see `split`.
         """
         grid = Grid(dims, periods)
         if grid.size > self.size:
@@ -180,6 +187,8 @@ class Cartesian(Communicator):
 
         Returns:
             The slice that this rank is in, as a grid of the dimensions that are kept.
+
+        Cost: see `Communicator.split`.
         """
         color, key, grid = self.grid.slice_of(self.rank, keep)
         wishes, index = self._agree("split", timeout, color, key)

@@ -68,8 +68,9 @@ class _Mixed(NamedTuple):
 def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out: Any = None) -> Steps[Any]:
     """Recursive doubling [TRG]; for large arrays under a named operation a ring of pieces [PY].
 
-    Cost: ceil(log2 n) rounds of n messages (two more where n is no power of two); under a named operation among few
-    ranks that share memory one of n (n - 1), and each combines all n. For large arrays 2 (n - 1) more rounds, in which
+    Cost: log2 n rounds of n messages; where n is no power of two those of the next lower one, and two rounds more, in
+    which each of the others sends one and gets one. Under a named operation among few ranks that share memory one round
+    of n (n - 1) messages, and each combines all n. For large arrays 2 (n - 1) more rounds, in which
     each rank sends 2 m (n - 1) / n bytes.
     """
     if call.size == 1:
@@ -101,7 +102,7 @@ def _agreeing(op: Operator) -> Operator:
 
     def combine(a: Any, b: Any) -> Any:
         if type(a) in _STANDINS or type(b) in _STANDINS:
-            return a if a == b and type(a) is type(b) else _Mixed()
+            return a if type(a) is type(b) and a == b else _Mixed()
         return op(a, b)
 
     return combine

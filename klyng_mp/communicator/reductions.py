@@ -44,7 +44,8 @@ def is_array(obj: object) -> bool:
 class Operation:
     """A named reduction, as MPI has it; call it with two operands.
 
-    Two objects are combined as Python does (``SUM`` of lists appends the second), two arrays element by element.
+    Two objects are combined as Python does (``SUM`` of lists appends the second), arrays and numbers of NumPy's as
+    NumPy does: element by element.
 
     Attributes:
         name: MPI's: "SUM".
@@ -60,7 +61,7 @@ class Operation:
 
     def __call__(self, a: Any, b: Any) -> Any:
         """Combine two operands; the first is of the lower ranks."""
-        if self.ufunc and (_is_vector(a) or _is_vector(b)):
+        if self.ufunc and (_is_of_numpy(a) or _is_of_numpy(b)):
             return getattr(sys.modules["numpy"], self.ufunc)(a, b)
         return self._combine(a, b)
 
@@ -83,6 +84,12 @@ class Operation:
 def _is_vector(obj: object) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(obj, numpy.ndarray)
+
+
+def _is_of_numpy(obj: object) -> bool:
+    """Whether it is an array or a number of NumPy's, which is what arrays without dimensions become."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(obj, (numpy.ndarray, numpy.number, numpy.bool_))
 
 
 def _extreme_with_place(better: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

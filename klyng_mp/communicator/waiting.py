@@ -392,7 +392,11 @@ class WaitingRoom:
             return
         self._working = True
         try:
-            self.chores = [chore for chore in self.chores if not chore.advance()]
+            left = [chore for chore in self.chores if not chore.advance()]
+            some_are_over = len(left) < len(self.chores)
+            self.chores = left
+            if some_are_over and len(self._waiters) > 1:
+                self.notify()  # for what a thread may sleep
         finally:
             self._working = False
 

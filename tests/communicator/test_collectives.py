@@ -6,7 +6,11 @@ import math
 
 import pytest
 from contracts.collectives import SIZES, CollectivesContract
+from contracts.play import once, play_at_random
 from contracts.ranks import ranks
+
+import klyng_mp as mp
+from klyng_mp import native
 
 
 class TestByMemory(CollectivesContract):
@@ -15,6 +19,11 @@ class TestByMemory(CollectivesContract):
 
 class TestByStream(CollectivesContract):
     transport = "stream"
+
+
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+class TestByShm(CollectivesContract):
+    transport = "shm"
 
 
 def messages(made):
@@ -54,3 +63,48 @@ def test_bcast_encodes_once():
             comm.codec = Counting()
         assert made.run(lambda comm: comm.bcast("x" if comm.rank == 3 else None, 3)) == ["x"] * 7
         assert encoded == ["x"]
+
+
+# -- in processes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 7])
+def test_programs_drawn_at_random_go_as_they_should_in_a_world(size):
+    with mp.World(size) as world:
+        for turn in range(2):  # the second run meets what is left of the first
+            assert world.run(play_at_random, range(turn * 10, turn * 10 + 10)) == [[]] * size
+
+
+def test_sixteen_ranks_make_every_call():
+    with mp.World(16) as world:
+        assert world.run(once, 70_000) == [[]] * 16
+
+
+@pytest.mark.slow
+def test_many_programs_drawn_at_random_go_as_they_should():
+    for size in (2, 3, 4, 5, 8):
+        with mp.World(size) as world:
+            assert world.run(play_at_random, range(1000, 1060)) == [[]] * size
+
+
+@pytest.mark.slow
+def test_sixty_four_ranks_make_every_call():
+    with mp.World(64) as world:
+        assert world.run(once, 70_000) == [[]] * 64
+
+
+def leave_pending():
+    """Leave without having waited, and with what nobody answers."""
+    comm = mp.comm()
+    comm.ibarrier()
+    comm.iallreduce([comm.rank])
+    if comm.rank == 0:
+        comm.ibcast("nobody asks for it")
+        comm.irecv(1, "never")
+
+
+def test_what_nobody_waited_for_does_not_disturb_the_next_run():
+    with mp.World(3) as world:
+        for _ in range(3):
+            world.run(leave_pending)
+            assert world.run(once, 70_000) == [[]] * 3

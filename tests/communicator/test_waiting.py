@@ -104,7 +104,7 @@ def test_what_is_waited_is_counted_by_whom_it_is_for(room):
     assert not wait(room, lambda: False, 0.02)
     with room.lock:
         for _ in range(2):
-            assert not room.wait(lambda: False, Deadline(0.02), 3)
+            assert not room.wait(lambda: False, Deadline(0.02), "", 3)
     bed = Bed()
     assert room.nap(bed, 7, 5)
     assert bed.naps == [(room.lock, room.poller.fileno(), 7)]
