@@ -161,6 +161,8 @@ def _doubts(threads: int) -> tuple[str, ...]:
     doubts = []
     if threads > 1:
         doubts.append(f"it has {threads} threads")
+    elif "numpy" not in sys.modules and (count := len(os.listdir("/proc/self/task"))) > 1:
+        doubts.append(f"it has {count} threads, not all of them Python's")  # NumPy's run no Python
     if _has_running_loop():
         doubts.append("an asyncio loop runs in it")
     if any(signal.getitimer(which)[0] for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)):
