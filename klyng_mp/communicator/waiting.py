@@ -147,11 +147,6 @@ class Waiter:
         self.called = False
 
     @property
-    def is_nap(self) -> bool:
-        """Whether it ends as soon as anything is due, so that `ready` says nothing of what it waits for."""
-        return self.ready is _never
-
-    @property
     def call(self) -> str:
         """What it does, as text."""
         if isinstance(self.doing, str):

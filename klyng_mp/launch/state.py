@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.launch.program import is_ours
@@ -123,8 +122,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
         since=waiter.since,
         seconds=None if deadline.at == math.inf else deadline.seconds,
         where=where,
-        # The answer ends a nap, even if the next question is here already: no two answers may tell of the same one.
-        wait=time.monotonic() if waiter.is_nap else waiter.since,
+        wait=waiter.since,
         doubts=_doubts(len(frames)),
         received=endpoint.mailbox.taken(run) + len(waiting),
         unclaimed=tuple((message.source, message.tag) for message in waiting[:_MOST_UNCLAIMED]),

@@ -71,24 +71,6 @@ def test_a_limit_of_time_is_told(ask, comm):
     assert not state.is_stuck
 
 
-def test_no_two_answers_tell_of_the_same_nap(endpoint):
-    """The next question may come before the nap is over; what it waits for may be there, and nobody has looked."""
-    asked = os.eventfd(0)
-    os.eventfd_write(asked, 2)
-    states = []
-
-    def answer(_events):
-        os.eventfd_read(asked)
-        states.extend(describe_rank(endpoint, RUN) for _ in range(2))
-
-    endpoint.watch(asked, answer)
-    assert endpoint.nap("recv()", 1)
-    endpoint.unwatch(asked)
-    os.close(asked)
-    assert [state.phase for state in states] == [WAITING] * 2
-    assert states[0].wait != states[1].wait
-
-
 def test_who_does_not_wait_is_running(endpoint):
     with endpoint.lock:
         state = describe_rank(endpoint, RUN)
