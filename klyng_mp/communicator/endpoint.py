@@ -123,7 +123,7 @@ class Endpoint(Receiving):
         with self._room.lock:
             handover = self.hand_over(peer, message, doing=doing, copy=False)
             try:
-                settled = self._settle(lambda: self.is_matched(handover), deadline, doing)
+                settled = self._settle(lambda: self.is_matched(handover), deadline, doing, peer)
             except BaseException:
                 self._let_go(handover)
                 raise
@@ -151,7 +151,7 @@ class Endpoint(Receiving):
     def wait_matched(self, handover: Handover, *, deadline: Deadline, doing: str) -> None:
         """Wait until a message is matched; a deadline changes nothing about it."""
         with self._room.lock:
-            if not self._settle(lambda: self.is_matched(handover), deadline, doing):
+            if not self._settle(lambda: self.is_matched(handover), deadline, doing, handover.peer):
                 raise deadline.error(doing, left="the message stays on its way")
             self._check_matched(handover, doing)
 

@@ -192,9 +192,9 @@ class Membership(Lifecycle):
                 self._transport.drain(peer)
 
     def pending(self) -> int:
-        """Return the bytes that are queued for peers."""
+        """Return the bytes that are queued for the peers whose places are known, so not those for a driver."""
         with self._room.lock:
-            return self._transport.pending()
+            return sum(self._transport.pending(peer) for peer in self.incarnations)
 
     def traffic(self) -> dict[int, tuple[int, int]]:
         """Return how many messages, and how many bytes on the wire, have left for whom; see `Transport.traffic`."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HangDetector", "describe_states", "find_cycle", "render_deadlock", "render_report"]
 
+# What makes two waits the same: the rank's own number of it, the call, what it has sent and received.
 _Wait = tuple[float, str, tuple[tuple[int, int], ...], int]
 
 

@@ -25,7 +25,8 @@ __all__ = ["STACK_SIGNAL", "Stacks", "prepare", "users_part"]
 
 STACK_SIGNAL = signal.SIGRTMAX - 1
 _LOOK_SECONDS = 0.02  # after which a stack of the usual depth has been written
-_MOST_LOOKS = 5  # who is stopped, or in an uninterruptible call, never writes any
+_MOST_LOOKS = 15  # on a busy machine it waits for its turn; in an uninterruptible call it never writes
+_STOPPED = "it is stopped by a signal"
 _MOST_BYTES = 1 << 16
 _OUR_FOLDER = os.path.dirname(os.path.abspath(__file__))
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\S+) in (?P<name>.*)')
@@ -65,8 +66,9 @@ class Stacks:
     def _begin(self) -> None:
         while self._wanted and self._then is None:
             pid, self._then = self._wanted.popleft()
-            if self.fd < 0 or not _catches(pid):
-                self._finish("")
+            state, catches = _look_at(pid)
+            if self.fd < 0 or not catches or state in "Tt":
+                self._finish(_STOPPED if state and state in "Tt" else "")
                 continue
             # The file's position is one for all who have it.
             os.ftruncate(self.fd, 0)
@@ -94,14 +96,14 @@ class Stacks:
         self._begin()
 
 
-def _catches(pid: int) -> bool:
-    """Tell whether a process has a handler for `STACK_SIGNAL`."""
+def _look_at(pid: int) -> tuple[str, bool]:
+    """Return the letter that ps shows for a process ("" if there is none), and whether it handles `STACK_SIGNAL`."""
     try:
         with open(f"/proc/{pid}/status") as status:
-            masks = [line.split()[1] for line in status if line.startswith("SigCgt:")]
+            fields = dict(line.split(":", 1) for line in status)
     except OSError:
-        return False
-    return bool(masks) and bool(int(masks[0], 16) >> (STACK_SIGNAL - 1) & 1)
+        return "", False
+    return fields["State"].split()[0], bool(int(fields["SigCgt"], 16) >> (STACK_SIGNAL - 1) & 1)
 
 
 def users_part(text: str) -> str:

@@ -159,33 +159,46 @@ def _users_line(frame: FrameType | None) -> tuple[str, str]:
 def _doubts(threads: int) -> tuple[str, ...]:
     """Return what else in this process could send a message, or end a wait."""
     doubts = []
+    native_threads, caught = _seen_by_the_kernel()
     if threads > 1:
         doubts.append(f"it has {threads} threads")
+    elif native_threads > 1 and "numpy" not in sys.modules:  # NumPy's run no Python
+        doubts.append(f"it has {native_threads} threads, not all of them Python's")
     if _has_running_loop():
         doubts.append("an asyncio loop runs in it")
     if any(signal.getitimer(which)[0] for which in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)):
         doubts.append("a timer will send it a signal")
-    if handled := _handled_signals():
+    if handled := [_name_of(number) for number in caught if _is_handled(number)]:
         doubts.append(f"it handles {', '.join(handled)}")
     if children := _children():
         doubts.append(f"it has {children} child process{'es' if children > 1 else ''}")
     return tuple(doubts)
 
 
+def _seen_by_the_kernel() -> tuple[int, list[int]]:
+    """Return how many threads this process has, and the numbers of the signals that it does anything about."""
+    with open("/proc/self/status") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    mask = int(fields["SigCgt"], 16)
+    return int(fields["Threads"]), [number for number in range(1, signal.NSIG) if mask >> (number - 1) & 1]
+
+
+def _is_handled(number: int) -> bool:
+    """Tell whether the user's program has a handler in Python for a signal."""
+    handler = signal.getsignal(number)
+    return callable(handler) and handler is not signal.default_int_handler
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"
+
+
 def _has_running_loop() -> bool:
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - the other one raises
-
-
-def _handled_signals() -> list[str]:
-    """Return the names of the signals for which the user's program has a handler in Python."""
-    numbers = sorted(signal.valid_signals())
-    handlers = {number: signal.getsignal(number) for number in numbers}
-    return [
-        number.name if isinstance(number, signal.Signals) else f"signal {number}"
-        for number, handler in handlers.items()
-        if callable(handler) and handler is not signal.default_int_handler
-    ]
 
 
 def _children() -> int:

@@ -207,8 +207,8 @@ class Supervisor:
             self._loop.unregister(fd)
         occupant.exitcode = occupant.body.lay_to_rest()
         stderr = self._output.detach(occupant.rank)
-        self.watch.left(occupant)
         self._after_end(occupant, occupant.exitcode, stderr)
+        self.watch.left(occupant)  # when the cause is known: those that wait for it are no deadlock
 
     def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
         what = describe_exitcode(exitcode)

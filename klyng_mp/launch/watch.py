@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _PAUSE_SECONDS = 0.4  # between rounds: three of them and a grace time are within two seconds
-_PAUSE_SECONDS_PER_RANK = 0.004  # to answer takes a rank some 50 us of a processor
+_PAUSE_SECONDS_PER_RANK = 0.004  # to answer takes a rank 0.1 ms of a processor
 _SUSPICIOUS_PAUSE_SECONDS = 0.1  # when all seem to wait, the next round is the proof
 _ANSWER_SECONDS = 0.3  # who has not answered by then computes
-_MOST_STACKS = 16  # of those, in one report: each takes up to a tenth of a second
+_MOST_STACKS = 16  # of those, in one report: each takes a twentieth of a second
 _DEADLOCK = "waits, too, or has ended, and nothing is on its way, so the run was ended"
 
 

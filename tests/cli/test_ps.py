@@ -31,6 +31,7 @@ def world(tmp_path):
         pids = world.run(os.getpid)
         run = world.start(hangwork.wait_and_compute, tmp_path)
         assert programs.read_gate(tmp_path, 0) == "ready"
+        programs.wait_until(lambda: "waits in recv" in world.report())
         yield pids
         run.cancel()
 

@@ -17,8 +17,8 @@ COMPUTES = """
 import os, sys, time
 from klyng_mp.launch.stacks import prepare
 prepare(int(sys.argv[1]))
-print("up", flush=True)
 def compute():
+    print("up", flush=True)
     while True:
         pass
 compute()
@@ -86,11 +86,11 @@ def test_who_does_not_catch_the_signal_is_left_alone(loop, reader, start):
     assert programs.state_of(pid) in "RS"
 
 
-def test_who_is_stopped_is_given_up(loop, reader, start):
+def test_who_is_stopped_is_told_to_be(loop, reader, start):
     pid = start(COMPUTES)
     programs.kill(pid, stacks.signal.SIGSTOP)
     programs.wait_until(lambda: programs.state_of(pid) == "T")
-    assert read(loop, reader, pid) == [""]
+    assert read(loop, reader, pid) == ["it is stopped by a signal"]
 
 
 def test_one_may_ask_again_from_the_answer(loop, reader, start):

@@ -141,7 +141,8 @@ def test_nothing_is_said_where_a_signal_handler_will_act(tmp_path, time_limit):
         assert programs.read_gate(tmp_path, 0) == "ready"
         with pytest.raises(mp.DeadlineError):
             run.result(timeout=hangwork.SECONDS)
-        assert "cannot tell whether it waits in vain: it handles SIGUSR2" in world.report()
+        # On a busy machine a rank may not answer in time, and is shown as one that computes.
+        programs.wait_until(lambda: "cannot tell whether it waits in vain: it handles SIGUSR2" in world.report())
         programs.kill((tmp_path / "pid").read_text(), signal.SIGUSR2)
         assert run.result(timeout=time_limit(10)) == ["woken"] * 2
 
@@ -151,7 +152,7 @@ def test_a_loop_that_a_wait_blocks_is_a_reason_to_doubt():
         run = world.start(hangwork.loop_is_blocked, 0)
         with pytest.raises(mp.DeadlineError):
             run.result(timeout=hangwork.SECONDS)
-        assert "an asyncio loop runs in it" in world.report()
+        programs.wait_until(lambda: "an asyncio loop runs in it" in world.report())
         run.cancel()
 
 
@@ -160,7 +161,7 @@ def test_nothing_is_said_of_ranks_that_wait_for_the_driver():
         world.run(mp.rank)
         deadline = time.monotonic() + hangwork.SECONDS
         programs.wait_until(lambda: time.monotonic() > deadline)
-        assert world.report().count("has nothing to do") == 2
+        programs.wait_until(lambda: world.report().count("has nothing to do") == 2)
         assert world.run(mp.rank) == [0, 1]
 
 
@@ -193,9 +194,9 @@ def test_a_report_shows_who_waits_and_where_others_compute(tmp_path):
     with mp.World(3) as world:
         run = world.start(hangwork.wait_and_compute, tmp_path)
         assert programs.read_gate(tmp_path, 0) == "ready"
+        programs.wait_until(lambda: "waits in recv(source=1, tag='never') for rank 1" in world.report())
         report = world.report()
         assert "<World of 3 ranks, running>" in report
-        assert "waits in recv(source=1, tag='never') for rank 1" in report
         assert re.search(r"rank 1 \(process \d+\) computes.*\n    at .*hangwork.py:\d+ in compute\n", report)
         assert "rank 2 (process" in report
         run.cancel()
