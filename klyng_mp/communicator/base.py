@@ -5,7 +5,6 @@ Layer: communicator.
 
 from __future__ import annotations
 
-from itertools import count
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,18 +49,15 @@ class Base:
     Attributes:
         rank: the number of this rank, from 0.
         size: how many ranks there are.
-        next_call: returns the number of the next collective call: the same on all ranks, as they make the same calls.
-        call_log: where in the user's program the last ones were made.
-        abandoned: the numbers of those that ended with an error here.
-        pending: of those that go on by themselves.
+        call_log: the collective calls that were made.
         short_collective: the core's short way for their messages, or None.
         meeting: the core's way to meet without messages, or None.
         closed: whether this rank's program uses the communicator no more.
     """
 
     __slots__ = (
-        "_ranks", "_short", "abandoned", "call_log", "closed", "codec", "context", "endpoint", "meeting", "members",
-        "next_call", "pending", "rank", "short_collective", "size",
+        "_ranks", "_short", "call_log", "closed", "codec", "context", "endpoint", "meeting", "members", "rank",
+        "short_collective", "size",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
@@ -72,10 +68,7 @@ class Base:
         self.members = members
         self.size = len(members)
         self._ranks = {number: rank for rank, number in enumerate(members)}
-        self.next_call = count().__next__
         self.call_log = CallLog()
-        self.abandoned: set[int] = set()
-        self.pending: set[int] = set()
         self._short = make_express(endpoint, context, members, codec)
         self.short_collective = make_express(endpoint, context | 1, members, codec)
         self.meeting = make_meeting(endpoint, context, members)

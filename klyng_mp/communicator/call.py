@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from klyng_mp.communicator.agreement import disagreement, find_stranger
 from klyng_mp.communicator.buffers import Gift
-from klyng_mp.communicator.calls import describe_tag, make_tag, number_of
+from klyng_mp.communicator.calls import describe_tag, make_tag
 from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CollectiveMismatchError, PeerLostError
@@ -89,7 +90,7 @@ class Call:
         self.deadline = _NEVER if timeout is None else Deadline(timeout)
         self.rank = comm.rank
         self.size = comm.size
-        self.number = number = comm.next_call()
+        self.number = number = comm.call_log.made
         self._tag = tag = make_tag(number, kind, root)
         self.direct = comm.short_collective is not None and 2 < comm.size <= _MOST_DIRECT
         self.tickets: list[tuple[Ticket, int, Message]] | None = None
@@ -170,7 +171,7 @@ class Call:
         except StopIteration as stop:
             result: Result = stop.value
         except BaseException:
-            self._comm.abandoned.add(self.number)
+            self._comm.call_log.abandoned.add(self.number)
             raise
         if self._comm.endpoint.mailbox.is_stored(self._context):  # what a peer sent before comes before
             self._check_agreement()
@@ -218,7 +219,7 @@ class Call:
         receive = self.post(source)
         try:
             endpoint.wait(
-                lambda: endpoint.is_received(receive) or self._find_stranger(source) is not None,
+                lambda: endpoint.is_received(receive) or self.find_stranger(source) is not None,
                 self.deadline,
                 self.doing,
                 self._comm.members[source],
@@ -239,7 +240,7 @@ class Call:
         try:
             self._wait_to_meet(meeting)
         except BaseException:
-            self._comm.abandoned.add(self.number)
+            self._comm.call_log.abandoned.add(self.number)
             raise
         finally:
             meeting.leave()
@@ -254,7 +255,7 @@ class Call:
             return endpoint.find_loss(absent(), self.doing)
 
         def ready() -> bool:
-            return bool(meeting.arrive(self._tag)) or loss() is not None or self._find_stranger() is not None
+            return bool(meeting.arrive(self._tag)) or loss() is not None or self.find_stranger() is not None
 
         endpoint.wait(ready, self.deadline, self.doing, absent)
         if not meeting.arrive(self._tag):
@@ -275,47 +276,13 @@ class Call:
 
     # -- agreement
 
+    def find_stranger(self, source: int | None = None) -> tuple[int, int] | None:
+        """See `agreement.find_stranger`."""
+        return find_stranger(self._comm, self._tag, source)
+
     def disagreement(self, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:
-        """Return the error that says which other call another rank has made, or None if that is not known.
-
-        The calls of this rank that do not agree then count as abandoned, so that it is told once.
-
-        Args:
-            source: the rank that this call waits for, if it does nothing else.
-            ask: whether the other rank may be asked for the line of its program, and waited for.
-        """
-        stranger = self._find_stranger(source)
-        if stranger is None:
-            return None
-        comm = self._comm
-        peer, tag = stranger
-        comm.abandoned.update((self.number, min(self.number, number_of(tag))))
-        ours = comm.call_log.find(min(number_of(tag), self.number)) or "something else"
-        theirs = comm.endpoint.find_call(peer, comm.context, number_of(tag)) if ask else None
-        return CollectiveMismatchError(comm.rank_of(peer), (ours, theirs or describe_tag(tag)))
-
-    def _find_stranger(self, source: int | None = None) -> tuple[int, int] | None:
-        """Return the sender and tag of a message that no call of this rank, up to this one, accounts for.
-
-        So is one of a later call by the rank that this one waits for, since what a rank sends comes in order.
-        """
-        comm, endpoint, context = self._comm, self._comm.endpoint, self._context
-        if comm.meeting is not None and (found := comm.meeting.find_stranger(self._tag)) is not None:
-            return comm.members[found[0]], found[1]
-        with endpoint.lock:
-            waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()
-        for message in waiting:
-            if isinstance(message.tag, str):
-                continue  # of no collective
-            number = number_of(message.tag)
-            if number < self.number:
-                if number not in comm.abandoned and number not in comm.pending:
-                    return message.source, message.tag
-            elif (number == self.number and message.tag != self._tag) or (
-                number > self.number and source is not None and message.source == comm.members[source]
-            ):
-                return message.source, message.tag
-        return None
+        """See `agreement.disagreement`."""
+        return disagreement(self._comm, self._tag, source, ask=ask)
 
     def _check_agreement(self, source: int | None = None) -> None:
         error = self.disagreement(source, ask=True)

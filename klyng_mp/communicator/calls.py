@@ -40,11 +40,21 @@ def number_of(tag: int) -> int:
 
 
 class CallLog:
-    """The last collective calls of a communicator on this rank, and where in the user's program they were made."""
+    """The collective calls of a communicator on this rank; of the last, where in the user's program they were made.
 
-    __slots__ = ("__weakref__", "_calls")
+    Attributes:
+        made: how many were made.
+        last: the tag of the last one.
+        abandoned: the numbers of those that ended with an error.
+        pending: of those that go on by themselves.
+    """
+
+    __slots__ = ("__weakref__", "_calls", "abandoned", "last", "made", "pending")
 
     def __init__(self) -> None:
+        self.made = self.last = 0
+        self.abandoned: set[int] = set()
+        self.pending: set[int] = set()
         self._calls: list[tuple[int, int, CodeType | None, int]] = [(-1, 0, None, 0)] * _LOGGED
 
     def note(self, tag: int) -> None:
@@ -54,6 +64,8 @@ class CallLog:
             frame = frame.f_back
         number = tag >> _NUMBER_SHIFT
         self._calls[number % _LOGGED] = number, tag, frame.f_code, frame.f_lasti
+        self.made = number + 1
+        self.last = tag
 
     def find(self, number: int) -> str | None:
         """Say what call had a number, and where it was made, or None if it was long ago or has not come yet."""

@@ -51,7 +51,7 @@ class CollectiveRequest(Request):
         self._finished = False
         call.tickets = []
         with self._endpoint.lock:
-            comm.pending.add(call.number)
+            comm.call_log.pending.add(call.number)
             self._take_steps()
             if not self._finished:
                 self._endpoint.add_chore(self)
@@ -80,7 +80,7 @@ class CollectiveRequest(Request):
 
     def _fail(self, error: BaseException) -> None:
         self._error = error
-        self._comm.abandoned.add(self._call.number)
+        self._comm.call_log.abandoned.add(self._call.number)
         for _, receive in self._posted:
             self._endpoint.withdraw_receive(receive)
         self._finish_steps()
@@ -109,7 +109,7 @@ class CollectiveRequest(Request):
 
     def _finish_steps(self) -> None:
         self._finished = True
-        self._comm.pending.discard(self._call.number)
+        self._comm.call_log.pending.discard(self._call.number)
         self._steps.close()
 
     @property

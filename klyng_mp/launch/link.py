@@ -11,10 +11,12 @@ import socket
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from klyng_mp.communicator.agreement import disagreement
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
+from klyng_mp.errors import KlyngError
 from klyng_mp.launch.state import RankState, describe_begin, describe_idle, describe_rank
 from klyng_mp.launch.statistics import RankStatistics, collect
 from klyng_mp.launch.surroundings import give_up
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["RankLink", "make_link"]
+
+_ANSWER_SECONDS = 1.0  # for a peer that waits, or makes progress now and then
 
 Kinds = tuple[type[Endpoint], "Callable[..., Communicator]"]
 
@@ -57,9 +61,11 @@ class RankLink:
         self.run = 0
         self.running = False
         self.aborted = 0  # runs up to this one were ended before they reached this rank
+        self._calls: dict[tuple[int, int, int], str | None] = {}  # what peers say of theirs
         self._asked = 0  # the question that is answered when there is a run to tell of
         make_endpoint, self._make_communicator = kinds
         self.endpoint = make_endpoint(place.rank, incarnation=place.incarnation)
+        self._comm: Communicator | None = None
         self._inside_ns = self._began_ns = 0  # within runs; when the present one began
         self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
@@ -69,6 +75,7 @@ class RankLink:
         else:
             self._share_memory(*place.shared)
         self.endpoint.on_lost = self._lost
+        self.endpoint.find_call = self._find_call
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
         self.endpoint.watch(place.channel.fileno(), self._hear)
         if place.driver is not None:
@@ -96,6 +103,8 @@ class RankLink:
             members=range(self.place.spec.size),
         )
         set_current(comm)
+        self._comm = comm
+        self._calls.clear()
         self._began_ns = perf_counter_ns()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return comm
@@ -132,6 +141,31 @@ class RankLink:
         """Return (source, tag) of the messages of this run that nobody has received, oldest first."""
         waiting = self.endpoint.unreceived(make_context(self.run), make_context(self.run + 1))
         return [(message.source, message.tag) for message in waiting]
+
+    def check_agreement(self) -> None:
+        """At the end of a program, raise the CollectiveMismatchError that nobody has met, as the last calls did not wait."""
+        comm = self._comm
+        if comm is not None and comm.call_log.made and not comm.closed:
+            self.endpoint.take_in()
+            if (error := disagreement(comm, comm.call_log.last, ask=True)) is not None:
+                raise error
+
+    def _find_call(self, peer: int, context: int, number: int) -> str | None:
+        """Ask a peer what collective call it made; who computes for longer than a second does not answer in time."""
+        key = peer, context, number
+        self.tell("relay", peer, "which call", context, number)
+        try:
+            self.endpoint.wait(lambda: key in self._calls, Deadline(_ANSWER_SECONDS), "asking what another rank called")
+        except KlyngError:  # too late, or the run is over: the error that is to be raised says less, then
+            return None
+        return self._calls[key]
+
+    def _relayed(self, peer: int, kind: str, context: int, number: int, text: str | None = None) -> None:
+        if kind == "which call":
+            log = self.endpoint.call_logs.get(context)
+            self.tell("relay", peer, "call", context, number, None if log is None else log.find(number))
+        else:
+            self._calls[peer, context, number] = text
 
     def _share_memory(self, memory: int, bell: int) -> None:
         """Reach the other ranks through the memory that all of them share, and the driver over its socket."""
@@ -187,6 +221,8 @@ class RankLink:
             self._abort(*rest)
         elif kind == "state":
             self._answer(*rest)
+        elif kind == "relayed":
+            self._relayed(*rest)
 
     def _answer(self, question: int, run: int, at_once: bool) -> None:
         """Tell the supervisor what this rank does; where it has nothing to do, not before it has."""

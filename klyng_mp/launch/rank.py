@@ -190,6 +190,7 @@ class _Server:
             if error.code:
                 raise
             value = None
+        self._link.check_agreement()
         try:
             flush_streams()
             left = (*self._link.balance(), is_quiet())

@@ -233,6 +233,7 @@ def _program_main(ends: BodyEnds, keep: set[int], program: Program, options: Pro
 def _execute(program: Program, link: RankLink) -> int:
     try:
         program.execute()
+        link.check_agreement()
     except SystemExit as error:
         return _exit_code_of(error)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the supervisor tells the user

@@ -263,6 +263,9 @@ class Supervisor:
             self._segment.ring(rest[0])
             if occupant.asks_first(rest[0]):
                 self.tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
+        elif kind == "relay":
+            if (other := self.occupants[rest[0]]).alive:
+                self.tell(other, "relayed", occupant.rank, *rest[1:])
         elif kind == "lost":
             self._explain_loss(occupant, *rest)
         elif kind == "failed":

@@ -1,0 +1,69 @@
+"""Whether the ranks of a communicator make the same collective calls, as far as one of them can see.
+
+Layer: communicator.
+
+A message of a collective that no call of this rank accounts for tells that they do not; and among ranks that share
+memory, a look at what the others call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from klyng_mp.communicator.calls import describe_tag, number_of
+from klyng_mp.errors import CollectiveMismatchError
+
+if TYPE_CHECKING:
+    from klyng_mp.communicator.base import Base
+
+__all__ = ["disagreement", "find_stranger"]
+
+
+def find_stranger(comm: Base, own_tag: int, source: int | None = None) -> tuple[int, int] | None:
+    """Return the endpoint's number of a rank that makes another call than this one, and that call's tag, or None.
+
+    Args:
+        comm: the communicator.
+        own_tag: of this rank's present call, or its last one.
+        source: the rank that the call waits for, if it does nothing else: what that one sends for a later call tells,
+            too, since what a rank sends comes in order.
+    """
+    if comm.meeting is not None and (found := comm.meeting.find_stranger(own_tag)) is not None:
+        return comm.members[found[0]], found[1]
+    own, endpoint, context, log = number_of(own_tag), comm.endpoint, comm.context | 1, comm.call_log
+    with endpoint.lock:
+        waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()
+    for message in waiting:
+        if isinstance(message.tag, str):
+            continue  # of no collective
+        number = number_of(message.tag)
+        if number < own:
+            if number not in log.abandoned and number not in log.pending:
+                return message.source, message.tag
+        elif (number == own and message.tag != own_tag) or (
+            number > own and source is not None and message.source == comm.members[source]
+        ):
+            return message.source, message.tag
+    return None
+
+
+def disagreement(comm: Base, own_tag: int, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:
+    """Return the error that says which other call another rank has made, or None if that is not known.
+
+    The calls of this rank that do not agree then count as abandoned, so that it is told once.
+
+    Args:
+        comm: as of `find_stranger`.
+        own_tag: likewise.
+        source: likewise.
+        ask: whether the other rank may be asked for the line of its program, and waited for.
+    """
+    stranger = find_stranger(comm, own_tag, source)
+    if stranger is None:
+        return None
+    peer, tag = stranger
+    own, other = number_of(own_tag), number_of(tag)
+    comm.call_log.abandoned.update((own, min(own, other)))
+    ours = comm.call_log.find(min(own, other)) or "something else"
+    theirs = comm.endpoint.find_call(peer, comm.context, other) if ask else None
+    return CollectiveMismatchError(comm.rank_of(peer), (ours, theirs or describe_tag(tag)))
