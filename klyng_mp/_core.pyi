@@ -5,7 +5,7 @@ from typing import Any, Final, final
 
 from typing_extensions import Buffer
 
-from klyng_mp.communicator.waiting import PureGate as Gate
+from klyng_mp.communicator.room import PureGate as Gate
 from klyng_mp.wire.frames import PureMessage as Message
 from klyng_mp.wire.mailbox import PureMailbox as Mailbox
 from klyng_mp.wire.mailbox import PureReceive as Receive

@@ -27,7 +27,7 @@ from klyng_mp.wire.codec import Codec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeGuard
 
 __all__ = ["World", "WorldStatistics"]
 
@@ -220,23 +220,15 @@ class World:
         Ranks that have nothing to do are asked. While a run goes on, and once the World is closed, nobody is: what its
         ranks have done is then what they had when they were last asked. A rank that was replaced begins afresh.
 
-        Args:
-            timeout: seconds to wait for the ranks' answers, which come at once from ranks that are not stopped.
-
         Raises:
-            DeadlineError: they did not all answer in time; nothing was changed.
+            DeadlineError: not all answered within ``timeout`` seconds; nothing was changed.
         """
         with self._lock:
-            if self._job is not None and self._may_ask(self._job):
+            if not self._closed and os.getpid() == self._pid and _may_ask(self._job, self._run):
                 self._asked += 1
                 self._known = _ask_ranks(self._job, self._codec, self._asked, Deadline(timeout))
             transport = "shm" if self._spec.shares_memory else "stream"
             return WorldStatistics(self.size, native.core is not None, transport, self._run_number, list(self._known))
-
-    def _may_ask(self, job: LocalJob) -> bool:
-        if self._closed or os.getpid() != self._pid:
-            return False
-        return job.lost is None and not job.endpoint.poisoned and (self._run is None or self._run.done())
 
     def report(self, timeout: float | None = None) -> str:
         """Return what each rank does now: its call, whom it waits for, since when and where; or where it computes.
@@ -244,12 +236,9 @@ class World:
         The same is written to standard error when this process gets SIGUSR1, unless the program has a handler for
         it; and ``klyng-mp ps`` shows it from outside. It takes up to half a second, or longer where many ranks compute.
 
-        Args:
-            timeout: seconds.
-
         Raises:
             ClosedError: the World is closed.
-            DeadlineError: there was no answer in time.
+            DeadlineError: there was no answer within ``timeout`` seconds.
 
         Threads: any, also while another one waits for a run.
         """
@@ -395,3 +384,8 @@ def _ask_ranks(job: LocalJob, codec: Codec, number: int, deadline: Deadline) -> 
 
 def _say(sentence: str) -> None:
     print(f"klyng_mp: {sentence}", file=sys.stderr)
+
+
+def _may_ask(job: LocalJob | None, run: Run | None) -> TypeGuard[LocalJob]:
+    """Whether the ranks have nothing to do but to answer."""
+    return job is not None and job.lost is None and not job.endpoint.poisoned and (run is None or run.done())

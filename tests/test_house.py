@@ -99,6 +99,9 @@ SLEEPERS = {
     "tests/rankwork.py": "a rank that is in a blocking call which is not ours",
 }
 MODULES_TESTED_ELSEWHERE = {
+    "klyng_mp/communicator/accounts.py": "tests/communicator/test_endpoint.py",
+    "klyng_mp/communicator/room.py": "tests/communicator/test_waiting.py",
+    "klyng_mp/communicator/waiters.py": "tests/communicator/test_waiting.py",
     "klyng_mp/__main__.py": "tests/cli/test_main.py",
 }
 

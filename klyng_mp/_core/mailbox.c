@@ -406,13 +406,6 @@ mailbox_is_unposted(Mailbox *self, uint64_t context)
     return box == NULL || box->posted.count == 0;
 }
 
-bool
-mailbox_is_stored(Mailbox *self, uint64_t context)
-{
-    Box *box = find_box(self, context);
-    return box != NULL && box->stored.count != 0;
-}
-
 int
 mailbox_count_taken(Mailbox *self, uint64_t context)
 {

@@ -20,7 +20,6 @@ typedef struct {
 /* As the methods of the same names. An int is 0, or -1 with an exception; then nothing has changed. */
 Message *mailbox_peek(const Mailbox *self, uint64_t context, const Envelope *wanted); /* borrowed, or NULL */
 int mailbox_post(Mailbox *self, Receive *receive); /* takes a reference of its own */
-bool mailbox_is_stored(Mailbox *self, uint64_t context);
 bool mailbox_withdraw(Mailbox *self, Receive *receive);
 PyObject *mailbox_waiting(const Mailbox *self, uint64_t low, uint64_t high); /* a list, or NULL with an exception */
 PyObject *mailbox_drop_below(Mailbox *self, uint64_t context);               /* likewise */

@@ -194,7 +194,8 @@ method_is_stored(Mailbox *self, PyObject *object)
     uint64_t context = PyLong_AsUnsignedLongLong(object);
     if (context == (uint64_t)-1 && PyErr_Occurred())
         return NULL;
-    return PyBool_FromLong(mailbox_is_stored(self, context));
+    const Envelope any = {.source = ANY, .number = ANY};
+    return PyBool_FromLong(mailbox_peek(self, context, &any) != NULL);
 }
 
 static PyObject *

@@ -315,6 +315,7 @@ bool meeting_is_over(const struct Meeting *self); /* whether all have come to it
 bool ring_has_room(Port *self, Ring *ring); /* whether there is more than when it was last looked at */
 bool port_has_news(Port *self, Ring *ring); /* whether reading would find something; NULL for any ring */
 bool port_has_source(Port *self, uint32_t peer);  /* whether there ever was anything from it */
+void port_note_cpu(Port *self); /* lets others know on which processor this rank is */
 typedef bool Look(Port *self, Ring *ring);
 /* Spins until `ready` for as long as a wake-up costs, where a core is free and it was not in vain lately; tells whether
    it came. */

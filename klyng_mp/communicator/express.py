@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.native import core
-from klyng_mp.wire.frames import index_of
+from klyng_mp.wire.frames import make_context, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def make_meeting(endpoint: Endpoint, context: int, members: Sequence[int]) -> co
 
     It is there on all of them or on none.
     """
-    port, slot = endpoint.port, index_of(context)
+    port, slot = endpoint.port, (context - make_context(run_of(context))) // 2  # the communicator's index
     if port is None or slot >= core.MEETINGS or max(members) >= port.size:
         return None
     return core.Meeting(endpoint.lock, port, context, slot, members)

@@ -22,7 +22,8 @@ from klyng_mp.errors import ClosedError, ForkedError, KlyngError, PeerLostError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from klyng_mp.communicator.waiting import Chore, Gate, Waiter
+    from klyng_mp.communicator.room import Gate
+    from klyng_mp.communicator.waiters import Chore, Waiter
     from klyng_mp.deadline import Deadline
     from klyng_mp.transports.contract import Poller
 

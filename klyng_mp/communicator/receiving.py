@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from klyng_mp.communicator.membership import Membership
+from klyng_mp.communicator.accounts import Accounts
 from klyng_mp.errors import ClosedError
 from klyng_mp.wire.mailbox import ANY_SOURCE, Receive
 
@@ -35,7 +35,7 @@ class Landing(Protocol):
         """
 
 
-class Receiving(Membership):
+class Receiving(Accounts):
     """What an endpoint receives; see `Membership` for its arguments and attributes."""
 
     def receive(

@@ -143,7 +143,7 @@ class RankLink:
         return [(message.source, message.tag) for message in waiting]
 
     def check_agreement(self) -> None:
-        """At the end of a program, raise the CollectiveMismatchError that nobody has met, as the last calls did not wait."""
+        """At a program's end, raise the CollectiveMismatchError that nobody has met, as no call waited for it."""
         comm = self._comm
         if comm is not None and comm.call_log.made and not comm.closed:
             self.endpoint.take_in()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from klyng_mp.communicator.endpoint import Endpoint
-    from klyng_mp.communicator.waiting import Waiter
+    from klyng_mp.communicator.waiters import Waiter
 
 __all__ = [
     "ENDED",

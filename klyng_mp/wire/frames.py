@@ -39,7 +39,6 @@ __all__ = [
     "Part",
     "PureMessage",
     "check_limits",
-    "index_of",
     "is_collective",
     "make_context",
     "pack_frame",
@@ -137,11 +136,6 @@ def make_context(run: int, index: int = 0, *, collective: bool = False) -> int:
 def run_of(context: int) -> int:
     """Return the run that a context belongs to."""
     return context >> 32
-
-
-def index_of(context: int) -> int:
-    """Return which communicator of its run a context belongs to."""
-    return (context & 0xFFFFFFFF) >> 1
 
 
 def is_collective(context: int) -> bool:

@@ -38,9 +38,7 @@ PROC_NULL = -2
 """A rank that is nobody: what is sent to it is gone at once, and what is received from it is None."""
 
 SYNCHRONOUS = 0x80  # a bit of a message's code: its sender wants to know when it is matched; it is cleared then
-ANSWERS = (
-    1 << 31 | 1
-)  # bits of a context: where that is said, with the message's tag; no communicator has such a number
+ANSWERS = 1 << 31 | 1  # bits of a context: where that is said, with the message's tag; no communicator has them
 
 _Key = tuple[int, int | str]
 

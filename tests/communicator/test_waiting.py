@@ -10,7 +10,8 @@ import time
 import pytest
 from contracts.ranks import LIMIT, Background, when_in
 
-from klyng_mp.communicator.waiting import Waiter, WaitingRoom
+from klyng_mp.communicator.waiters import Waiter
+from klyng_mp.communicator.waiting import WaitingRoom
 from klyng_mp.deadline import Deadline
 
 NEVER = Deadline(None)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from klyng_mp.communicator.waiting import EpollPoller
+from klyng_mp.communicator.room import EpollPoller
 from klyng_mp.errors import PeerLostError
 from klyng_mp.wire.frames import Message
 

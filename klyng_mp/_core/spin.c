@@ -1,0 +1,104 @@
+/* Waiting a moment without sleeping, where a core is free for it.
+
+   A rank that waits for another spins for about as long as a sleep and a wake-up would cost, so that waiting costs at
+   most twice what it must; but not on the processor where the other one was seen last, and only now and then where it
+   was in vain before. All of it is done with the interpreter lock held. */
+
+#include "port.h"
+
+#include <sched.h>
+#include <time.h>
+
+#define SPIN_NS 40000         /* about what a sleep and a wake-up cost, so spinning at most doubles a wait */
+#define LONG_SPIN_NS 400000   /* where the peer is at work on what is waited for */
+#define MOST_NS 3000000       /* of such waits in one go, with the interpreter lock held */
+#define SPIN_LOOKS 64         /* between two looks at the clock */
+#define FEW_SPINS 16          /* after that many in vain, only every SELDOM-th wait spins */
+#define SELDOM 32
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void
+port_note_cpu(Port *self)
+{
+    uint32_t cpu = (uint32_t)sched_getcpu() + 1; /* 0 is of who was not seen yet */
+    if (cpu != self->cpu)
+        atomic_store_explicit(&page_of(self, self->rank)->cpu, self->cpu = cpu, memory_order_relaxed);
+}
+
+/* Whether who is waited for cannot run since this rank does. */
+static bool
+is_in_the_way(Port *self, const Ring *ring)
+{
+    port_note_cpu(self);
+    if (ring != NULL)
+        return atomic_load_explicit(&page_of(self, ring->peer)->cpu, memory_order_relaxed) == self->cpu;
+    for (uint32_t index = 0; index < self->source_count; index++)
+        if (atomic_load_explicit(&page_of(self, self->sources[index])->cpu, memory_order_relaxed) == self->cpu)
+            return true;
+    return false;
+}
+
+/* Looks until `ready`, at most for a while; tells whether it came. `spent` is the time between the first and the last
+   look at the clock: it costs nothing more to know, and a wait that came to no such look is a short one. */
+static bool
+look_for(Port *self, Look *ready, Ring *ring, uint64_t while_ns, uint64_t *spent)
+{
+    uint64_t start = 0;
+    for (unsigned looks = 1;; looks++) {
+        if (ready(self, ring))
+            return true;
+        relax();
+        if (looks % SPIN_LOOKS == 0) {
+            uint64_t now = now_ns();
+            if (start == 0)
+                start = now;
+            *spent = now - start;
+            if (*spent > while_ns || is_in_the_way(self, ring))
+                return false;
+        }
+    }
+}
+
+bool
+port_spin(Port *self, Look *ready, Ring *ring)
+{
+    if (!self->spin || (self->vain_spins >= FEW_SPINS && self->skipped_spins++ % SELDOM))
+        return false;
+    uint64_t spent = 0;
+    bool came = look_for(self, ready, ring, SPIN_NS, &spent);
+    if (ring != NULL)
+        ring->spun_ns += spent;
+    if (came)
+        self->vain_spins = 0;
+    else if (self->vain_spins < FEW_SPINS)
+        self->vain_spins++;
+    return came;
+}
+
+bool
+port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end)
+{
+    if (!self->spin)
+        return false;
+    uint64_t now = now_ns(), spent;
+    if (*end == 0)
+        *end = now + MOST_NS;
+    return now < *end && look_for(self, ready, ring, LONG_SPIN_NS, &spent);
+}

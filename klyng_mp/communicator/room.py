@@ -1,0 +1,245 @@
+"""How the threads of an endpoint poll, sleep, and wake each other: what `waiting` is made of.
+
+Layer: communicator; the only caller of epoll and of the threads' locks.
+
+The lock is never held while a thread sleeps, so signal handlers run at once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from _thread import RLock, allocate_lock
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from klyng_mp.communicator.waiters import Guests, Waiter
+from klyng_mp.native import core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MAX_EVENTS", "EpollPoller", "Gate", "PureGate", "Room"]
+
+MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
+
+
+class PureGate(RLock):  # type: ignore[misc]  # the stubs call it final; it is not
+    """A re-entrant lock, and whether the core's short way past it is open, which without the core nobody asks.
+
+    Attributes:
+        lowest: contexts below it belong to runs that are over.
+        waiting: how many threads wait.
+        stopped: the endpoint refuses everything.
+    """
+
+    __slots__ = ("lowest", "stopped", "waiting")
+
+    def __init__(self) -> None:
+        self.lowest = self.waiting = 0
+        self.stopped = False
+
+
+if TYPE_CHECKING or core is None:  # noqa: SIM108 - mypy takes this for a name of the class
+    Gate = PureGate
+else:
+    Gate = core.Gate
+
+
+class EpollPoller:
+    """Descriptors and what to call when something is due at one of them; see `Poller`.
+
+    Attributes:
+        callbacks: by descriptor.
+        wait: epoll's own ``poll(timeout, maxevents)``.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.callbacks: dict[int, Callable[[int], None]] = {}
+        self.wait = self._epoll.poll
+        self._attended: list[tuple[int, Callable[[bool], bool]]] = []
+
+    def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """See `Poller.register`."""
+        self._epoll.register(fd, events)
+        self.callbacks[fd] = callback
+
+    def modify(self, fd: int, events: int) -> None:
+        """See `Poller.modify`."""
+        self._epoll.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """See `Poller.unregister`."""
+        if self.callbacks.pop(fd, None) is not None and not self._epoll.closed:
+            self._epoll.unregister(fd)
+        self._attended = [(other, is_quiet) for other, is_quiet in self._attended if other != fd]
+
+    def attend(self, fd: int, is_quiet: Callable[[bool], bool]) -> None:
+        """See `Poller.attend`."""
+        self._attended.append((fd, is_quiet))
+
+    def noises(self, before_sleep: bool) -> list[tuple[int, int]]:
+        """Return as events what is due although its descriptor does not show it; nothing, if it is safe to sleep."""
+        return [(fd, select.EPOLLIN) for fd, is_quiet in self._attended if not is_quiet(before_sleep)]
+
+    def fileno(self) -> int:
+        """Return the epoll descriptor, which is itself readable when something is due."""
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        """Close the epoll descriptor; the registered ones belong to others."""
+        self._epoll.close()
+
+
+class Room:
+    """The threads of one endpoint, of which one polls while the others sleep.
+
+    Args:
+        spoiled: called when an exception escapes a callback of the poller, so that bytes may be lost.
+        served: called after callbacks of the poller, for what must not be done within them.
+
+    Attributes:
+        lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
+        poller: what is waited for besides other threads.
+        guests: who waits in event loops.
+    """
+
+    def __init__(self, spoiled: Callable[[], None], served: Callable[[], None]) -> None:
+        self.lock = Gate()
+        self.poller = EpollPoller()
+        self.guests = Guests()
+        self._spoiled = spoiled
+        self._served = served
+        self._waiters: list[Waiter] = []
+        self._polling: Waiter | None = None
+        self._calling = False
+        self._turn = 0  # how often callbacks were called
+        self._closed = False
+        self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Only the thread that it was rung for may silence it: others that look meanwhile leave it alone.
+        self.poller.register(self._doorbell, select.EPOLLIN, lambda _: None)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody is to wait any more; set it with the lock held, then `notify`."""
+        return self.lock.stopped
+
+    @stopped.setter
+    def stopped(self, stopped: bool) -> None:
+        self.lock.stopped = stopped
+
+    def notify(self) -> None:
+        """Wake the threads that have nothing to wait for any more; needs the lock."""
+        for waiter in self._waiters:
+            if not waiter.called and (self.stopped or waiter.is_ready()):
+                self._wake(waiter)
+        if self.guests:
+            self.guests.notify(everybody=self.stopped)
+
+    def close(self) -> None:
+        """Close the descriptors, now or when the last thread has left; needs the lock.
+
+        To be called when what every thread waits for has become true.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiters or self.guests:
+            self.notify()
+        else:
+            self._close_descriptors()
+
+    def abandon(self) -> None:
+        """Close this process's copies of the descriptors, in a forked child; its parent's are untouched."""
+        stopped, self.lock = self.stopped, Gate()  # a thread that the child does not have may hold the old one
+        self.stopped = stopped
+        self._waiters.clear()
+        self.guests.clear()
+        self._closed = True
+        self._close_descriptors()
+
+    def _poll(self, waiter: Waiter, seconds: float | None) -> list[tuple[int, int]]:
+        if noises := self.poller.noises(True):
+            return self.poller.wait(0, MAX_EVENTS) + noises  # or a peer that never stops would hide all others
+        self._polling = waiter
+        lock, turn = self.lock, self._turn
+        try:
+            lock.release()
+            events = self.poller.wait(seconds, MAX_EVENTS)
+        finally:
+            try:
+                lock.acquire()
+            except BaseException:
+                self._acquire_after_all()
+                raise
+            finally:
+                self._polling = None
+                if waiter.called:
+                    waiter.called = False
+                    os.eventfd_read(self._doorbell)
+        # Another thread may have served them since; what is still due will be told again.
+        return events if turn == self._turn else []
+
+    def _sleep(self, waiter: Waiter, seconds: float | None) -> None:
+        if waiter.alarm is None:
+            waiter.alarm = allocate_lock()
+            waiter.alarm.acquire()
+        try:
+            self.lock.release()
+            woken = waiter.alarm.acquire(True, -1 if seconds is None else seconds)
+        finally:
+            try:
+                self.lock.acquire()
+            except BaseException:
+                self._acquire_after_all()
+                raise
+        if waiter.called:
+            waiter.called = False
+            if not woken:  # it was rung for when the time was over
+                waiter.alarm.acquire(False)
+
+    def _acquire_after_all(self) -> None:
+        """Take the lock although a signal handler raised meanwhile: the callers' ``with`` is going to release it."""
+        while not self.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
+            with suppress(BaseException):  # the first interruption is on its way already
+                self.lock.acquire()
+
+    def _call(self, events: list[tuple[int, int]]) -> None:
+        callbacks = self.poller.callbacks
+        self._turn += 1
+        self._calling = True
+        try:
+            for fd, happened in events:
+                callback = callbacks.get(fd)
+                if callback is not None:  # an earlier callback may have unregistered it
+                    callback(happened)
+        except BaseException:
+            self._spoiled()
+            raise
+        finally:
+            self._calling = False
+        self._served()
+
+    def _wake(self, waiter: Waiter) -> None:
+        waiter.called = True
+        if waiter is self._polling:
+            os.eventfd_write(self._doorbell, 1)
+        elif waiter.alarm is not None:
+            waiter.alarm.release()
+
+    def _leave(self) -> None:
+        """Let another thread poll, unless one does or is about to, or guests; the last one out closes."""
+        if not self._waiters:
+            if self.guests:
+                self.guests.notify(everybody=True)
+            elif self._closed:
+                self._close_descriptors()
+        elif self._polling is None and not any(waiter.called for waiter in self._waiters):
+            self._wake(self._waiters[0])
+
+    def _close_descriptors(self) -> None:
+        if self._doorbell >= 0:
+            self.poller.close()
+            os.close(self._doorbell)
+            self._doorbell = -1
