@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-__all__ = ["Codec", "Encoded", "describe", "install_main"]
+    from klyng_mp.wire.frames import Message
+
+__all__ = ["Codec", "Encoded", "content_size", "describe", "install_main"]
 
 # Codes of messages: one byte on the wire.
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
@@ -43,6 +45,11 @@ _MAIN_TAIL = b"main__"
 
 _FLOAT_FORMAT = struct.Struct("<d")
 _EMPTY: tuple[Any, ...] = ()
+
+
+def content_size(message: Message) -> int:
+    """Return how many bytes a message has besides what says how an array's elements are to be taken."""
+    return message.nbytes - len(message.head) if message.code == _ARRAY else message.nbytes
 
 
 def _encode_bytes(obj: bytes) -> Encoded:
