@@ -83,6 +83,7 @@ LATE_IMPORTS = {
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }
 TESTS_OF_NO_MODULE = {
+    "tests/MPI/test_mpi4py_page.py": "of docs/mpi4py.md",
     "tests/MPI/test_mpi4py_programs.py": "of the room as a whole, beside mpi4py",
     "tests/MPI/test_mpi4py_signatures.py": "of the room as a whole, beside mpi4py",
     "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
