@@ -83,6 +83,7 @@ from klyng_mp.MPI.operations import OP_NULL as OP_NULL
 from klyng_mp.MPI.operations import PROD as PROD
 from klyng_mp.MPI.operations import SUM as SUM
 from klyng_mp.MPI.operations import Op as Op
+from klyng_mp.MPI.statuses import MESSAGE_NULL as MESSAGE_NULL
 from klyng_mp.MPI.statuses import REQUEST_NULL as REQUEST_NULL
 from klyng_mp.MPI.statuses import Message as Message
 from klyng_mp.MPI.statuses import Request as Request
@@ -117,6 +118,7 @@ __all__ = [
     "MAX_ERROR_STRING",
     "MAX_LIBRARY_VERSION_STRING",
     "MAX_PROCESSOR_NAME",
+    "MESSAGE_NULL",
     "MIN",
     "MINLOC",
     "OP_NULL",

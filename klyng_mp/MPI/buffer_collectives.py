@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     Plan = tuple[Any, Callable[[Any], None]]  # what this rank gives, and what it does with what it gets
     Plan3 = tuple[Any, Callable[[Any, Any], Any], Any]  # what this rank gives, the operator, the array for the result
 
-__all__ = ["BufferCollectives", "BufferReductions", "NonBlockingBufferCollectives", "NonBlockingBufferReductions"]
+__all__ = [
+    "BufferCollectives",
+    "BufferReductions",
+    "NonBlockingBufferCollectives",
+    "NonBlockingBufferReductions",
+    "put",
+]
 
 
 class _Plans(Handle):
@@ -159,7 +165,7 @@ class BufferReductions(_Plans):
     def Reduce(self, sendbuf: Any, recvbuf: Any, op: Op = SUM, root: int = 0) -> None:
         """Fill the root's buffer with what all ranks' make."""
         array, operator, out = self._plan_reduction("Reduce()", sendbuf, recvbuf, op, root)
-        _put(out, self._own.reduce(array, operator, root))
+        put(out, self._own.reduce(array, operator, root))
 
     def Allreduce(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:
         """Fill all ranks' buffers with what they make together."""
@@ -169,12 +175,12 @@ class BufferReductions(_Plans):
     def Reduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:
         """Fill each rank's buffer with what all ranks' equal parts for it make."""
         arrays, operator, out = self._plan_reduce_scatter("Reduce_scatter_block()", sendbuf, recvbuf, op, None)
-        _put(out, self._own.reduce_scatter(arrays, operator))
+        put(out, self._own.reduce_scatter(arrays, operator))
 
     def Reduce_scatter(self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None = None, op: Op = SUM) -> None:
         """Fill each rank's buffer with what all ranks' parts for it make, of as many elements as the counts say."""
         arrays, operator, out = self._plan_reduce_scatter("Reduce_scatter()", sendbuf, recvbuf, op, recvcounts)
-        _put(out, self._own.reduce_scatter(arrays, operator))
+        put(out, self._own.reduce_scatter(arrays, operator))
 
 
 class NonBlockingBufferCollectives(_Plans):
@@ -240,24 +246,24 @@ class NonBlockingBufferReductions(_Plans):
     def Ireduce(self, sendbuf: Any, recvbuf: Any, op: Op = SUM, root: int = 0) -> Request:
         """Start a `Reduce`."""
         array, operator, out = self._plan_reduction("Ireduce()", sendbuf, recvbuf, op, root)
-        return start(self._own.ireduce(array, operator, root), lambda got: _put(out, got))
+        return start(self._own.ireduce(array, operator, root), lambda got: put(out, got))
 
     def Iallreduce(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> Request:
         """Start an `Allreduce`."""
         array, operator, out = self._plan_reduction("Iallreduce()", sendbuf, recvbuf, op)
-        return start(self._own.iallreduce(array, operator), lambda got: _put(out, got))
+        return start(self._own.iallreduce(array, operator), lambda got: put(out, got))
 
     def Ireduce_scatter_block(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> Request:
         """Start a `Reduce_scatter_block`."""
         arrays, operator, out = self._plan_reduce_scatter("Ireduce_scatter_block()", sendbuf, recvbuf, op, None)
-        return start(self._own.ireduce_scatter(arrays, operator), lambda got: _put(out, got))
+        return start(self._own.ireduce_scatter(arrays, operator), lambda got: put(out, got))
 
     def Ireduce_scatter(
         self, sendbuf: Any, recvbuf: Any, recvcounts: Sequence[int] | None = None, op: Op = SUM
     ) -> Request:
         """Start a `Reduce_scatter`."""
         arrays, operator, out = self._plan_reduce_scatter("Ireduce_scatter()", sendbuf, recvbuf, op, recvcounts)
-        return start(self._own.ireduce_scatter(arrays, operator), lambda got: _put(out, got))
+        return start(self._own.ireduce_scatter(arrays, operator), lambda got: put(out, got))
 
 
 def _ignore(got: Any) -> None:
@@ -269,6 +275,7 @@ def _fill_all(doing: str, target: Memory, places: list[tuple[int, int]], found: 
         fill(doing, target.incoming(place), obj)
 
 
-def _put(out: Any, got: Any) -> None:
-    if out is not None:
+def put(out: Any, got: Any) -> None:
+    """Fill this rank's array, if it has one, with the result of a reduction, if there is one."""
+    if out is not None and got is not None:
         out[...] = got

@@ -17,6 +17,7 @@ from klyng_mp.MPI.buffer_collectives import (
     BufferReductions,
     NonBlockingBufferCollectives,
     NonBlockingBufferReductions,
+    put,
 )
 from klyng_mp.MPI.buffer_messages import BufferMessages
 from klyng_mp.MPI.environment import (
@@ -241,21 +242,23 @@ class Intracomm(Comm):
 
     def Scan(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:
         """Fill each rank's buffer with what those up to its own make."""
-        self.Iscan(sendbuf, recvbuf, op).Wait()
+        array, operator, out = self._plan_reduction("Scan()", sendbuf, recvbuf, op)
+        put(out, self._own.scan(array, operator))
 
     def Exscan(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> None:
         """Fill each rank's buffer with what those before its own make; rank 0's stays as it is."""
-        self.Iexscan(sendbuf, recvbuf, op).Wait()
+        array, operator, out = self._plan_reduction("Exscan()", sendbuf, recvbuf, op)
+        put(out, self._own.exscan(array, operator))
 
     def Iscan(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> Request:
         """Start a `Scan`."""
-        array, operator, out = self._plan_reduction("Scan()", sendbuf, recvbuf, op)
-        return start(self._own.iscan(array, operator), lambda got: _assign(out, got))
+        array, operator, out = self._plan_reduction("Iscan()", sendbuf, recvbuf, op)
+        return start(self._own.iscan(array, operator), lambda got: put(out, got))
 
     def Iexscan(self, sendbuf: Any, recvbuf: Any, op: Op = SUM) -> Request:
         """Start an `Exscan`."""
-        array, operator, out = self._plan_reduction("Exscan()", sendbuf, recvbuf, op)
-        return start(self._own.iexscan(array, operator), lambda got: _assign(out, got))
+        array, operator, out = self._plan_reduction("Iexscan()", sendbuf, recvbuf, op)
+        return start(self._own.iexscan(array, operator), lambda got: put(out, got))
 
 
 class Cartcomm(Intracomm):
@@ -353,11 +356,6 @@ def _wrap(own: Communicator | None) -> Comm:
     made = Cartcomm() if isinstance(own, Cartesian) else Intracomm()
     made._held = own
     return made
-
-
-def _assign(out: Any, got: Any) -> None:
-    if got is not None:
-        out[...] = got
 
 
 def _instead(name: str) -> str:

@@ -15,7 +15,7 @@ from klyng_mp.MPI.specifications import Memory, fill
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["REQUEST_NULL", "Message", "Request", "Status", "describe", "start"]
+__all__ = ["MESSAGE_NULL", "REQUEST_NULL", "Message", "Request", "Status", "describe", "start"]
 
 _BYTE = NAMED["BYTE"]
 
@@ -369,7 +369,18 @@ class Message:
         """
         memory = Memory("Message.Recv()", buf)
         view = memory.incoming(memory.whole())
-        fill("Message.Recv()", view, self.recv(status))
+        obj = self.recv(status)
+        if obj is not None:  # as from PROC_NULL
+            fill("Message.Recv()", view, obj)
 
     def __bool__(self) -> bool:
         return self._held is not None
+
+    def __eq__(self, other: object) -> bool:
+        return self._held is other._held if isinstance(other, Message) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(id(self._held))
+
+
+MESSAGE_NULL = Message()

@@ -36,6 +36,7 @@ __all__ = ["Codec", "Encoded", "content_size", "describe", "install_main"]
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
 _PLAIN = 12  # small containers of the types above, by marshal; only the core's short way writes it
 _ARRAY = 13
+_OWN_BITS = 0x7F  # of a message's code, while it waits for its receive: the rest is its sender's wish
 
 Encoded = tuple[int, bytes, list[memoryview]]
 """A message's code, its head, and its out-of-band buffers: views of the sender's own memory."""
@@ -49,7 +50,7 @@ _EMPTY: tuple[Any, ...] = ()
 
 def content_size(message: Message) -> int:
     """Return how many bytes a message has besides what says how an array's elements are to be taken."""
-    return message.nbytes - len(message.head) if message.code == _ARRAY else message.nbytes
+    return message.nbytes - len(message.head) if message.code & _OWN_BITS == _ARRAY else message.nbytes
 
 
 def _encode_bytes(obj: bytes) -> Encoded:
