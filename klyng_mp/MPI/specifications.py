@@ -40,36 +40,44 @@ class Memory:
         TypeError, ValueError: it is none.
     """
 
-    __slots__ = ("_array", "_bytes", "_count", "_doing", "_size", "_source", "_start", "datatype")
+    __slots__ = ("_array", "_bytes", "_count", "_doing", "_kind", "_nbytes", "_size", "_source", "_start")
 
     def __init__(self, doing: str, spec: Any, *, vector: bool = False) -> None:
-        source, count, start, kind = _split(doing, spec, vector=vector)
         self._doing = doing
-        self._source = source
-        self._count: Any = count
-        self._start: Any = start
-        self._array: Any = None
-        if source is None:
-            source = b""
-        if _is_array(source):
-            self._array = _flatten(doing, source)
-            source = self._array.view("u1").data if source.size else b""
+        self._source: Any = spec
+        self._count: Any = None
+        self._start: Any = None
+        self._kind: Datatype | None = None
+        if type(spec) in (list, tuple):
+            self._source, self._count, self._start, self._kind = _split(doing, spec, vector=vector)
+        self._array: Any = _flatten(doing, self._source) if _is_array(self._source) else None
+        self._bytes: memoryview | None = None
+        if self._array is not None:
+            self._nbytes: int = self._array.nbytes
+            size = self._array.itemsize
+        else:
+            self._bytes, size = _bytes_of(doing, self._source)
+            self._nbytes = self._bytes.nbytes
+        self._size: int = size if self._kind is None else self._kind.extent
+
+    @property
+    def datatype(self) -> Datatype:
+        """The datatype that was said, or the buffer's own; DATATYPE_NULL where MPI has no name for it."""
+        if self._kind is not None:
+            return self._kind
+        if self._array is not None:
+            code = self._array.dtype.char if self._array.dtype.isnative else ""
+        else:
+            code = memoryview(self._source).format if self._source is not None else "B"
         try:
-            view = memoryview(source)
-        except TypeError as error:
-            raise TypeError(
-                f"{doing}: a buffer is an array, or anything else with the buffer protocol: {error}"
-            ) from None
-        if not view.c_contiguous:
-            raise ValueError(f"{doing}: the buffer must be contiguous: send a contiguous copy of it")
-        self.datatype = _datatype(kind, self._array, view)
-        self._size: int = self.datatype.extent or (self._array.itemsize if self._array is not None else view.itemsize)
-        self._bytes = view.cast("B") if view.nbytes else memoryview(b"")
+            return datatype_of(code)
+        except ValueError:
+            return DATATYPE_NULL
 
     @property
     def length(self) -> int:
         """How many elements are there, whatever the counts say."""
-        return self._bytes.nbytes // self._size
+        return self._nbytes // self._size
 
     def whole(self) -> tuple[int, int]:
         """Return where the elements start, and how many there are, of a specification with one count."""
@@ -109,22 +117,27 @@ class Memory:
 
     def outgoing(self, place: tuple[int, int]) -> Any:
         """Return elements as an object to send; it may be a view of them."""
-        start, count = place
-        if self._array is None and type(self._source) in (bytes, bytearray) and count == self.length:
-            return self._source
-        view = self.incoming(place)
-        if self._array is None or view.nbytes < _SMALL_BYTES or not self._travels():
-            return bytes(view)
-        size = self._array.itemsize
-        first, last = start * self._size, (start + count) * self._size
+        first, last = place[0] * self._size, (place[0] + place[1]) * self._size
+        if self._array is None:
+            whole = type(self._source) in (bytes, bytearray) and last - first == self._nbytes
+            return self._source if whole else bytes(self.incoming(place))
+        array = self._array
+        if last - first < _SMALL_BYTES or not array.flags.writeable or array.dtype.isbuiltin != 1:
+            return array.tobytes() if last - first == self._nbytes else bytes(self.incoming(place))
+        if last - first == self._nbytes:
+            return array
+        size = array.itemsize
         if first % size or last % size:
-            return self._array.view("u1")[first:last]
-        return self._array[first // size : last // size]
+            return array.view("u1")[first:last]
+        return array[first // size : last // size]
 
     def incoming(self, place: tuple[int, int]) -> memoryview:
         """Return elements as memory to receive into."""
-        start, count = place
-        return self._bytes[start * self._size : (start + count) * self._size]
+        view = self._bytes
+        if view is None:
+            view = self._bytes = self._array.view("u1").data if self._nbytes else memoryview(bytearray())
+        first, last = place[0] * self._size, (place[0] + place[1]) * self._size
+        return view if last - first == self._nbytes else view[first:last]
 
     def operand(self, place: tuple[int, int]) -> Any:
         """Return elements as an array of their datatype, to be combined with others; it is their memory.
@@ -139,14 +152,11 @@ class Memory:
             return self._array[start : start + count]
         return np.frombuffer(self.incoming(place), np.dtype(self.datatype._dtype))
 
-    def _travels(self) -> bool:
-        return bool(self._array.flags.writeable and self._array.dtype.isbuiltin == 1)
-
     def _check(self, start: int, count: int) -> tuple[int, int]:
-        if start < 0 or count < 0 or start + count > self.length:
+        if start < 0 or count < 0 or (start + count) * self._size > self._nbytes:
             raise ValueError(
                 f"{self._doing}: {count} elements of {self._size} bytes from element {start} are not in a buffer of "
-                f"{self._bytes.nbytes} bytes"
+                f"{self._nbytes} bytes"
             )
         return start, count
 
@@ -165,46 +175,46 @@ def fill(doing: str, view: memoryview, obj: Any) -> None:
         raise LocalProtocolError(f"{doing}: {error}") from None
 
 
-def _split(doing: str, spec: Any, *, vector: bool) -> tuple[Any, Any, Any, Any]:
+def _split(doing: str, parts: Sequence[Any], *, vector: bool) -> tuple[Any, Any, Any, Datatype | None]:
     """Return the buffer, its count(s), displacement(s), and datatype; None for what is not said."""
-    if not isinstance(spec, list | tuple):
-        return spec, None, None, None
-    parts: Sequence[Any] = spec
     if not 1 <= len(parts) <= 4:
         raise ValueError(
             f"{doing}: a buffer specification has 1 to 4 parts, as [data, count, MPI.INT], not {len(parts)}"
         )
-    source, rest = parts[0], list(parts[1:])
+    source, *rest = parts
     kind = rest.pop() if rest and isinstance(rest[-1], Datatype | str) else None
-    count = rest.pop(0) if rest else None
-    start = rest.pop(0) if rest else None
-    if rest or (kind is None and len(parts) > 2 and isinstance(parts[-1], Datatype | str)):
-        raise ValueError(f"{doing}: {spec!r} is no buffer specification; it is [data, counts, displacements, datatype]")
+    count, start = (*rest, None, None)[:2]
+    if kind == "" or kind is DATATYPE_NULL:
+        raise ValueError(f"{doing}: {kind!r} is no datatype")
+    if len(rest) > 2:
+        raise ValueError(f"{doing}: {parts!r} is no buffer specification: the last of four parts is the datatype")
     pair = isinstance(count, tuple) if vector else isinstance(count, tuple | list)
-    if start is None and pair and count is not None:
+    if start is None and pair:
         count, start = count
-    return source, count, start, kind
+    return source, count, start, datatype_of(kind) if isinstance(kind, str) else kind
 
 
-def _datatype(kind: Any, array: Any, view: memoryview) -> Datatype:
-    """Return the datatype that was said, or the buffer's own; none where MPI has no name for it."""
-    if isinstance(kind, str):
-        return datatype_of(kind)
-    if kind is not None:
-        return kind  # type: ignore[no-any-return]
-    code = view.format if array is None else array.dtype.char if array.dtype.isnative else ""
+def _bytes_of(doing: str, source: Any) -> tuple[memoryview, int]:
+    """Return the memory of what is no array of NumPy, and the size of its elements."""
+    if source is None:
+        return memoryview(bytearray()), 1
     try:
-        return datatype_of(code)
-    except ValueError:
-        return DATATYPE_NULL
+        view = memoryview(source)
+    except TypeError as error:
+        raise TypeError(f"{doing}: a buffer is an array, or anything else with the buffer protocol: {error}") from None
+    if not view.c_contiguous:
+        raise ValueError(f"{doing}: the buffer must be contiguous: send a contiguous copy of it")
+    return (view.cast("B") if view.nbytes else memoryview(bytearray())), view.itemsize
 
 
 def _flatten(doing: str, array: Any) -> Any:
     if array.dtype.hasobject:
         raise TypeError(f"{doing}: an array of {array.dtype} is made of Python objects: send it with send()")
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+    if array.flags.c_contiguous:
+        return array.reshape(-1) if array.ndim != 1 else array
+    if not array.flags.f_contiguous:
         raise ValueError(f"{doing}: the array must be contiguous: send numpy.ascontiguousarray(array)")
-    return array.reshape(-1, order="A")
+    return array.reshape(-1, order="F")
 
 
 def _is_array(obj: object) -> bool:

@@ -76,6 +76,7 @@ def test_equal_parts():
         ([TEN, (2, 9)], ValueError, "2 elements of 4 bytes from element 9"),
         ([TEN, -1], ValueError, "not in a buffer"),
         ([TEN, "no"], ValueError, "type code"),
+        ([TEN, MPI.DATATYPE_NULL], ValueError, "no datatype"),
         (5, TypeError, "buffer protocol"),
         (np.array([object()]), TypeError, r"send\(\)"),
         (TEN[::2], ValueError, "contiguous"),
