@@ -1,6 +1,6 @@
 """Objects as bytes and back: what a rank sends becomes a code, a head, and large buffers beside it.
 
-Layer: wire; imports errors, arrays, packing and explain.
+Layer: wire; imports errors, arrays, mailbox, packing and explain.
 
 Invariants: encoding happens in the caller's thread and raises there. None, bool, int, float, str, bytes and
 bytearray of exactly these types never meet pickle, nor do plain NumPy arrays (arrays.py). An ordinary object costs one
@@ -21,6 +21,7 @@ from klyng_mp.errors import CodecError
 from klyng_mp.wire.arrays import decode_array, describe_array
 from klyng_mp.wire.byvalue import REFUSALS
 from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
+from klyng_mp.wire.mailbox import SYNCHRONOUS
 from klyng_mp.wire.namespace import NAMESPACES, REGISTRY, install_main
 from klyng_mp.wire.packing import APART_BYTES, Known, Packing, body_of, keep_large, unpack
 
@@ -36,7 +37,6 @@ __all__ = ["Codec", "Encoded", "content_size", "describe", "install_main"]
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
 _PLAIN = 12  # small containers of the types above, by marshal; only the core's short way writes it
 _ARRAY = 13
-_OWN_BITS = 0x7F  # of a message's code, while it waits for its receive: the rest is its sender's wish
 
 Encoded = tuple[int, bytes, list[memoryview]]
 """A message's code, its head, and its out-of-band buffers: views of the sender's own memory."""
@@ -50,7 +50,7 @@ _EMPTY: tuple[Any, ...] = ()
 
 def content_size(message: Message) -> int:
     """Return how many bytes a message has besides what says how an array's elements are to be taken."""
-    return message.nbytes - len(message.head) if message.code & _OWN_BITS == _ARRAY else message.nbytes
+    return message.nbytes - len(message.head) if message.code & ~SYNCHRONOUS == _ARRAY else message.nbytes
 
 
 def _encode_bytes(obj: bytes) -> Encoded:

@@ -13,12 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from klyng_mp.communicator.communicator import Communicator
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-NEEDS_MORE = () if hasattr(Communicator, "ssend") else ("heat", "synchronous")  # of what communicators will have
-PROGRAMS = [path for path in sorted((HERE / "programs").glob("*.py")) if path.stem not in NEEDS_MORE]
+PROGRAMS = sorted((HERE / "programs").glob("*.py"))
 RANKS = 4
 TIMEOUT = 60 * float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
 KLYNG = [sys.executable, "-m", "klyng_mp", "run", "-n", str(RANKS)]
