@@ -111,10 +111,8 @@ class BufferCollectives(_Plans):
 
     def Bcast(self, buf: Any, root: int = 0) -> None:
         """Fill all ranks' buffers with the root's."""
-        memory = Memory("Bcast()", buf)
-        place = memory.whole()
-        own = self._own
-        own.bcast_into(memory.outgoing(place) if own.rank == root else memory.incoming(place), root)
+        given, finish = self._plan_bcast("Bcast()", buf, root)
+        finish(self._own.bcast(given, root))
 
     def Gather(self, sendbuf: Any, recvbuf: Any, root: int = 0) -> None:
         """Put all ranks' elements into the root's buffer, by rank."""

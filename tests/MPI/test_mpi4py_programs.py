@@ -42,9 +42,9 @@ def outputs(command, package, folder):
     """Run all programs, one after the other in the same ranks; return what each rank printed of each."""
     try:
         launch([*command, HERE / "batch.py", package, folder, *PROGRAMS], folder)
-    except AssertionError:
+    except AssertionError as error:
         last = [json.loads(path.read_text())[-1] for path in sorted(folder.glob("*.json"))]
-        raise AssertionError("\n".join(f"{name}: {text}" for name, text in last)) from None
+        raise AssertionError("\n".join([str(error), *(f"{name}: {text}" for name, text in last)])) from None
     by_rank = [dict(json.loads((folder / f"{rank}.json").read_text())) for rank in range(RANKS)]
     return {path.stem: [found[path.stem] for found in by_rank] for path in PROGRAMS}
 
