@@ -210,6 +210,9 @@ def _bytes_of(doing: str, source: Any) -> tuple[memoryview, int]:
 def _flatten(doing: str, array: Any) -> Any:
     if array.dtype.hasobject:
         raise TypeError(f"{doing}: an array of {array.dtype} is made of Python objects: send it with send()")
+    numpy = sys.modules["numpy"]
+    if type(array) is not numpy.ndarray:
+        array = numpy.asarray(array)  # a matrix, for one, never gets one dimension
     if array.flags.c_contiguous:
         return array.reshape(-1) if array.ndim != 1 else array
     if not array.flags.f_contiguous:

@@ -118,6 +118,14 @@ def test_a_fortran_array_is_the_memory_that_it_is():
     assert elements(table) == [0, 3, 1, 4, 2, 5]
 
 
+def test_a_subclass_of_an_array_is_the_memory_that_it_is():
+    class Table(np.ndarray):
+        def reshape(self, *_args, **_keywords):
+            return self
+
+    assert elements(np.arange(6, dtype="i").reshape(2, 3).view(Table)) == list(range(6))
+
+
 def test_bytes_are_sent_without_a_copy():
     text = bytearray(100)
     memory = Memory("call()", text)
