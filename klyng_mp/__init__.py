@@ -10,6 +10,7 @@ Layout (a folder imports only from those above it)::
     communicator/               a group of ranks: send, recv, collectives; the one function that waits
     launch/                     bringing ranks to life, watching them, ending them
     run, world                  n ranks as one object
+    MPI/                        mpi4py's names for all this
     cli/                        the command
 """
 

@@ -30,6 +30,7 @@ ROOMS = (
     "launch",
     "run",
     "world",
+    "MPI",
     "cli",
     "__main__",
 )
@@ -58,6 +59,8 @@ MAX_SETUP_LINES = 60
 LONGER_FILES: dict[str, str] = {}
 LONGER_BODIES: dict[str, str] = {}
 MORE_PARAMETERS = {
+    "klyng_mp/MPI/buffer_messages.py:BufferMessages.Sendrecv": "MPI's own parameters",
+    "klyng_mp/MPI/object_calls.py:ObjectMessages.sendrecv": "MPI's own parameters",
     "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
     "klyng_mp/wire/frames.py:PureMessage.__init__": "the record itself",
     "klyng_mp/communicator/point_to_point.py:PointToPoint.sendrecv": "MPI's own parameters",
@@ -80,6 +83,9 @@ LATE_IMPORTS = {
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }
 TESTS_OF_NO_MODULE = {
+    "tests/MPI/test_mpi4py_page.py": "of docs/mpi4py.md",
+    "tests/MPI/test_mpi4py_programs.py": "of the room as a whole, beside mpi4py",
+    "tests/MPI/test_mpi4py_signatures.py": "of the room as a whole, beside mpi4py",
     "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
     "tests/examples/test_examples.py": "of examples/",
     "tests/test_conftest.py": "of what every test has",

@@ -66,6 +66,15 @@ class Communicator(CollectivesInto, NonBlockingCollectives):
         made: Communicator = self._make(Communicator, self._agree("dup", timeout)[1], range(self.size))
         return made
 
+    def alone(self) -> Communicator:
+        """Make a communicator of this rank only; no other takes part. It lives as long as the run."""
+        endpoint = self.endpoint
+        with endpoint.lock:
+            index = endpoint.free_index  # others may use it too, as none of them is in both
+            endpoint.free_index += 1
+        made: Communicator = self._make(Communicator, index, [self.rank])
+        return made
+
     def create(self, group: Group, *, timeout: float | None = None) -> Communicator | None:
         """Make a communicator of a group of this one's ranks; all ranks of this one make the call, with the same group.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.communicator.awaiting import wait_in_loop
 from klyng_mp.deadline import Deadline
+from klyng_mp.wire.codec import content_size
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PROC_NULL
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Status:
     Attributes:
         source: the rank that sent it; ANY_SOURCE before there was a message, PROC_NULL if that is where it is from.
         tag: its tag.
-        count: its size in bytes, as encoded.
+        count: its size in bytes; of an array or bytes that of its elements, of another object as encoded.
     """
 
     __slots__ = ("count", "source", "tag")
@@ -57,7 +58,7 @@ class Status:
         """Take on what is known of a message that the rank ``source`` sent; return itself."""
         self.source = source
         self.tag = message.tag
-        self.count = message.nbytes
+        self.count = content_size(message)
         return self
 
     def describe_nothing(self) -> Status:

@@ -1,6 +1,6 @@
 """Objects as bytes and back: what a rank sends becomes a code, a head, and large buffers beside it.
 
-Layer: wire; imports errors, arrays, packing and explain.
+Layer: wire; imports errors, arrays, mailbox, packing and explain.
 
 Invariants: encoding happens in the caller's thread and raises there. None, bool, int, float, str, bytes and
 bytearray of exactly these types never meet pickle, nor do plain NumPy arrays (arrays.py). An ordinary object costs one
@@ -21,6 +21,7 @@ from klyng_mp.errors import CodecError
 from klyng_mp.wire.arrays import decode_array, describe_array
 from klyng_mp.wire.byvalue import REFUSALS
 from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
+from klyng_mp.wire.mailbox import SYNCHRONOUS
 from klyng_mp.wire.namespace import NAMESPACES, REGISTRY, install_main
 from klyng_mp.wire.packing import APART_BYTES, Known, Packing, body_of, keep_large, unpack
 
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType
 
-__all__ = ["Codec", "Encoded", "describe", "install_main"]
+    from klyng_mp.wire.frames import Message
+
+__all__ = ["Codec", "Encoded", "content_size", "describe", "install_main"]
 
 # Codes of messages: one byte on the wire.
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
@@ -43,6 +46,11 @@ _MAIN_TAIL = b"main__"
 
 _FLOAT_FORMAT = struct.Struct("<d")
 _EMPTY: tuple[Any, ...] = ()
+
+
+def content_size(message: Message) -> int:
+    """Return how many bytes a message has besides what says how an array's elements are to be taken."""
+    return message.nbytes - len(message.head) if message.code & ~SYNCHRONOUS == _ARRAY else message.nbytes
 
 
 def _encode_bytes(obj: bytes) -> Encoded:

@@ -52,7 +52,8 @@ def test_any_source_is_anybody_of_the_group():
 # -- what each method says of itself ---------------------------------------------------------------
 
 AT_ONCE = {  # methods that wait for nothing
-    "check_open", "check_rank", "close", "coords_of", "iprobe", "irecv", "isend", "rank_at", "rank_of", "shift",
+    "alone", "check_open", "check_rank", "close", "coords_of", "iprobe", "irecv", "isend", "rank_at", "rank_of",
+    "shift",
     *(f"i{name}" for name in vars(Collectives) if not name.startswith("_")),
 }  # fmt: skip
 METHODS = [
@@ -163,3 +164,20 @@ def test_a_grids_copy_without_points_is_no_grid():
         assert (cart.size, cart.dims, cart.coords, cart.sub([]).dims) == (1, (), (), ())
         with pytest.raises(ValueError, match="coords_of: rank must be"):
             cart.coords_of(1)
+
+
+def test_a_communicator_of_this_rank_alone_needs_nobody():
+    with ranks(2) as made:
+        alone = made.comms[1].alone()
+        again = made.comms[1].alone()
+        assert (alone.rank, alone.size, alone.members) == (0, 1, [1])
+        alone.send("mine", 0)
+        again.send("mine too", 0)
+        made.comms[0].send("yours", 1)
+        assert again.recv(timeout=LIMIT) == "mine too"
+        assert alone.recv(timeout=LIMIT) == "mine"
+        assert made.comms[1].recv(timeout=LIMIT) == "yours"
+        assert alone.allreduce(5, timeout=LIMIT) == 5
+        duplicates = made.run(lambda comm: comm.dup(timeout=LIMIT).context)
+        assert duplicates[0] == duplicates[1]
+        assert duplicates[0] not in {alone.context, again.context}

@@ -22,7 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klyng_mp.errors import CodecError
-from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.codec import Codec, content_size
+from klyng_mp.wire.frames import Message
+from klyng_mp.wire.mailbox import SYNCHRONOUS
 
 LARGE = 4096
 
@@ -236,7 +238,9 @@ def test_dill_is_asked_last():
 def test_dill_is_not_imported_for_what_does_without():
     program = """
 import sys
-from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.codec import Codec, content_size
+from klyng_mp.wire.frames import Message
+from klyng_mp.wire.mailbox import SYNCHRONOUS
 class Thing: pass
 codec = Codec(main_by_reference=False)
 codec.decode(*codec.encode([Thing(), lambda: Thing, 1]))
@@ -503,3 +507,18 @@ def test_threads_may_encode_and_decode_at_once(codec):
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+@pytest.mark.parametrize("mark", [0, SYNCHRONOUS])
+@pytest.mark.parametrize(
+    "obj", [np.zeros(LARGE), bytes(10), bytes(LARGE), bytearray(LARGE)], ids=["array", "few", "many", "own"]
+)
+def test_the_size_of_what_is_in_a_message(codec, obj, mark):
+    code, head, buffers = codec.encode(obj)
+    message = Message(0, 0, 0, 0, code | mark, head, buffers)
+    assert content_size(message) == memoryview(obj).nbytes
+
+
+def test_an_object_is_as_large_as_it_is_encoded(codec):
+    message = Message(0, 0, 0, 0, *codec.encode({"a": [1, 2]}))
+    assert content_size(message) == message.nbytes > 0
