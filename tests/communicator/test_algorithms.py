@@ -40,7 +40,7 @@ def rounds(size):
 def test_the_outcome_is_the_definitions(name):
     with Worlds() as worlds:
 
-        @settings(max_examples=25, deadline=None, database=None)
+        @settings(max_examples=15, deadline=None, database=None)
         @given(st.data())
         def check(data):
             size = data.draw(st.integers(1, 7))
@@ -150,7 +150,7 @@ def test_what_comes_is_the_receivers_own(transport):
                 got = made.run(action)
                 for rank, own in enumerate(got):
                     own[:] += rank + 1
-                assert [one.tolist() for one in got] == [[rank + 1.0] * 100_000 for rank in range(size)]
+                assert all((own == rank + 1).all() for rank, own in enumerate(got))
 
 
 def test_who_has_nothing_to_pass_on_leaves_early():

@@ -101,7 +101,7 @@ def test_buffers_are_filled(size, transport):
 def test_the_outcome_is_the_definitions(name):
     with Worlds() as worlds:
 
-        @settings(max_examples=20, deadline=None, database=None)
+        @settings(max_examples=10, deadline=None, database=None)
         @given(st.data())
         def try_out(data):
             size = data.draw(st.integers(1, 7))

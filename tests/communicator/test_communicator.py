@@ -52,8 +52,8 @@ def test_any_source_is_anybody_of_the_group():
 # -- what each method says of itself ---------------------------------------------------------------
 
 AT_ONCE = {  # methods that wait for nothing
-    "alone", "check_open", "check_rank", "close", "coords_of", "iprobe", "irecv", "isend", "rank_at", "rank_of",
-    "shift",
+    "alone", "check_open", "check_rank", "close", "coords_of", "improbe", "iprobe", "irecv", "isend", "issend",
+    "rank_at", "rank_of", "shift",
     *(f"i{name}" for name in vars(Collectives) if not name.startswith("_")),
 }  # fmt: skip
 METHODS = [

@@ -81,7 +81,7 @@ def reductions(draw):
 def test_the_outcome_is_the_definitions(name):
     with Worlds() as worlds:
 
-        @settings(max_examples=30, deadline=None, database=None)
+        @settings(max_examples=20, deadline=None, database=None)
         @given(st.data())
         def check(data):
             size, root, thing, op = data.draw(reductions())
