@@ -108,6 +108,17 @@ def test_tables_have_one_shape_in_text_and_markdown(load):
     assert common.markdown_table(("row", "n"), rows).splitlines()[1:] == ["| --- | ---: |", "| a | 1 |", "| bcd | 22 |"]
 
 
+def test_a_script_of_ranks_goes_on_without_mpi_and_a_compiler_and_says_so(load, monkeypatch, capsys, tmp_path):
+    common = load("common")
+    monkeypatch.setattr(common, "find_program", lambda _name: None)
+    monkeypatch.setenv("PATH", "")
+    assert common.find_mpiexec() is None
+    assert common.build_limits(str(tmp_path)) is None
+    printed = capsys.readouterr().out
+    assert "no mpiexec or no mpi4py here" in printed
+    assert "no C compiler" in printed
+
+
 # task
 
 
@@ -305,17 +316,6 @@ def test_messaging_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path)
     assert all(value > 0 for values in record["samples"].values() for value in values)
     for chart in ("latency", "bandwidth"):
         assert (tmp_path / f"messaging_{chart}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_messaging_goes_on_without_mpi_and_a_compiler_and_says_so(load, monkeypatch, capsys, tmp_path):
-    messaging = load("messaging")
-    monkeypatch.setattr(messaging, "find_program", lambda _name: None)
-    monkeypatch.setenv("PATH", "")
-    assert messaging.find_mpiexec() is None
-    assert messaging.build_limits(str(tmp_path)) is None
-    printed = capsys.readouterr().out
-    assert "no mpiexec or no mpi4py here" in printed
-    assert "no C compiler" in printed
 
 
 def test_messaging_judges_only_what_both_sides_did(load):
