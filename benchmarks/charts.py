@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from series import Results, Series
     from task import Task
 
-__all__ = ["COLOURS", "INK", "OTHER_COLOUR", "draw", "plain", "save", "titled"]
+__all__ = ["COLOURS", "GROUP", "INK", "OTHER_COLOUR", "draw", "plain", "save", "titled"]
 
 LABELS = {
     "klyng": "klyng_mp, C kernel",

@@ -335,8 +335,7 @@ def facts_of(cpus: Sequence[int]) -> dict[str, str]:
         "cpus": f"{os.cpu_count()}, of which {len(os.sched_getaffinity(0))} usable",
         "page size": binary(os.sysconf("SC_PAGE_SIZE")),
         "NUMA nodes": str(nodes or "not told"),
-        "placement": f"ranks of all sides may use CPU {' and '.join(map(str, cpus))}, and none is pinned by us to one; "
-        "only the two processes that pass a cache line are",
+        "placement": f"ranks of all sides may use CPU {' and '.join(map(str, cpus))}, and none is pinned by us to one",
     }
 
 

@@ -251,6 +251,7 @@ def size_table(medians: Mapping[str, float], *, quick: bool) -> str:
 def main() -> None:
     options = parse_rank_arguments(figure_arguments(__doc__, rounds=7))
     facts = facts_of(options.cpus)
+    facts["placement"] += "; only the two processes that pass a cache line are"
     os.sched_setaffinity(0, options.cpus)  # what this process starts inherits it, on every side
     print("\n".join(f"{name}: {value}" for name, value in (machine() | facts).items()), end="\n\n")
     with tempfile.TemporaryDirectory(prefix="klyng-benchmark-") as folder:
