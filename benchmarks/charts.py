@@ -3,7 +3,7 @@
 A bar is a median with its value above it, and its whisker reaches from the fastest to the slowest
 iteration. In a chart of RTET the pale foot of a bar is the run at size 0, so the full colour above it is
 the net time that is judged. Rows that were run at another size than the C program are left out: their
-times say nothing beside the others.
+times say nothing beside the others. What the charts of other scripts have in common with these is at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from series import Results, Series
     from task import Task
 
-__all__ = ["draw"]
+__all__ = ["COLOURS", "GROUP", "INK", "OTHER_COLOUR", "draw", "plain", "save", "titled"]
 
 LABELS = {
     "klyng": "klyng_mp, C kernel",
@@ -31,6 +31,7 @@ LABELS = {
 COLOURS = {"klyng": "#0b6bcb", "mpi": "#d9730d", "numba": "#2e8b57", "plain": "#8a5fbf"}
 OTHER_COLOUR = "#6e7781"
 INK, FAINT = "#24292f", "#8c959f"
+HEIGHT = 4.6  # inches
 GROUP = 0.8  # how much of the space between two groups the bars of one take
 
 
@@ -45,21 +46,14 @@ def draw(results: Results, folder: Path) -> list[Path]:
 
 def draw_one(results: Results, task: Task, metric: str, folder: Path) -> Path:
     """Draw one chart."""
-    from matplotlib.figure import Figure
-
     comparable = [one for one in results.of_task(task) if one.size == common_size(results, task)]
-    figure = Figure(figsize=(7.6, 4.6))
+    iterations = len(comparable[0].rtet)
+    subtitle = f"{METRICS[metric]}. {task.work(comparable[0].size)}, median and range of {iterations}."
+    figure = titled(task.title, subtitle)
     axes = figure.add_axes((0.085, 0.075, 0.895, 0.695))
     draw_bars(axes, comparable, metric)
     decorate(axes, sorted({one.count for one in comparable}))
-    iterations = len(comparable[0].rtet)
-    subtitle = f"{METRICS[metric]}. {task.work(comparable[0].size)}, median and range of {iterations}."
-    figure.text(0.02, 0.94, task.title, fontsize=13, fontweight="bold", color=INK)
-    figure.text(0.02, 0.885, subtitle, fontsize=9.5, color=INK)
-    figure.legend(loc="upper left", bbox_to_anchor=(0.01, 0.875), ncols=5, frameon=False, fontsize=9.5, labelcolor=INK)
-    file = folder / f"{task.name}_{metric}.png"
-    figure.savefig(file, dpi=160, facecolor="white")
-    return file
+    return save(figure, folder / f"{task.name}_{metric}.png")
 
 
 def common_size(results: Results, task: Task) -> int:
@@ -104,9 +98,39 @@ def decorate(axes: Any, counts: list[int]) -> None:
     axes.set_ylim(bottom=0)
     axes.margins(y=0.12)
     axes.set_ylabel("seconds", color=INK)
+    plain(axes)
+
+
+# What all charts of these benchmarks have
+
+
+def titled(title: str, subtitle: str, *, width: float = 7.6) -> Any:
+    """Return an empty figure, `width` inches wide, under its title; below that is the place of its legend.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, HEIGHT))
+    figure.text(0.02, 0.94, title, fontsize=13, fontweight="bold", color=INK)
+    figure.text(0.02, 0.885, subtitle, fontsize=8.5, color=INK)
+    return figure
+
+
+def plain(axes: Any) -> None:
+    """Take the frame off, and lay a faint grid behind what is drawn."""
     axes.tick_params(colors=INK, length=0)
     axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(FAINT)
+
+
+def save(figure: Any, file: Path) -> Path:
+    """Add the legend, write the figure to `file`, whose folder is made, and return it."""
+    figure.legend(loc="upper left", bbox_to_anchor=(0.01, 0.875), ncols=5, frameon=False, fontsize=9.5, labelcolor=INK)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=160, facecolor="white")
+    return file

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -24,18 +25,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = [
+    "KIB",
+    "MIB",
     "REPOSITORY",
     "BenchmarkError",
     "Figure",
     "alternate",
+    "bare_limit",
     "binary",
+    "build_limits",
+    "collect",
+    "draw_charts",
     "environment",
+    "facts_of",
     "figure_arguments",
+    "find_mpiexec",
     "find_program",
     "klyng_command",
     "machine",
     "markdown_table",
     "median",
+    "mpi_report",
+    "parse_rank_arguments",
     "publish",
     "run_command",
     "seconds",
@@ -45,6 +56,7 @@ __all__ = [
 ]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+KIB, MIB = 1 << 10, 1 << 20
 COMMAND_TIMEOUT = 600.0  # seconds; the longest task takes a few, so more is a hang
 
 median = statistics.median
@@ -288,3 +300,97 @@ def publish(
         "samples": dict(samples),
     }
     json_file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+# The scripts in which ranks of several kinds take turns
+
+
+def parse_rank_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add to `parser` what all these scripts take, and return what the command line says."""
+    results = REPOSITORY / "benchmarks" / "results"
+    add = parser.add_argument
+    add("--output", type=Path, default=results, metavar="DIR", help="charts (default: benchmarks/results)")
+    add("--no-charts", action="store_true", help="draw no charts")
+    add("--cpus", type=cpus_of, metavar="A,B", help="the CPUs that all ranks share (default: the first two usable)")
+    add("--quick", action="store_true", help="few calls and sizes: whether it works, not how fast")
+    options = parser.parse_args()
+    options.cpus = options.cpus or sorted(os.sched_getaffinity(0))[:2]
+    if len(options.cpus) < 2 and not options.quick:
+        parser.error("two CPUs are needed: on one, a peer that spins takes milliseconds a message, and hours in all")
+    return options
+
+
+def cpus_of(text: str) -> list[int]:
+    """Return two different numbers of CPUs."""
+    first, second = map(int, text.split(","))
+    if first == second:
+        raise argparse.ArgumentTypeError(f"{text} is one CPU, and two are shared")
+    return [first, second]
+
+
+def facts_of(cpus: Sequence[int]) -> dict[str, str]:
+    """Return what the figures depend on beside the machine's name: CPUs, pages, nodes, the ranks' places."""
+    nodes = len([folder for folder in Path("/sys/devices/system/node").glob("node*") if folder.name[4:].isdigit()])
+    return {
+        "cpus": f"{os.cpu_count()}, of which {len(os.sched_getaffinity(0))} usable",
+        "page size": binary(os.sysconf("SC_PAGE_SIZE")),
+        "NUMA nodes": str(nodes or "not told"),
+        "placement": f"ranks of all sides may use CPU {' and '.join(map(str, cpus))}, and none is pinned by us to one",
+    }
+
+
+def find_mpiexec() -> str | None:
+    """Return the peer's launcher, or None, having said so."""
+    mpiexec = find_program("mpiexec")
+    if mpiexec is None or find_spec("mpi4py") is None:
+        print("no mpiexec or no mpi4py here: the rows that have it as their peer are left out\n")
+        return None
+    return mpiexec
+
+
+def mpi_report(command: Sequence[str], *, timeout: float) -> Any:
+    """Run the peer's program under its launcher; return what its rank 0 reports, a line "report" and JSON.
+
+    Raises:
+        BenchmarkError: it failed, or there was not one report.
+    """
+    _, printed = run_command(command, timeout=timeout)
+    reports = [line.partition("report ")[2] for line in printed.splitlines() if line.startswith("report ")]
+    if len(reports) != 1:
+        raise BenchmarkError(f"{' '.join(command)}: expected one report, of rank 0, got {len(reports)}:\n{printed}")
+    return json.loads(reports[0])
+
+
+def build_limits(folder: str) -> Path | None:
+    """Compile the bare limits into `folder`, or return None, having said so."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        print("no C compiler (cc, gcc, clang) here: the bare limits, and the row beside one, are left out\n")
+        return None
+    program = Path(folder, "limits")
+    source = REPOSITORY / "benchmarks" / "bare" / "limits.c"
+    run_command([compiler, "-O2", "-std=gnu11", str(source), "-o", str(program)])
+    return program
+
+
+def bare_limit(program: Path, *words: object, timeout: float) -> float:
+    """Return what the program of `build_limits` says to `words`, in seconds."""
+    return float(run_command([str(program), *map(str, words)], timeout=timeout)[1])
+
+
+def collect(samples: dict[str, list[float]], readings: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Add the rows of each side's readings to the samples, under "side: row"."""
+    for side, rounds in readings.items():
+        for rows in rounds:
+            for row, value in rows.items():
+                samples.setdefault(f"{side}: {row}", []).append(value)
+
+
+def draw_charts(draw: Callable[[], Sequence[Path]], folder: Path) -> None:
+    """Let `draw` make its charts, and say where they are, or that matplotlib is missing."""
+    try:
+        files = draw()
+    except ImportError as error:
+        print(f"\nno charts ({error}): pip install matplotlib")
+        return
+    print(f"\ncharts in {folder}: {', '.join(file.name for file in files)}")

@@ -21,38 +21,43 @@ What the ranks do is in ``messaging_peer.py``. Beside it are printed, without a 
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
-import shutil
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import (
+    KIB,
+    MIB,
     REPOSITORY,
     BenchmarkError,
     Figure,
     alternate,
+    bare_limit,
     binary,
+    build_limits,
+    collect,
+    draw_charts,
+    facts_of,
     figure_arguments,
-    find_program,
+    find_mpiexec,
     machine,
     median,
+    mpi_report,
+    parse_rank_arguments,
     publish,
-    run_command,
     seconds,
     text_table,
 )
-from messaging_peer import KIB, MIB, RANKS, PipeComm, bounce_all, buffer_row, gift_row, into_row, measure, sizes
+from messaging_peer import RANKS, PipeComm, bounce_all, buffer_row, gift_row, into_row, measure, sizes
 
 sys.path.insert(1, str(REPOSITORY))  # this checkout's klyng_mp, as in programs that the peers start
 import klyng_mp
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.connection import Connection
 
@@ -104,11 +109,7 @@ def ours(program: str, *, quick: bool) -> Rows:
 def peers(mpiexec: str, program: str, *, quick: bool) -> Rows:
     """Run `program` in an mpiexec of its own."""
     script = [str(HERE / "messaging_peer.py"), program, *["--quick"] * quick]
-    _, printed = run_command([mpiexec, "-n", str(RANKS[program]), sys.executable, *script], timeout=TIMEOUT)
-    reports = [line.partition("report ")[2] for line in printed.splitlines() if line.startswith("report ")]
-    if len(reports) != 1:
-        raise BenchmarkError(f"{program}, mpi4py: expected one report, of rank 0, got {len(reports)}:\n{printed}")
-    return json.loads(reports[0])
+    return mpi_report([mpiexec, "-n", str(RANKS[program]), sys.executable, *script], timeout=TIMEOUT)
 
 
 def pipes(*, quick: bool) -> Rows:
@@ -135,7 +136,7 @@ def bare_limits(program: Path, cpus: Sequence[int], *, quick: bool) -> Rows:
     few = 100 if quick else 1
 
     def limit(*words: object) -> float:
-        return float(run_command([str(program), *map(str, words)], timeout=TIMEOUT)[1])
+        return bare_limit(program, *words, timeout=TIMEOUT)
 
     rows = {
         "memcpy": limit("memcpy", 16 * MIB, max(1, 20 // few)),
@@ -174,14 +175,6 @@ def measure_all(mpiexec: str | None, limits: Path | None, options: argparse.Name
         collect(samples, alternate(sides, options.rounds, warmup=0))
     collect(samples, {OURS: [idle_memory()]})
     return samples
-
-
-def collect(samples: dict[str, list[float]], readings: Mapping[str, Sequence[Rows]]) -> None:
-    """Add the rows of each side's readings to the samples."""
-    for side, rounds in readings.items():
-        for rows in rounds:
-            for row, value in rows.items():
-                samples.setdefault(f"{side}: {row}", []).append(value)
 
 
 # Judging
@@ -255,74 +248,10 @@ def size_table(medians: Mapping[str, float], *, quick: bool) -> str:
 # Saying
 
 
-def parse() -> argparse.Namespace:
-    parser = figure_arguments(__doc__, rounds=7)
-    add = parser.add_argument
-    add("--output", type=Path, default=HERE / "results", metavar="DIR", help="charts (default: benchmarks/results)")
-    add("--no-charts", action="store_true", help="draw no charts")
-    add("--cpus", type=cpus_of, metavar="A,B", help="the CPUs that all ranks share (default: the first two usable)")
-    add("--quick", action="store_true", help="few messages and sizes: whether it works, not how fast")
-    options = parser.parse_args()
-    options.cpus = options.cpus or sorted(os.sched_getaffinity(0))[:2]
-    if len(options.cpus) < 2 and not options.quick:
-        parser.error("two CPUs are needed: on one, a peer that spins takes milliseconds a message, and hours in all")
-    return options
-
-
-def cpus_of(text: str) -> list[int]:
-    """Return two different numbers of CPUs."""
-    first, second = map(int, text.split(","))
-    if first == second:
-        raise argparse.ArgumentTypeError(f"{text} is one CPU, and two are shared")
-    return [first, second]
-
-
-def facts_of(cpus: Sequence[int]) -> dict[str, str]:
-    """Return what the figures depend on beside the machine's name: CPUs, pages, nodes, the ranks' places."""
-    nodes = len([folder for folder in Path("/sys/devices/system/node").glob("node*") if folder.name[4:].isdigit()])
-    return {
-        "cpus": f"{os.cpu_count()}, of which {len(os.sched_getaffinity(0))} usable",
-        "page size": binary(os.sysconf("SC_PAGE_SIZE")),
-        "NUMA nodes": str(nodes or "not told"),
-        "placement": f"ranks of all sides may use CPU {' and '.join(map(str, cpus))}, and none is pinned by us to one; "
-        "only the two processes that pass a cache line are",
-    }
-
-
-def find_mpiexec() -> str | None:
-    """Return the peer's launcher, or None, having said so."""
-    mpiexec = find_program("mpiexec")
-    if mpiexec is None or find_spec("mpi4py") is None:
-        print("no mpiexec or no mpi4py here: the rows that have it as their peer are left out\n")
-        return None
-    return mpiexec
-
-
-def build_limits(folder: str) -> Path | None:
-    """Compile the bare limits into `folder`, or return None, having said so."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        print("no C compiler (cc, gcc, clang) here: the bare limits, and the row beside one, are left out\n")
-        return None
-    program = Path(folder, "limits")
-    run_command([compiler, "-O2", "-std=gnu11", str(HERE / "bare" / "limits.c"), "-o", str(program)])
-    return program
-
-
-def draw_charts(medians: Mapping[str, float], options: argparse.Namespace) -> None:
-    try:
-        from messaging_charts import draw
-
-        files = draw(lines_of(medians, quick=options.quick), options.rounds, options.output)
-    except ImportError as error:
-        print(f"\nno charts ({error}): pip install matplotlib")
-        return
-    print(f"\ncharts in {options.output}: {', '.join(file.name for file in files)}")
-
-
 def main() -> None:
-    options = parse()
+    options = parse_rank_arguments(figure_arguments(__doc__, rounds=7))
     facts = facts_of(options.cpus)
+    facts["placement"] += "; only the two processes that pass a cache line are"
     os.sched_setaffinity(0, options.cpus)  # what this process starts inherits it, on every side
     print("\n".join(f"{name}: {value}" for name, value in (machine() | facts).items()), end="\n\n")
     with tempfile.TemporaryDirectory(prefix="klyng-benchmark-") as folder:
@@ -335,7 +264,13 @@ def main() -> None:
         print("no memory is shared here (klyng-mp doctor says why): what an idle World touches is left out\n")
     publish(figures_of(medians), samples, options.json, facts)
     if not options.no_charts:
-        draw_charts(medians, options)
+        draw_charts(lambda: draw(medians, options), options.output)
+
+
+def draw(medians: Mapping[str, float], options: argparse.Namespace) -> list[Path]:
+    from messaging_charts import draw as draw_lines
+
+    return draw_lines(lines_of(medians, quick=options.quick), options.rounds, options.output)
 
 
 if __name__ == "__main__":

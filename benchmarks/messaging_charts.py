@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from charts import FAINT, INK, OTHER_COLOUR
+from charts import COLOURS, INK, OTHER_COLOUR, plain, save, titled
 from common import binary
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ __all__ = ["draw"]
 
 GIB = 1 << 30
 STYLES = {
-    "klyng_mp": ("#0b6bcb", "-", "o"),
-    "mpi4py objects": ("#d9730d", "-", "s"),
-    "mpi4py buffers": ("#d9730d", ":", "^"),
+    "klyng_mp": (COLOURS["klyng"], "-", "o"),
+    "mpi4py objects": (COLOURS["mpi"], "-", "s"),
+    "mpi4py buffers": (COLOURS["mpi"], ":", "^"),
     "Pipe": ("#2e8b57", "--", "D"),
 }
 OBJECTS = "Bytes; from 4 KiB NumPy arrays, written before and summed after"
@@ -33,7 +33,6 @@ def draw(lines: Mapping[str, Mapping[int, float]], rounds: int, folder: Path) ->
     Raises:
         ImportError: matplotlib is not installed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     bandwidth = {name: {size: size / took / GIB for size, took in line.items()} for name, line in lines.items()}
     latency = {name: {size: took * 1e6 for size, took in line.items()} for name, line in lines.items()}
     return [
@@ -44,21 +43,14 @@ def draw(lines: Mapping[str, Mapping[int, float]], rounds: int, folder: Path) ->
 
 def draw_one(lines: Mapping[str, Mapping[int, float]], words: tuple[str, str, str], rounds: int, file: Path) -> Path:
     """Draw one chart, of the given title, unit and scale."""
-    from matplotlib.figure import Figure
-
     title, unit, scale = words
-    figure = Figure(figsize=(7.6, 4.6))
+    figure = titled(f"{title} of a message", f"One way between two ranks, median of {rounds}. {OBJECTS}.")
     axes = figure.add_axes((0.095, 0.075, 0.885, 0.695))
     for name, line in lines.items():
         colour, dashes, marker = STYLES.get(name, (OTHER_COLOUR, "-", "x"))
         axes.plot(line.keys(), line.values(), dashes, marker=marker, markersize=4, color=colour, label=name)
     decorate(axes, sorted({size for line in lines.values() for size in line}), unit, scale)
-    subtitle = f"One way between two ranks, median of {rounds}. {OBJECTS}."
-    figure.text(0.02, 0.94, f"{title} of a message", fontsize=13, fontweight="bold", color=INK)
-    figure.text(0.02, 0.885, subtitle, fontsize=8.5, color=INK)
-    figure.legend(loc="upper left", bbox_to_anchor=(0.01, 0.875), ncols=4, frameon=False, fontsize=9.5, labelcolor=INK)
-    figure.savefig(file, dpi=160, facecolor="white")
-    return file
+    return save(figure, file)
 
 
 def decorate(axes: Any, sizes: list[int], unit: str, scale: str) -> None:
@@ -70,9 +62,5 @@ def decorate(axes: Any, sizes: list[int], unit: str, scale: str) -> None:
     axes.set_xticks(sizes, [binary(size) for size in sizes])
     axes.minorticks_off()
     axes.set_ylabel(unit, color=INK)
-    axes.tick_params(colors=INK, length=0, labelsize=8)
-    axes.grid(axis="y", color="#e6e8eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
+    plain(axes)
+    axes.tick_params(labelsize=8)

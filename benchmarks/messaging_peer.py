@@ -19,7 +19,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from common import BenchmarkError, binary, median
+from common import KIB, MIB, BenchmarkError, binary, median
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ARRAY_FROM",
-    "KIB",
-    "MIB",
     "RANKS",
     "PipeComm",
     "bounce_all",
@@ -41,7 +39,6 @@ __all__ = [
     "sizes",
 ]
 
-KIB, MIB = 1 << 10, 1 << 20
 RANKS = {"pair": 2, "ring": 8, "exchange": 16}
 ARRAY_FROM = 4 * KIB  # the size from which an object is an array; below it is bytes
 MANY_TO = 64 * KIB

@@ -3,9 +3,13 @@
  *     limits memcpy BYTES COUNT        copying BYTES
  *     limits hop PROCESSES LAPS        one hop of a token round PROCESSES processes, an eventfd each
  *     limits line COUNT CPU CPU        a cache line to another CPU and back, both spinning
+ *     limits barrier PROCESSES COUNT   a barrier of PROCESSES processes, who sleep on a futex
  */
 
 #define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -139,11 +144,18 @@ static void volley(_Atomic long *line, long parity, long end)
     }
 }
 
+/* Return a page of zeros that the processes forked from now on share. */
+static void *shared_page(void)
+{
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        fail("mmap");
+    return page;
+}
+
 static double round_trip(long count, int mine, int other)
 {
-    _Atomic long *line = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (line == MAP_FAILED)
-        fail("mmap");
+    _Atomic long *line = shared_page();
     long warm = 2 * (count / WARM_UP + 1), end = warm + 2 * count;
     if (fork_bound() == 0) {
         pin(other);
@@ -159,6 +171,56 @@ static double round_trip(long count, int mine, int other)
     return took / (double)count;
 }
 
+/* The last to arrive begins the next generation and wakes the others, who sleep on its number. */
+struct barrier {
+    _Alignas(CACHE_LINE) _Atomic uint32_t arrived;
+    _Alignas(CACHE_LINE) _Atomic uint32_t generation;
+};
+
+/* Not FUTEX_PRIVATE_FLAG: the processes share a mapping, not an address space. */
+static long futex(_Atomic uint32_t *word, int operation, uint32_t value)
+{
+    return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
+}
+
+static void meet(struct barrier *barrier, uint32_t processes)
+{
+    uint32_t mine = atomic_load_explicit(&barrier->generation, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == processes) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->generation, mine + 1, memory_order_release);
+        if (futex(&barrier->generation, FUTEX_WAKE, INT_MAX) < 0)
+            fail("FUTEX_WAKE");
+        return;
+    }
+    while (atomic_load_explicit(&barrier->generation, memory_order_acquire) == mine)
+        if (futex(&barrier->generation, FUTEX_WAIT, mine) < 0 && errno != EAGAIN && errno != EINTR)
+            fail("FUTEX_WAIT");
+}
+
+static void meet_often(struct barrier *barrier, int processes, long count)
+{
+    for (long turn = 0; turn < count; turn++)
+        meet(barrier, (uint32_t)processes);
+}
+
+static double barrier_of(int processes, long count)
+{
+    struct barrier *barrier = shared_page();
+    long warm = count / WARM_UP + 1;
+    for (int place = 1; place < processes; place++)
+        if (fork_bound() == 0) {
+            meet_often(barrier, processes, warm + count);
+            _exit(0);
+        }
+    meet_often(barrier, processes, warm);
+    double started = now();
+    meet_often(barrier, processes, count);
+    double took = now() - started;
+    wait_for_children();
+    return took / (double)count;
+}
+
 int main(int argc, char **argv)
 {
     double took;
@@ -168,8 +230,11 @@ int main(int argc, char **argv)
         took = hop(atoi(argv[2]), atol(argv[3]));
     else if (argc == 5 && !strcmp(argv[1], "line"))
         took = round_trip(atol(argv[2]), atoi(argv[3]), atoi(argv[4]));
+    else if (argc == 4 && !strcmp(argv[1], "barrier") && atoi(argv[2]) > 1 && atoi(argv[2]) <= MAX_PROCESSES)
+        took = barrier_of(atoi(argv[2]), atol(argv[3]));
     else {
-        fprintf(stderr, "usage: limits memcpy BYTES COUNT | hop PROCESSES LAPS | line COUNT CPU CPU\n");
+        fprintf(stderr, "usage: limits memcpy BYTES COUNT | hop PROCESSES LAPS | line COUNT CPU CPU"
+                        " | barrier PROCESSES COUNT\n");
         return 2;
     }
     printf("%.12g\n", took);

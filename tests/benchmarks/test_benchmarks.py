@@ -17,7 +17,19 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"
 TIMEOUT = 100 * float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
-MODULES = ("callables", "charts", "common", "messaging", "messaging_peer", "run", "series", "task")
+MODULES = (
+    "callables",
+    "charts",
+    "collectives",
+    "collectives_charts",
+    "collectives_peer",
+    "common",
+    "messaging",
+    "messaging_peer",
+    "run",
+    "series",
+    "task",
+)
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: the kernels cannot be built")
 
@@ -106,6 +118,17 @@ def test_tables_have_one_shape_in_text_and_markdown(load):
     rows = [["a", "1"], ["bcd", "22"]]
     assert common.text_table(("row", "n"), rows).splitlines() == ["row   n", "---  --", "a     1", "bcd  22"]
     assert common.markdown_table(("row", "n"), rows).splitlines()[1:] == ["| --- | ---: |", "| a | 1 |", "| bcd | 22 |"]
+
+
+def test_a_script_of_ranks_goes_on_without_mpi_and_a_compiler_and_says_so(load, monkeypatch, capsys, tmp_path):
+    common = load("common")
+    monkeypatch.setattr(common, "find_program", lambda _name: None)
+    monkeypatch.setenv("PATH", "")
+    assert common.find_mpiexec() is None
+    assert common.build_limits(str(tmp_path)) is None
+    printed = capsys.readouterr().out
+    assert "no mpiexec or no mpi4py here" in printed
+    assert "no C compiler" in printed
 
 
 # task
@@ -311,15 +334,23 @@ def test_messaging_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path)
         assert (tmp_path / f"messaging_{chart}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_messaging_goes_on_without_mpi_and_a_compiler_and_says_so(load, monkeypatch, capsys, tmp_path):
-    messaging = load("messaging")
-    monkeypatch.setattr(messaging, "find_program", lambda _name: None)
-    monkeypatch.setenv("PATH", "")
-    assert messaging.find_mpiexec() is None
-    assert messaging.build_limits(str(tmp_path)) is None
-    printed = capsys.readouterr().out
-    assert "no mpiexec or no mpi4py here" in printed
-    assert "no C compiler" in printed
+@pytest.mark.slow
+def test_collectives_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path):
+    pytest.importorskip("numpy")
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "figures.json"
+    printed = run_script("collectives.py", "--quick", "--rounds", 2, "--json", file, "--output", tmp_path)
+    record = json.loads(file.read_text())
+    assert printed.count(" ok\n") + printed.count(" MISSED\n") == len(record["figures"])
+    sides = {name.partition(":")[0] for name in record["samples"]}
+    assert "klyng_mp" in sides
+    assert ("mpi4py" in sides) != ("no mpiexec or no mpi4py" in printed)
+    assert ("bare" in sides) != ("no C compiler" in printed)
+    assert len(record["figures"]) == 26 * ("mpi4py" in sides) + ("bare" in sides)
+    assert len([name for name in record["samples"] if name.endswith(", 64 ranks")]) == 11
+    assert all(len(values) == 2 and min(values) > 0 for values in record["samples"].values())
+    for chart in ("small", "arrays"):
+        assert (tmp_path / f"collectives_{chart}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_messaging_judges_only_what_both_sides_did(load):
@@ -339,6 +370,57 @@ def test_messaging_judges_only_what_both_sides_did(load):
 def test_a_message_that_arrives_changed_is_refused(load):
     with pytest.raises(load("common").BenchmarkError, match="arrived as 41, but it was 42"):
         load("messaging_peer").check(41, 42)
+
+
+def test_collectives_judges_only_what_both_sides_did(load):
+    collectives, peer = load("collectives"), load("collectives_peer")
+    small = [peer.of_ranks(name, ranks) for name in peer.SMALL_NAMES for ranks in (2, 8)]
+    arrays = [peer.of_ranks(peer.array_row(name, peer.MIB), 4) for name in peer.ARRAY_NAMES]
+    mine = {f"klyng_mp: {row}": 1.0 for row in (*small, *arrays)}
+    assert collectives.figures_of(mine) == []
+    (barrier,) = collectives.figures_of(mine | {"bare: barrier, 8 ranks": 0.2})
+    assert (barrier.ratio, barrier.limit, barrier.met) == (5.0, 4.0, False)
+    few, many = collectives.figures_of(
+        mine | {"mpi4py: scan, 2 ranks": 9.0, **{f"mpi4py: {row}": 1.0 for row in small[:2]}}
+    )
+    assert [(one.what, one.limit, one.met) for one in (few, many)] == [
+        ("barrier, 2 ranks", 1.0, True),
+        ("barrier, 8 ranks", 0.5, False),
+    ]
+    its = {"mpi4py: bcast of 1 MiB, 4 ranks": 4.0, "mpi4py: bcast of 1 MiB, buffer, 4 ranks": 0.5}
+    objects, buffers = collectives.figures_of(mine | its)
+    assert (objects.ratio, objects.limit, objects.met, objects.peer_name) == (0.25, 0.3, True, "mpi4py bcast")
+    assert (buffers.ratio, buffers.limit, buffers.met, buffers.peer_name) == (2.0, 1.0, False, "mpi4py Bcast")
+
+
+class LoneComm:
+    """A communicator of as much as a barrier is checked with: of two ranks, the other of which left at `other_left`."""
+
+    def __init__(self, other_left):
+        self.other_left = other_left
+
+    def barrier(self):
+        """Let it pass."""
+
+    def allgather(self, mine):
+        """Return this rank's and the other's."""
+        return [mine, (self.other_left, self.other_left)]
+
+
+def test_a_wrong_result_of_a_collective_is_refused(load):
+    peer, refused = load("collectives_peer"), load("common").BenchmarkError
+    call = peer.Call(lambda: 41, 42)
+    with pytest.raises(refused, match="scan returned 41 where it is 42"):
+        peer.time_call(None, "scan", call, 1)
+    with pytest.raises(refused, match="barrier returned False"):
+        peer.check_barrier(LoneComm(other_left=0.0))  # before this rank had come
+
+
+@needs_compiler
+def test_the_bare_barrier_holds_more_processes_than_there_are_cpus(load, tmp_path):
+    common = load("common")
+    program = common.build_limits(str(tmp_path))
+    assert all(0 < common.bare_limit(program, "barrier", count, 50, timeout=TIMEOUT) < 1 for count in (2, 3, 8, 64))
 
 
 def test_run_goes_on_without_mpi_and_says_so(load, monkeypatch, capsys):
