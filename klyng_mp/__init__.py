@@ -16,6 +16,7 @@ Layout (a folder imports only from those above it)::
 
 from __future__ import annotations
 
+from klyng_mp.communicator.communicator import Cartesian as Cartesian
 from klyng_mp.communicator.communicator import Communicator as Communicator
 from klyng_mp.communicator.current import comm as comm
 from klyng_mp.communicator.current import empty as empty
@@ -26,13 +27,28 @@ from klyng_mp.communicator.current import recv as recv
 from klyng_mp.communicator.current import recv_into as recv_into
 from klyng_mp.communicator.current import send as send
 from klyng_mp.communicator.current import size as size
+from klyng_mp.communicator.group import Group as Group
 from klyng_mp.communicator.probing import MatchedMessage as MatchedMessage
+from klyng_mp.communicator.reductions import BAND as BAND
+from klyng_mp.communicator.reductions import BOR as BOR
+from klyng_mp.communicator.reductions import BXOR as BXOR
+from klyng_mp.communicator.reductions import LAND as LAND
+from klyng_mp.communicator.reductions import LOR as LOR
+from klyng_mp.communicator.reductions import LXOR as LXOR
+from klyng_mp.communicator.reductions import MAX as MAX
+from klyng_mp.communicator.reductions import MAXLOC as MAXLOC
+from klyng_mp.communicator.reductions import MIN as MIN
+from klyng_mp.communicator.reductions import MINLOC as MINLOC
+from klyng_mp.communicator.reductions import PROD as PROD
+from klyng_mp.communicator.reductions import SUM as SUM
+from klyng_mp.communicator.reductions import Operation as Operation
 from klyng_mp.communicator.requests import Request as Request
 from klyng_mp.communicator.requests import Status as Status
 from klyng_mp.communicator.requests import testall as testall
 from klyng_mp.communicator.requests import waitall as waitall
 from klyng_mp.communicator.requests import waitany as waitany
 from klyng_mp.communicator.requests import waitsome as waitsome
+from klyng_mp.communicator.topology import compute_dims as compute_dims
 from klyng_mp.errors import ClosedError as ClosedError
 from klyng_mp.errors import CodecError as CodecError
 from klyng_mp.errors import CollectiveMismatchError as CollectiveMismatchError
@@ -68,7 +84,20 @@ __version__ = "0.1.0"
 __all__ = [
     "ANY_SOURCE",
     "ANY_TAG",
+    "BAND",
+    "BOR",
+    "BXOR",
+    "LAND",
+    "LOR",
+    "LXOR",
+    "MAX",
+    "MAXLOC",
+    "MIN",
+    "MINLOC",
     "PROC_NULL",
+    "PROD",
+    "SUM",
+    "Cartesian",
     "ClosedError",
     "CodecError",
     "CollectiveMismatchError",
@@ -76,12 +105,14 @@ __all__ = [
     "DeadlineError",
     "DeadlockError",
     "ForkedError",
+    "Group",
     "KlyngError",
     "LaunchError",
     "LocalProtocolError",
     "MatchedMessage",
     "MessageTooLargeError",
     "NoRankError",
+    "Operation",
     "PeerLostError",
     "ProtocolError",
     "RankDiedError",
@@ -99,6 +130,7 @@ __all__ = [
     "WorldError",
     "WorldStatistics",
     "comm",
+    "compute_dims",
     "empty",
     "end",
     "init",

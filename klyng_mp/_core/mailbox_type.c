@@ -233,6 +233,24 @@ method_waiting(Mailbox *self, PyObject *args)
 }
 
 static PyObject *
+method_waiting_below(Mailbox *self, PyObject *args)
+{
+    unsigned long long context;
+    long long tag;
+    if (!PyArg_ParseTuple(args, "KL:waiting_below", &context, &tag))
+        return NULL;
+    PyObject *all = mailbox_waiting(self, context, context + 1);
+    PyObject *found = all == NULL ? NULL : PyList_New(0);
+    for (Py_ssize_t index = 0; found != NULL && index < PyList_GET_SIZE(all); index++) {
+        const Message *message = (Message *)PyList_GET_ITEM(all, index);
+        if (message->text == NULL && message->number < tag && PyList_Append(found, (PyObject *)message) < 0)
+            Py_CLEAR(found);
+    }
+    Py_XDECREF(all);
+    return found;
+}
+
+static PyObject *
 method_drop_below(Mailbox *self, PyObject *object)
 {
     uint64_t context = PyLong_AsUnsignedLongLong(object);
@@ -276,6 +294,8 @@ static PyMethodDef mailbox_methods[] = {
     {"withdraw", (PyCFunction)method_withdraw, METH_O, "Take a posted receive back."},
     {"drop_below", (PyCFunction)method_drop_below, METH_O, "Forget everything in contexts from 1 up to this one."},
     {"waiting", (PyCFunction)method_waiting, METH_VARARGS, "Return the messages of a range of contexts."},
+    {"waiting_below", (PyCFunction)method_waiting_below, METH_VARARGS,
+     "Return the messages of a context whose tags are numbers below a given one."},
     {"taken", (PyCFunction)method_taken, METH_O, "Return how many of a run's messages have been received."},
     {"take_unanswered", (PyCFunction)method_take_unanswered, METH_NOARGS,
      "Remove and return the matched messages whose senders want to know."},

@@ -80,6 +80,12 @@ is_over(const Meeting *self)
     return self->port->released || self->gate->stopped || self->context < self->gate->lowest;
 }
 
+static bool
+have_all_come(Port *Py_UNUSED(port), const void *meeting)
+{
+    return meeting_is_over(meeting);
+}
+
 static PyObject *
 meeting_enter(Meeting *self, PyObject *tag)
 {
@@ -108,7 +114,7 @@ meeting_arrive(Meeting *self, PyObject *tag)
     }
     if (!meeting_is_over(self)) {
         port->meeting = self;
-        if (!port_spin(port, look, NULL))
+        if (!port_spin(port, look, NULL) && !(fresh && port_yield(port, have_all_come, self)))
             Py_RETURN_FALSE;
     } else if (fresh) {
         for (uint32_t rank = 0; rank < self->size; rank++)

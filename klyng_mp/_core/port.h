@@ -214,7 +214,7 @@ typedef struct Port {
     uint32_t busy; /* calls that use the mapping; the last one out unmaps it if it was released meanwhile */
     bool reading; /* guards against being called again by a finalizer */
     bool due;     /* some ring's bell is */
-    uint32_t vain_spins, skipped_spins;
+    uint32_t vain_spins, skipped_spins, vain_yields, skipped_yields;
     uint32_t cpu;
     uint32_t endings; /* rings that ended or broke and have not been told */
     Ring *out, *in;   /* by peer */
@@ -320,6 +320,9 @@ typedef bool Look(Port *self, Ring *ring);
 /* Spins until `ready` for as long as a wake-up costs, where a core is free and it was not in vain lately; tells whether
    it came. */
 bool port_spin(Port *self, Look *ready, Ring *ring);
+typedef bool Ready(Port *self, const void *what); /* called without the interpreter lock */
+/* Lets others run a few times where ranks share processors, until `ready`; tells whether it came. */
+bool port_yield(Port *self, Ready *ready, const void *what);
 /* Likewise, for longer, as the peer is at work on it; `end`, 0 at first, is when to do so no more. */
 bool port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end);
 

@@ -331,6 +331,16 @@ wait_for_bell(Gate *gate, int poller, int bell)
     return count == 1 && shown[0].data.fd == bell && read(bell, &rings, sizeof rings) > 0;
 }
 
+/* Whether as many peers have sent something as steps are awaited. */
+static bool
+are_steps_here(Port *self, const void *steps)
+{
+    unsigned int here = 0;
+    for (uint32_t index = 0; index < self->source_count; index++)
+        here += port_has_news(self, &self->in[self->sources[index]]);
+    return here >= *(const unsigned int *)steps;
+}
+
 static PyObject *
 method_doze(Port *self, PyObject *args)
 {
@@ -339,7 +349,7 @@ method_doze(Port *self, PyObject *args)
     unsigned int steps;
     if (!PyArg_ParseTuple(args, "O!iI:doze", self->state->gate_type, &gate, &poller, &steps) || !is_usable(self))
         return NULL;
-    if (port_spin(self, port_has_news, NULL))
+    if (port_spin(self, port_has_news, NULL) || (steps > 0 && port_yield(self, are_steps_here, &steps)))
         Py_RETURN_TRUE;
     port_expect(self, steps);
     int woken = prepare_sleep(self) ? wait_for_bell((Gate *)gate, poller, self->out[self->rank].bell) : 1;

@@ -2,7 +2,7 @@
 
    A rank that waits for another spins for about as long as a sleep and a wake-up would cost, so that waiting costs at
    most twice what it must; but not on the processor where the other one was seen last, and only now and then where it
-   was in vain before. All of it is done with the interpreter lock held. */
+   was in vain before. That is done with the interpreter lock held. */
 
 #include "port.h"
 
@@ -15,6 +15,8 @@
 #define SPIN_LOOKS 64         /* between two looks at the clock */
 #define FEW_SPINS 16          /* after that many in vain, only every SELDOM-th wait spins */
 #define SELDOM 32
+#define MOST_YIELDS 8         /* about what each other rank of a few needs to come to where this one is */
+#define YIELD_NS 100000       /* who gets the processor back so late shares it with one that computes */
 
 static uint64_t
 now_ns(void)
@@ -101,4 +103,25 @@ port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end)
     if (*end == 0)
         *end = now + MOST_NS;
     return now < *end && look_for(self, ready, ring, LONG_SPIN_NS, &spent);
+}
+
+/* Where ranks share a processor, the one that waits in a collective mostly waits for its turn to run others: to let them
+   run costs less than to sleep and be woken. The interpreter lock is not held meanwhile. */
+bool
+port_yield(Port *self, Ready *ready, const void *what)
+{
+    if (self->spin || (self->vain_yields >= FEW_SPINS && self->skipped_yields++ % SELDOM))
+        return false;
+    bool came = false;
+    port_enter(self); /* nobody unmaps what is looked at */
+    Py_BEGIN_ALLOW_THREADS
+    const uint64_t end = now_ns() + YIELD_NS;
+    for (int yields = 0; !came && yields < MOST_YIELDS && now_ns() < end; yields++) {
+        sched_yield();
+        came = ready(self, what);
+    }
+    Py_END_ALLOW_THREADS
+    port_exit(self);
+    self->vain_yields = came ? 0 : self->vain_yields + (self->vain_yields < FEW_SPINS);
+    return came && !self->released;
 }

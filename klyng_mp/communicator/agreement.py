@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from klyng_mp.communicator.calls import describe_tag, number_of
+from klyng_mp.communicator.calls import describe_tag, first_tag, number_of
 from klyng_mp.errors import CollectiveMismatchError
+from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 if TYPE_CHECKING:
     from klyng_mp.communicator.base import Base
 
-__all__ = ["disagreement", "find_stranger"]
+__all__ = ["disagreement", "find_stranger", "may_disagree"]
 
 
 def find_stranger(comm: Base, own_tag: int, source: int | None = None) -> tuple[int, int] | None:
@@ -32,19 +33,27 @@ def find_stranger(comm: Base, own_tag: int, source: int | None = None) -> tuple[
         return comm.members[found[0]], found[1]
     own, endpoint, context, log = number_of(own_tag), comm.endpoint, comm.context | 1, comm.call_log
     with endpoint.lock:
-        waiting = endpoint.mailbox.waiting(context, context + 1) if endpoint.mailbox.is_stored(context) else ()
-    for message in waiting:
-        if isinstance(message.tag, str):
-            continue  # of no collective
-        number = number_of(message.tag)
-        if number < own:
-            if number not in log.abandoned and number not in log.pending:
+        for message in endpoint.mailbox.waiting_below(context, first_tag(own + 1)):
+            assert isinstance(message.tag, int)  # noqa: S101 - for the type checker
+            number = number_of(message.tag)
+            told = number in log.abandoned or number in log.pending if number < own else message.tag == own_tag
+            if not told:
                 return message.source, message.tag
-        elif (number == own and message.tag != own_tag) or (
-            number > own and source is not None and message.source == comm.members[source]
-        ):
-            return message.source, message.tag
+        if source is not None and not log.pending:
+            following = endpoint.mailbox.peek(context, comm.members[source], ANY_TAG)
+            if following is not None and isinstance(following.tag, int) and number_of(following.tag) > own:
+                return following.source, following.tag
     return None
+
+
+def may_disagree(comm: Base, own: int) -> bool:
+    """Whether the oldest of the messages that wait is of a call before the one of a number; quick to tell."""
+    context = comm.context | 1
+    if not comm.endpoint.mailbox.is_stored(context):
+        return False
+    with comm.endpoint.lock:
+        oldest = comm.endpoint.mailbox.peek(context, ANY_SOURCE, ANY_TAG)
+    return oldest is not None and isinstance(oldest.tag, int) and number_of(oldest.tag) < own
 
 
 def disagreement(comm: Base, own_tag: int, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:

@@ -58,39 +58,57 @@ class _Blocks(NamedTuple):
     sizes: tuple[int, ...]  # of its buffers
 
 
+class _ByTree(NamedTuple):
+    """Says, in place of the object, that it comes by the tree."""
+
+
 def bcast(call: Call, obj: Any, root: int) -> Steps[Any]:
     """Binomial tree; for a large object among many ranks scatter and allgather [TRG, VDG], as the root decides.
 
     Cost: ceil(log2 n) rounds, n - 1 messages of m bytes; the object is encoded once. Scattered: ceil(log2 n) + n
-    rounds, in which each rank but the root sends and receives about m bytes, and the root sends 2 m.
+    rounds, in which each rank but the root sends and receives about m bytes, and the root sends 2 m. Among few ranks
+    that share memory, small objects take one round of n - 1 messages, and large ones that round besides.
     """
-    place = (call.rank - root) % call.size
-    if place == 0:
+    if call.rank == root:
         if call.size == 2:
             call.send(obj, 1 - root)
         elif call.size > 2:
             yield from _bcast_root(call, obj, root)
         return obj
-    parent = (root + (place & (place - 1))) % call.size  # it lacks the lowest bit
-    if place & 1 or place + 1 == call.size:  # nothing to be passed on
-        got = yield parent
-        return got if type(got) is not _Blocks else (yield from _gather_blocks(call, got, root, None))
-    packed: Packed = yield call.as_it_comes(parent)
-    _pass_on(call, packed, root, place & -place)
-    got = call.open(packed)
-    return got if type(got) is not _Blocks else (yield from _gather_blocks(call, got, root, None))
+    if call.direct or call.size == 2:
+        got = yield root
+        return got if type(got) is not _ByTree else (yield from _bcast_tree(call, root))
+    return (yield from _bcast_tree(call, root))
 
 
 def _bcast_root(call: Call, obj: Any, root: int) -> Steps[None]:
+    reach = 1 << (call.size - 1).bit_length()
+    if call.direct:
+        if not is_large(obj):
+            call.spread(obj)
+            return
+        call.spread(_ByTree())
     packed = call.pack(obj)
     size = sum(memoryview(buffer).nbytes for buffer in packed.buffers)
     if size < _SCATTER_BYTES or call.size < _SCATTER_RANKS:
-        _pass_on(call, packed, root, 1 << (call.size - 1).bit_length())
+        _pass_on(call, packed, root, reach)
         return
     views = [memoryview(buffer).cast("B") for buffer in packed.buffers]
     blocks = _Blocks(packed.code, packed.head, tuple(view.nbytes for view in views))
-    _pass_on(call, call.pack(blocks), root, 1 << (call.size - 1).bit_length())
+    _pass_on(call, call.pack(blocks), root, reach)
     yield from _gather_blocks(call, blocks, root, views)
+
+
+def _bcast_tree(call: Call, root: int) -> Steps[Any]:
+    place = (call.rank - root) % call.size
+    parent = (root + (place & (place - 1))) % call.size  # it lacks the lowest bit
+    if place & 1 or place + 1 == call.size:  # nothing to be passed on
+        got = yield parent
+    else:
+        packed: Packed = yield call.as_it_comes(parent)
+        _pass_on(call, packed, root, place & -place)
+        got = call.open(packed)
+    return got if type(got) is not _Blocks else (yield from _gather_blocks(call, got, root, None))
 
 
 def _pass_on(call: Call, packed: Packed, root: int, reach: int) -> None:
@@ -177,7 +195,7 @@ def allgather(call: Call, obj: Any) -> Steps[list[Any]]:
         call.send(obj, 1 - rank)
         other = yield 1 - rank
         return [obj, other] if rank == 0 else [other, obj]
-    large = _is_large(obj)
+    large = is_large(obj)
     found = yield from share(call, _Large() if large else obj)
     if large:
         found[rank] = call.pack(obj)
@@ -220,7 +238,7 @@ def _send_around(call: Call, found: list[Any]) -> Steps[None]:
             found[index] = call.open(one)
 
 
-def _is_large(obj: Any) -> bool:
+def is_large(obj: Any) -> bool:
     """Whether an object is better sent once than several times; a guess, as only encoding it would tell its bytes."""
     kind = type(obj)
     if kind in _CONTAINERS:
@@ -238,7 +256,7 @@ def alltoall(call: Call, objs: Sequence[Any]) -> Steps[list[Any]]:
     """
     size, rank = call.size, call.rank
     got = list(objs)
-    ahead = 0 if any(map(_is_large, objs)) else size
+    ahead = 0 if any(map(is_large, objs)) else size
     for step in range(1, ahead):
         call.send(objs[(rank + step) % size], (rank + step) % size)
     if call.direct and ahead:

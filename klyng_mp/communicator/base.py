@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Encoder", "as_int"]
 
 _LARGEST_TAG = 2**63 - 1
+_MOST_DIRECT = 16  # ranks; with more, so many messages cost more than waking up a second time
 
 
 class Encoder(ExpressCodec, Protocol):
@@ -51,13 +52,14 @@ class Base:
         size: how many ranks there are.
         call_log: the collective calls that were made.
         short_collective: the core's short way for their messages, or None.
+        direct: whether each rank had better send to each of the others than by way of some of them.
         meeting: the core's way to meet without messages, or None.
         closed: whether this rank's program uses the communicator no more.
     """
 
     __slots__ = (
-        "_ranks", "_short", "call_log", "closed", "codec", "context", "endpoint", "meeting", "members", "rank",
-        "short_collective", "size",
+        "_ranks", "_short", "call_log", "closed", "codec", "context", "direct", "endpoint", "meeting", "members",
+        "rank", "short_collective", "size",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
@@ -71,6 +73,7 @@ class Base:
         self.call_log = CallLog()
         self._short = make_express(endpoint, context, members, codec)
         self.short_collective = make_express(endpoint, context | 1, members, codec)
+        self.direct = self.short_collective is not None and 2 < self.size <= _MOST_DIRECT
         self.meeting = make_meeting(endpoint, context, members)
         self.closed = False
         endpoint.call_logs[context] = self.call_log

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from klyng_mp.communicator.agreement import disagreement, find_stranger
+from klyng_mp.communicator.agreement import disagreement, find_stranger, may_disagree
 from klyng_mp.communicator.buffers import Gift
 from klyng_mp.communicator.calls import describe_tag, make_tag
 from klyng_mp.communicator.express import NOT_YET, NOTHING
@@ -48,8 +48,6 @@ _NEVER = Deadline(None)
 
 EVERYBODY = 1 << 40
 """What steps yield to be sent a list of what comes from all other ranks, by rank, with None in their own place."""
-
-_MOST_DIRECT = 16  # ranks; with more, so many messages cost more than waking up a second time
 
 
 class Packed(NamedTuple):
@@ -90,14 +88,14 @@ class Call:
         self.deadline = _NEVER if timeout is None else Deadline(timeout)
         self.rank = comm.rank
         self.size = comm.size
-        self.number = number = comm.call_log.made
-        self._tag = tag = make_tag(number, kind, root)
-        self.direct = comm.short_collective is not None and 2 < comm.size <= _MOST_DIRECT
+        self.number = comm.call_log.made
+        self._tag = tag = make_tag(self.number, kind, root)
+        self.direct = comm.direct
         self.tickets: list[tuple[Ticket, int, Message]] | None = None
         comm.call_log.note(tag)
-        if comm.meeting is not None:
+        if comm.meeting is not None and kind != "barrier":
             comm.meeting.enter(tag)
-        if comm.endpoint.mailbox.is_stored(self._context):
+        if may_disagree(comm, self.number):
             self._check_agreement()
 
     @property
@@ -173,7 +171,7 @@ class Call:
         except BaseException:
             self._comm.call_log.abandoned.add(self.number)
             raise
-        if self._comm.endpoint.mailbox.is_stored(self._context):  # what a peer sent before comes before
+        if may_disagree(self._comm, self.number + 1):  # what a peer sent before comes before
             self._check_agreement()
         return result
 

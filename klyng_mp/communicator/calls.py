@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import CodeType
 
-__all__ = ["CallLog", "describe_tag", "make_tag", "number_of"]
+__all__ = ["CallLog", "describe_tag", "first_tag", "make_tag", "number_of"]
 
 _KINDS = (
     "barrier", "bcast", "scatter", "gather", "allgather", "alltoall", "reduce", "allreduce", "reduce_scatter", "scan",
@@ -32,6 +32,11 @@ _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 def make_tag(number: int, kind: str, root: int = -1) -> int:
     """Return the tag of the messages of a call."""
     return number << _NUMBER_SHIFT | ((root + 1) & (1 << _ROOT_BITS) - 1) << _KIND_BITS | _NUMBERS[kind]
+
+
+def first_tag(number: int) -> int:
+    """Return the lowest tag that a call of a number may have."""
+    return number << _NUMBER_SHIFT
 
 
 def number_of(tag: int) -> int:

@@ -158,7 +158,7 @@ class NonBlockingCollectives(Collectives):
 
     def ibarrier(self) -> CollectiveRequest:
         """Start a `barrier`."""
-        return CollectiveRequest(self, *self._barrier(None, "ibarrier"))
+        return CollectiveRequest(self, *self._ibarrier())
 
     def ibcast(self, obj: Any = None, root: int = 0) -> CollectiveRequest:
         """Start a `bcast`."""

@@ -41,8 +41,8 @@ class Openings(PointToPoint):
 
     __slots__ = ()
 
-    def _barrier(self, timeout: float | None, kind: str = "barrier") -> Opened:
-        call = Call(self, kind, timeout)
+    def _ibarrier(self) -> Opened:
+        call = Call(self, "ibarrier", None)  # by messages always, so it is no barrier that waits
         return call, algorithms.barrier(call)
 
     def _bcast(self, obj: Any, root: int, timeout: float | None) -> Opened:
@@ -140,9 +140,9 @@ class Collectives(Openings):
 
         At the deadline those that wait for this rank may still pass.
         """
-        call, steps = self._barrier(timeout)
+        call = Call(self, "barrier", timeout)
         if self.meeting is None or call.number >= _MOST_MEETINGS:
-            call.run(steps)
+            call.run(algorithms.barrier(call))
         else:
             call.meet(self.meeting)
 

@@ -82,7 +82,7 @@ class Membership(Lifecycle):
         self._transport = transport
         self.port = port
 
-    def nap(self, steps: int = 1, on: int | None = None) -> bool:
+    def nap(self, steps: int = 0, on: int | None = None) -> bool:
         """See `WaitingRoom.nap`."""
         return self.port is not None and self._room.nap(self.port, steps, on)
 

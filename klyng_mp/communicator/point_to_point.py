@@ -121,7 +121,7 @@ class PointToPoint(NonBlocking):
         """
         if self._short is not None and status is None:
             got = self._short.recv(source, tag)
-            if got is NOT_YET and timeout is None and self.endpoint.nap(1, self.members[source]):
+            if got is NOT_YET and timeout is None and self.endpoint.nap(on=self.members[source]):
                 got = self._short.recv(source, tag)
             if got is not NOTHING and got is not NOT_YET:
                 return self._unpack(got, None) if type(got) is Message else got

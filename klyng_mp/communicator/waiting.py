@@ -114,7 +114,7 @@ class WaitingRoom(Room):
             if waiters or self.guests or self._closed:
                 self._leave()
 
-    def nap(self, port: core.Port, steps: int = 1, on: int | None = None) -> bool:
+    def nap(self, port: core.Port, steps: int = 0, on: int | None = None) -> bool:
         """Sleep until this rank's bell rings, but leave what came there; return False if that is not wise, or not why.
 
         For a caller who then looks there himself, and else goes on to `wait`: it spares a message that is waited for
@@ -122,7 +122,7 @@ class WaitingRoom(Room):
 
         Args:
             port: the core's.
-            steps: how many steps of collectives it is for; only the last of them rings.
+            steps: how many steps of collectives it is for, of which only the last one rings; 0 for any message.
             on: the peer that is waited for, if it is one.
         """
         if self.lock.waiting or _count() or self.stopped or self._calling or self._closed or self.chores:

@@ -234,6 +234,10 @@ class PureMailbox:
         found.sort(key=_by_arrival)
         return found
 
+    def waiting_below(self, context: int, tag: int) -> list[PureMessage]:
+        """Return the messages of a context whose tags are numbers below ``tag``, in the order of arrival; they stay."""
+        return [one for one in self.waiting(context, context + 1) if not isinstance(one.tag, str) and one.tag < tag]
+
     def taken(self, run: int) -> int:
         """Return how many messages of a run's point-to-point contexts have been received."""
         return sum(

@@ -156,6 +156,9 @@ class Against(RuleBasedStateMachine):
     @rule(low=CONTEXTS, high=CONTEXTS)
     def waiting(self, low, high):
         assert self.mailbox.waiting(low, high) == [one for one in self.stored if low <= one.context < high]
+        for tag in (0, 1, 2, 1000):
+            below = [one for one in self.stored if one.context == low and type(one.tag) is int and one.tag < tag]
+            assert self.mailbox.waiting_below(low, tag) == below
 
     @invariant()
     def agree(self):
