@@ -7,10 +7,12 @@ import threading
 
 import pytest
 from contracts.communicator import CommunicatorContract
+from contracts.ranks import ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klyng_mp import native
+from klyng_mp.communicator.calls import make_tag
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
@@ -308,3 +310,121 @@ def test_who_wants_to_know_is_told_of_what_others_posted(pair):
     assert pair.ways[1].recv(0, 6) is NOTHING  # what is told may bring it
     assert request.test()
     assert posted.wait(0) == "again"
+
+
+# -- collectives: all others at once, and without messages ---------------------------------------------------
+
+STEP = CONTEXT | 1
+
+
+@pytest.fixture
+def three():
+    with ranks(3, "shm") as made:
+        made.run(lambda comm: comm.alltoall([0] * 3))  # the long way opens the short one
+        yield made
+
+
+def test_an_object_is_spread_to_all_others_and_collected_by_rank(three):
+    ways = [comm.short_collective for comm in three.comms]
+    found = [None, NOT_YET, NOT_YET]
+    assert ways[1].spread({"from": 1}, 99) == 2
+    assert ways[0].collect(found, 99) == 1
+    assert found == [None, {"from": 1}, NOT_YET]
+    assert ways[2].spread("two", 99) == 2
+    assert ways[0].collect(found, 98) == 1  # another call's
+    assert ways[0].collect(found, 99) == 0
+    assert found == [None, {"from": 1}, "two"]
+    assert three.comms[2].short_collective.collect([NOT_YET, None, None], 99) == 1
+
+
+def test_what_the_short_way_does_not_send_is_left_to_the_long_one(three):
+    way = three.comms[0].short_collective
+    assert way.spread(bytes(2_000_000), 5) == 0
+    three.endpoints[0].mark_lost(1, "was killed")
+    assert way.spread(1, 6) == 0  # the next one is gone
+    assert three.comms[2].short_collective.spread(1, 6) == 1  # to rank 0, but not beyond
+
+
+@pytest.mark.parametrize("words", [(), (1,), (1, -1), (1, "tag"), (1, 2.0)])
+def test_spread_refuses_what_is_no_call_of_it(three, words):
+    way = three.comms[0].short_collective
+    if words == (1, -1):
+        assert way.spread(*words) == 0
+    else:
+        with pytest.raises(TypeError):
+            way.spread(*words)
+
+
+@pytest.mark.parametrize("words", [(), ([],), ([], 1), ((NOT_YET,) * 3, 1), ([NOT_YET] * 2, 1)])
+def test_collect_refuses_what_is_no_place_for_all_ranks(three, words):
+    with pytest.raises(TypeError):
+        three.comms[0].short_collective.collect(*words)
+
+
+def test_the_last_to_come_to_a_barrier_lets_all_pass(three):
+    meetings = [comm.meeting for comm in three.comms]
+    tag = make_tag(7, "barrier")
+    assert [meeting.arrive(tag) for meeting in meetings] == [False, False, True]
+    assert [meeting.arrive(tag) for meeting in meetings] == [True] * 3
+    later = make_tag(9, "barrier")
+    assert meetings[0].arrive(later) is False
+    assert meetings[0].absent() == [1, 2]
+    meetings[1].enter(make_tag(10, "bcast", 0))  # is beyond it
+    assert meetings[0].absent() == [2]
+    assert meetings[0].arrive(later) is False
+    meetings[0].leave()
+    assert meetings[2].arrive(later) is True
+
+
+def test_calls_of_the_same_number_that_differ_are_seen(three):
+    one, two, three_ = (comm.meeting for comm in three.comms)
+    tag = make_tag(3, "bcast", 1)
+    for meeting in (one, two, three_):
+        meeting.enter(tag)
+    assert one.find_stranger(tag) is None
+    other = make_tag(3, "bcast", 2)
+    three_.enter(other)
+    assert one.find_stranger(tag) == (2, other)
+    assert three_.find_stranger(other) == (0, tag)
+    three_.enter(make_tag(4, "barrier"))
+    assert one.find_stranger(tag) is None
+
+
+def test_a_run_forgets_the_calls_of_the_one_before(three):
+    one, two = (comm.meeting for comm in three.comms[:2])
+    two.enter(make_tag(3, "gather", 0))
+    assert one.find_stranger(make_tag(3, "gather", 1)) == (1, make_tag(3, "gather", 0))
+    three.endpoints[1].begin_run(make_context(1))
+    assert one.find_stranger(make_tag(3, "gather", 1)) is None
+    three.endpoints[0].begin_run(make_context(2))
+    assert one.arrive(make_tag(4, "barrier")) is None
+
+
+def test_numbers_too_large_for_a_word_are_left_to_messages(three):
+    meeting = three.comms[0].meeting
+    far = make_tag(2**32, "barrier")
+    meeting.enter(far)
+    assert meeting.arrive(far) is None
+    assert meeting.find_stranger(far) is None
+    with pytest.raises(ValueError, match="negative"):
+        meeting.arrive(-1)
+    with pytest.raises(TypeError):
+        meeting.enter("tag")
+
+
+def test_a_meeting_needs_members_and_a_place(three):
+    endpoint = three.endpoints[0]
+    core = native.core
+    with pytest.raises(ValueError, match="no rank 3"):
+        core.Meeting(endpoint.lock, endpoint.port, CONTEXT, 0, [0, 3])
+    with pytest.raises(ValueError, match="places for meetings"):
+        core.Meeting(endpoint.lock, endpoint.port, CONTEXT, core.MEETINGS, [0, 1])
+    with pytest.raises(TypeError):
+        core.Meeting(endpoint.lock, endpoint.port, CONTEXT, 0, 5)
+
+
+def test_there_is_no_meeting_for_more_communicators_than_there_are_places(three):
+    def many(comm):
+        return [comm.dup().meeting is not None for _ in range(native.core.MEETINGS + 2)]
+
+    assert three.run(many) == [[True] * (native.core.MEETINGS - 1) + [False] * 3] * 3
