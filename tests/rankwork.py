@@ -137,7 +137,7 @@ def compute_while_others_wait(seconds):
 
 
 def send_known_numbers():
-    """Three ranks: 4 messages of all kinds from 0 to 1, 2 from 0 to 2, 1 on each other way; and a barrier, 2 rounds."""
+    """Three ranks: 4 messages of all kinds from 0 to 1, 2 from 0 to 2, 1 on each other way; and one to all at last."""
     comm = mp.comm()
     if comm.rank == 0:
         for tag, thing in ((0, 1), ("word", 2), (1, bytes(100_000)), (2, bytearray(5_000_000))):
@@ -148,7 +148,7 @@ def send_known_numbers():
         comm.send(comm.rank, dest)
     for _ in range((2, 5, 3)[comm.rank]):
         comm.recv()
-    comm.barrier()
+    comm.alltoall([None] * 3)
 
 
 def ring_behind_gates(folder):

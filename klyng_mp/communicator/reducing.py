@@ -70,8 +70,8 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
 
     Cost: log2 n rounds of n messages; where n is no power of two those of the next lower one, and two rounds more, in
     which each of the others sends one and gets one. Under a named operation among few ranks that share memory one round
-    of n (n - 1) messages, and each combines all n. For large arrays 2 (n - 1) more rounds, in which
-    each rank sends 2 m (n - 1) / n bytes.
+    of n (n - 1) messages, and each combines all n. For large arrays 2 (n - 1) more rounds, in which each rank sends
+    2 m (n - 1) / n bytes; between two of them one more, of m bytes each.
     """
     if call.size == 1:
         return obj.copy() if is_array(obj) else obj
@@ -85,6 +85,8 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
         return found
     if operation is None or type(found) is not _Large:
         return (yield from _double(call, obj, op))
+    if call.size == 2:
+        return (yield from _swap(call, obj, operation, out))
     result = out if out is not None else allocate(port, obj.shape, obj.dtype)
     yield from _send_around(call, obj.reshape(-1), operation, result.reshape(-1))
     return result
@@ -133,6 +135,18 @@ def _double(call: Call, obj: Any, op: Operator) -> Steps[Any]:
         distance *= 2
     if rank < 2 * extra:
         call.send(result, rank + 1)
+    return result
+
+
+def _swap(call: Call, own: Any, op: Operation, out: Any) -> Steps[Any]:
+    """Between two: each sends all that it has, and combines both in the memory that came, unless there is better."""
+    call.send(own, 1 - call.rank)
+    theirs = yield 1 - call.rank
+    result = theirs if out is None else out
+    if call.rank == 0:
+        op.into(own, theirs, result)
+    else:
+        op.into(theirs, own, result)
     return result
 
 
