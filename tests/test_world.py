@@ -759,6 +759,8 @@ MANY_WORLDS_SCRIPT = """
         return number + comm.rank
 
     worlds(20)
+    with mp.World(2) as w:
+        w.report()  # what is needed for it comes with the first
     before, small = measure()
     worlds(int(sys.argv[1]))
     after, large = measure()

@@ -165,7 +165,8 @@ ring_for_step(Port *self, uint32_t peer)
 {
     RankPage *page = page_of(self, peer);
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&page->sleeping, memory_order_relaxed) && atomic_fetch_sub(&page->quiet, 1) <= 0)
+    if (atomic_load_explicit(&page->sleeping, memory_order_relaxed) &&
+        (atomic_load(&page->quiet) <= 0 || atomic_fetch_sub(&page->quiet, 1) <= 0))
         port_ring_bell(self, peer);
 }
 

@@ -39,10 +39,11 @@ def find_stranger(comm: Base, own_tag: int, source: int | None = None) -> tuple[
             told = number in log.abandoned or number in log.pending if number < own else message.tag == own_tag
             if not told:
                 return message.source, message.tag
-        if source is not None and not log.pending:
-            following = endpoint.mailbox.peek(context, comm.members[source], ANY_TAG)
-            if following is not None and isinstance(following.tag, int) and number_of(following.tag) > own:
-                return following.source, following.tag
+        if source is not None and not log.pending and endpoint.mailbox.peek(context, comm.members[source], ANY_TAG):
+            for message in endpoint.mailbox.waiting(context, context + 1):  # what was abandoned may come first
+                tag = message.tag
+                if message.source == comm.members[source] and isinstance(tag, int) and number_of(tag) > own:
+                    return message.source, tag
     return None
 
 

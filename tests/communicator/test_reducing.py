@@ -209,8 +209,8 @@ COSTS = {
     "allreduce": (lambda comm: comm.allreduce(1), lambda n: doubling(n)[0], lambda n: doubling(n)[1]),
     "allreduce of large": (
         lambda comm: comm.allreduce(LARGE),
-        lambda n: doubling(n)[0] + 2 * n * (n - 1),
-        lambda n: doubling(n)[1] + 2 * (n - 1),
+        lambda n: doubling(n)[0] + (2 if n == 2 else 2 * n * (n - 1)),
+        lambda n: doubling(n)[1] + (1 if n == 2 else 2 * (n - 1)),
     ),
     "allreduce of mixed": (
         lambda comm: comm.allreduce(LARGE if comm.rank else 1.0),
