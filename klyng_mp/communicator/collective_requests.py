@@ -56,17 +56,23 @@ class CollectiveRequest(Request):
             if not self._finished:
                 self._endpoint.add_chore(self)
 
+    @property
+    def due(self) -> bool:
+        """See `Chore.due`."""
+        return not self._finished and bool(self._posted) and self._endpoint.is_received(self._posted[0][1])
+
     def advance(self) -> bool:
         """Take the steps that can be taken without waiting; return whether none are left. Needs the lock."""
         if self._finished:
             return True
-        if self._posted and self._endpoint.is_received(self._posted[0][1]):
+        if self.due:
             self._take_steps()
         elif (error := self._call.disagreement(ask=False)) is not None:
             self._fail(error)
         return self._finished
 
     def _take_steps(self) -> None:
+        self._endpoint.room.steps += 1
         try:
             self._receive_next()
         except StopIteration as stop:

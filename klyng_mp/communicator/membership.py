@@ -135,6 +135,26 @@ class Membership(Lifecycle):
             self._room.notify()
             return forgotten
 
+    def check_run(self, context: int, doing: str) -> None:
+        """Raise what any call would raise now, or ClosedError where a context belongs to a run that is over."""
+        with self._room.lock:
+            self._admit(context, doing)
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether any peer is gone, and that is known."""
+        return bool(self._peers.lost)
+
+    @property
+    def has_duties(self) -> bool:
+        """Whether something that has arrived is to be answered, or lets a call go on that was started.
+
+        Read it with the lock held.
+        """
+        if self.mailbox.unanswered or self._refused:
+            return True
+        return any(chore.due for chore in self._room.chores)
+
     def find_loss(self, peers: Iterable[int], doing: str) -> PeerLostError | None:
         """Return the error that says that one of the peers is gone, or None."""
         with self._room.lock:

@@ -20,6 +20,10 @@ __all__ = ["Chore", "Guest", "Guests", "Waiter"]
 class Chore(Protocol):
     """Something that goes on by itself while a thread waits for anything."""
 
+    @property
+    def due(self) -> bool:
+        """Whether it can go on now. Called with the lock held."""
+
     def advance(self) -> bool:
         """Do what can be done without waiting; return whether nothing is left. Called with the lock held."""
 

@@ -51,6 +51,7 @@ class WaitingRoom(Room):
 
     Attributes:
         chores: what goes on by itself; each is dropped when nothing of it is left.
+        steps: how often any of it went on: what a thread waits for may come nearer by that, and others get messages.
         waited: how many nanoseconds were waited, and how often, by whom it was for, or None. Threads that wait at once
             count one by one; what is moved and called meanwhile counts, too, since nothing else could be done.
     """
@@ -59,6 +60,7 @@ class WaitingRoom(Room):
         super().__init__(spoiled, served)
         self.waited: defaultdict[int | None, list[int]] = defaultdict(lambda: [0, 0])
         self.chores: list[Chore] = []
+        self.steps = 0
         self._working = False
 
     @property

@@ -6,7 +6,8 @@ use it.
 The proof. A rank is *stuck* when its only thread waits without a limit of time, and nothing in its process but a
 message can end that. Take two rounds of questions, the second begun when all answers of the first were there. If in
 both every rank is stuck in the same wait, or had ended before the first, then at any moment between the two rounds all
-of them waited, and none could send. What they had sent before is no hope either: whatever left its sender is with the
+of them waited, and none could send: where calls that were started go on meanwhile, none has taken a step, and in the
+end none could. What they had sent before is no hope either: whatever left its sender is with the
 kernel or in shared memory before the sender waits; each rank takes all of it in before it answers the second time; and
 between hosts, where that is not so, the numbers of messages sent and received tell.
 """
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HangDetector", "describe_states", "find_cycle", "render_deadlock", "render_report"]
 
-# What makes two waits the same: the rank's own number of it, the call, what it has sent and received.
-_Wait = tuple[float, str, tuple[tuple[int, int], ...], int]
+# What makes two waits the same: the rank's own number of it, the call, the steps of what goes on meanwhile, what it has
+# sent and received.
+_Wait = tuple[float, str, int, tuple[tuple[int, int], ...], int]
 
 
 class HangDetector:
@@ -61,7 +63,7 @@ class HangDetector:
 
 
 def _wait_of(state: RankState) -> _Wait:
-    return state.wait, state.call, tuple(sorted(state.sent.items())), state.received
+    return state.wait, state.call, state.steps, tuple(sorted(state.sent.items())), state.received
 
 
 def _is_same_wait(one: RankState, two: RankState) -> bool:

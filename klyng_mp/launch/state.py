@@ -56,6 +56,7 @@ class RankState(NamedTuple):
         where: the line of the user's file that made the call: "app.py:12 in main".
         wait: tells this wait from others of the rank.
         doubts: why it cannot be told whether the wait could end by something other than a message.
+        steps: how many steps the collective calls have taken that it started, which go on while it waits.
         sent: how many messages of this run it sent to whom, those of collectives left out.
         received: how many it took or has in its mailbox.
         pending_bytes: what it has sent and nobody has taken yet.
@@ -74,6 +75,7 @@ class RankState(NamedTuple):
     where: str = ""
     wait: float = 0.0
     doubts: tuple[str, ...] = ()
+    steps: int = 0
     sent: dict[int, int] = {}  # noqa: RUF012 - nobody changes it
     received: int = 0
     pending_bytes: int = 0
@@ -109,7 +111,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
     state = RankState(endpoint.number, os.getpid(), RUNNING, sent=sent, pending_bytes=endpoint.pending())
     waiter = _waiter_of(endpoint)
     frames = sys._current_frames()  # noqa: SLF001 - the only way to see another thread's
-    if waiter is None or waiter.is_ready():
+    if waiter is None or waiter.is_ready() or endpoint.has_duties:
         main = threading.main_thread().ident
         return state._replace(where=_users_line(frames.get(main or 0))[0], doubts=_doubts(len(frames)))
     where, name = _users_line(frames.get(waiter.thread or threading.main_thread().ident or 0))
@@ -124,6 +126,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
         where=where,
         wait=waiter.since,
         doubts=_doubts(len(frames)),
+        steps=endpoint.room.steps,
         received=endpoint.mailbox.taken(run) + len(waiting),
         unclaimed=tuple((message.source, message.tag) for message in waiting[:_MOST_UNCLAIMED]),
         unclaimed_count=len(waiting),

@@ -59,7 +59,7 @@ def test_who_may_still_act_is_no_proof(other):
 
 @pytest.mark.parametrize(
     "change",
-    [{"wait": 2}, {"received": 1}, {"sent": {0: 1}}, {"call": "barrier()"}],
+    [{"wait": 2}, {"steps": 1}, {"received": 1}, {"sent": {0: 1}}, {"call": "barrier()"}],
     ids=lambda change: next(iter(change)),
 )
 def test_what_changed_between_the_rounds_is_no_proof(change):

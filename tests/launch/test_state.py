@@ -78,6 +78,29 @@ def test_who_does_not_wait_is_running(endpoint):
     assert state.where.startswith(f"{__file__}:")
 
 
+class Chore:
+    """A call that was started, and that can go on or not."""
+
+    def __init__(self, due):
+        self.due = due
+
+    def advance(self):
+        return False
+
+
+@pytest.mark.parametrize(("due", "phase"), [(True, RUNNING), (False, WAITING)])
+def test_whose_started_call_can_go_on_does_not_wait(ask, comm, due, phase):
+    """It is going to send to others although its wait goes on."""
+    comm.endpoint.add_chore(Chore(due))
+    assert ask(lambda: comm.recv(0, "end"), comm).phase == phase
+
+
+def test_what_started_calls_do_during_a_wait_is_counted(ask, comm):
+    before = comm.endpoint.room.steps
+    comm.ibarrier()
+    assert ask(lambda: comm.recv(0, "end"), comm).steps == before + 1
+
+
 def test_who_is_in_no_run_is_idle_or_has_ended():
     assert describe_idle(2, {1: 3}, 0, ended=False).phase == IDLE
     state = describe_idle(2, {1: 3}, 5, ended=True)
