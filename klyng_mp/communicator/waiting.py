@@ -179,7 +179,7 @@ class WaitingRoom(Room):
             left = [chore for chore in self.chores if not chore.advance()]
             some_are_over = len(left) < len(self.chores)
             self.chores = left
-            if some_are_over and len(self._waiters) > 1:
+            if some_are_over and (self._waiters or self.guests):
                 self.notify()  # for what a thread may sleep
         finally:
             self._working = False

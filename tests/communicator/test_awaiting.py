@@ -11,6 +11,8 @@ from contracts.awaiting import AwaitingContract
 
 from klyng_mp import native
 from klyng_mp.communicator.awaiting import complete
+from klyng_mp.communicator.waiting import WaitingRoom
+from klyng_mp.deadline import Deadline
 
 
 class TestByMemory(AwaitingContract):
@@ -54,3 +56,38 @@ def test_who_does_not_await_does_not_import_asyncio():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+class Chore:
+    """A call that was started, whose last step is taken as soon as somebody looks."""
+
+    due, over = True, False
+
+    def advance(self):
+        self.over = True
+        return True
+
+
+class Guest:
+    """An event loop that awaits it."""
+
+    def __init__(self, chore):
+        self.chore, self.called, self.woken = chore, False, False
+
+    def is_ready(self):
+        return self.chore.over
+
+    def wake(self):
+        self.woken = True
+
+
+def test_who_awaits_a_call_is_woken_when_a_thread_takes_its_last_step():
+    room, chore = WaitingRoom(lambda: None), Chore()
+    guest = Guest(chore)
+    with room.lock:
+        room.welcome(guest)
+        room.chores.append(chore)
+        assert room.wait(lambda: True, Deadline(None))
+        assert guest.woken
+        room.dismiss(guest)
+        room.close()
