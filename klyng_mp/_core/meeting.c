@@ -2,7 +2,7 @@
 
    The page of a rank has a word for each of the first MEETINGS communicators of a run, with its latest call there:
 
-       run, the lower 16 bits | number of the call, 32 bits | root and kind, 16 bits      (the last two are calls.py's tag)
+       run, 16 bits, never 0 | number of the call, 32 bits | root and kind, 16 bits      (the last two are calls.py's tag)
 
    Who is about to sleep in a call looks at the others' words: one with the same number and another root or kind tells
    that the ranks disagree. Each writes its word before it looks, so that of two one sees it.
@@ -24,10 +24,12 @@ typedef struct Meeting {
     uint32_t *members; /* the endpoint's number of each rank */
     uint32_t size, slot;
     uint64_t word; /* of the present barrier */
+    struct Meeting *next; /* that another thread of this rank waits in */
 } Meeting;
 
 #define DETAIL_BITS 16
 #define RUN_SHIFT 48
+#define RUNS 0xffff /* that words tell apart; 0 is of who has made no call yet */
 
 static uint64_t
 load(const Meeting *self, uint32_t rank)
@@ -44,7 +46,7 @@ has_come(const Meeting *self, uint32_t rank)
     return word >> RUN_SHIFT == self->word >> RUN_SHIFT && word >> DETAIL_BITS > self->word >> DETAIL_BITS;
 }
 
-bool
+static bool
 meeting_is_over(const Meeting *self)
 {
     for (uint32_t rank = 0; rank < self->size; rank++)
@@ -53,10 +55,39 @@ meeting_is_over(const Meeting *self)
     return true;
 }
 
+bool
+port_has_met(const Port *self)
+{
+    for (const Meeting *meeting = self->meetings; meeting != NULL; meeting = meeting->next)
+        if (meeting_is_over(meeting))
+            return true;
+    return false;
+}
+
+static void
+leave(Meeting *self)
+{
+    Meeting **place = &self->port->meetings;
+    while (*place != NULL && *place != self)
+        place = &(*place)->next;
+    if (*place != NULL)
+        *place = self->next;
+    self->next = NULL;
+}
+
+/* Makes it the first of those that this rank waits in. */
+static void
+await(Meeting *self)
+{
+    leave(self);
+    self->next = self->port->meetings;
+    self->port->meetings = self;
+}
+
 static bool
 look(Port *port, Ring *Py_UNUSED(ring))
 {
-    return port->meeting == NULL || meeting_is_over(port->meeting);
+    return meeting_is_over(port->meetings);
 }
 
 /* Makes the word of a tag, 0 where its number is too large for one; false with an exception. */
@@ -69,7 +100,8 @@ read_word(const Meeting *self, PyObject *object, uint64_t *word)
             PyErr_SetString(PyExc_ValueError, "a collective's tag is not negative");
         return false;
     }
-    *word = (uint64_t)tag >> RUN_SHIFT ? 0 : self->context >> 32 << RUN_SHIFT | (uint64_t)tag;
+    const uint64_t run = (self->context >> 32) % RUNS + 1;
+    *word = (uint64_t)tag >> RUN_SHIFT ? 0 : run << RUN_SHIFT | (uint64_t)tag;
     return true;
 }
 
@@ -113,7 +145,7 @@ meeting_arrive(Meeting *self, PyObject *tag)
         atomic_thread_fence(memory_order_seq_cst);
     }
     if (!meeting_is_over(self)) {
-        port->meeting = self;
+        await(self);
         if (!port_spin(port, look, NULL) && !(fresh && port_yield(port, have_all_come, self)))
             Py_RETURN_FALSE;
     } else if (fresh) {
@@ -121,7 +153,7 @@ meeting_arrive(Meeting *self, PyObject *tag)
             if (self->members[rank] != port->rank)
                 port_ring_bell(port, self->members[rank]);
     }
-    port->meeting = NULL;
+    leave(self);
     if (port_call(port, false) < 0)
         return NULL;
     Py_RETURN_TRUE;
@@ -130,8 +162,7 @@ meeting_arrive(Meeting *self, PyObject *tag)
 static PyObject *
 meeting_leave(Meeting *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->port->meeting == self)
-        self->port->meeting = NULL;
+    leave(self);
     Py_RETURN_NONE;
 }
 
@@ -235,8 +266,8 @@ meeting_dealloc(Meeting *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    if (self->port != NULL && self->port->meeting == self)
-        self->port->meeting = NULL;
+    if (self->port != NULL)
+        leave(self);
     Py_XDECREF(self->gate);
     Py_XDECREF(self->port);
     PyMem_Free(self->members);

@@ -228,7 +228,7 @@ typedef struct Port {
     OwnSlab slabs[SLABS];
     bool slabs_known;
     Landing landing;
-    struct Meeting *meeting; /* the barrier that this rank waits in, or NULL; borrowed */
+    struct Meeting *meetings; /* the barriers that threads of this rank wait in; borrowed */
     struct Slab *living; /* slabs that were received and are not collected */
     uint64_t living_bytes;
     uint64_t messages_sent, messages_received, bytes_sent, bytes_received, dropped;
@@ -311,7 +311,7 @@ Outcome port_push(Port *self, uint32_t peer, Parcel *parcel);
    were read, or -1 with an exception. */
 Py_ssize_t port_read(Port *self, int64_t peer, const Reader *reader, void *context, const bool *enough);
 
-bool meeting_is_over(const struct Meeting *self); /* whether all have come to its present barrier */
+bool port_has_met(const Port *self); /* whether all have come to one of the barriers that this rank waits in */
 bool ring_has_room(Port *self, Ring *ring); /* whether there is more than when it was last looked at */
 bool port_has_news(Port *self, Ring *ring); /* whether reading would find something; NULL for any ring */
 bool port_has_source(Port *self, uint32_t peer);  /* whether there ever was anything from it */

@@ -278,7 +278,7 @@ static bool
 is_anything_due(Port *self)
 {
     return self->endings > 0 || self->due || port_has_news(self, NULL) || has_new_room(self, false) ||
-           (self->meeting != NULL && meeting_is_over(self->meeting));
+           port_has_met(self);
 }
 
 static PyObject *
@@ -303,7 +303,10 @@ prepare_sleep(Port *self)
 static PyObject *
 method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
 {
-    return is_usable(self) ? PyBool_FromLong(prepare_sleep(self)) : NULL;
+    if (!is_usable(self))
+        return NULL;
+    port_expect(self, 0); /* each step that came in earlier sleeps has counted down */
+    return PyBool_FromLong(prepare_sleep(self));
 }
 
 static PyObject *
@@ -351,6 +354,8 @@ method_doze(Port *self, PyObject *args)
         return NULL;
     if (port_spin(self, port_has_news, NULL) || (steps > 0 && port_yield(self, are_steps_here, &steps)))
         Py_RETURN_TRUE;
+    if (self->released) /* by another thread, while this one yielded */
+        Py_RETURN_FALSE;
     port_expect(self, steps);
     int woken = prepare_sleep(self) ? wait_for_bell((Gate *)gate, poller, self->out[self->rank].bell) : 1;
     if (!self->released)

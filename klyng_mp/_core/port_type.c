@@ -142,6 +142,7 @@ port_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     set_up_rings(self);
     RankPage *page = page_of(self, rank);
     atomic_store(&page->sleeping, 0);
+    atomic_store(&page->quiet, 0); /* who was killed in its sleep has left its count */
     atomic_store(&page->occupant, incarnation);
     atomic_store(&page->takes_slabs, self->has_pools);
     return (PyObject *)self;

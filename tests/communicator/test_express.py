@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
+from os import sched_yield
 
 import pytest
 from contracts.communicator import CommunicatorContract
-from contracts.ranks import ranks
+from contracts.ranks import Background, ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,13 +21,13 @@ from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError, PeerLostError
 from klyng_mp.wire import codec
 from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import make_context
+from klyng_mp.wire.frames import Message, make_context
 
 if native.core is None:
     pytest.skip("the native core is not in use", allow_module_level=True)
 
 from klyng_mp.communicator.express import NOT_YET, NOTHING
-from klyng_mp.transports.shm import Segment, ShmTransport
+from klyng_mp.transports.shm import Segment, ShmTransport, ring_size
 
 CONTEXT = make_context(1)
 
@@ -427,3 +429,55 @@ def test_there_is_no_meeting_for_more_communicators_than_there_are_places(three)
         return [comm.dup().meeting is not None for _ in range(native.core.MEETINGS + 2)]
 
     assert three.run(many) == [[True] * (native.core.MEETINGS - 1) + [False] * 3] * 3
+
+
+def test_what_a_word_says_is_told_from_that_no_call_was_made_in_every_run(three):
+    context = make_context(1 << 16)
+    meetings = [native.core.Meeting(one.lock, one.port, context, 5, range(3)) for one in three.endpoints]
+    assert meetings[0].arrive(0) is False
+    assert meetings[0].absent() == [1, 2]
+    assert meetings[0].find_stranger(0) is None
+    meetings[1].enter(1)
+    assert meetings[0].find_stranger(0) == (1, 1)
+    assert [meeting.arrive(0) for meeting in meetings[1:]] == [False, True]
+
+
+def test_threads_that_wait_in_barriers_of_several_communicators_all_hear_of_the_last_one(three):
+    port = three.endpoints[0].port
+    some = [
+        [native.core.Meeting(e.lock, e.port, CONTEXT, slot, range(3)) for e in three.endpoints] for slot in (7, 8, 9)
+    ]
+    assert not any(meetings[0].arrive(0) for meetings in some)
+    for meetings in some:
+        assert not port.has_news()
+        assert [meeting.arrive(0) for meeting in meetings[1:]] == [False, True]
+        assert port.has_news()
+        assert meetings[0].arrive(0)
+    assert not port.has_news()
+    waiting = [meetings[0] for meetings in some]
+    assert not any(meeting.arrive(1 << 16) for meeting in waiting)
+    del some, meetings, waiting  # nobody is to look at them any more
+    assert not port.has_news()
+
+
+def test_who_was_killed_in_its_sleep_leaves_no_count_to_its_successor(three):
+    """The dead one slept until three steps had come; its successor is woken by the first."""
+    core, segment = native.core, Segment(2)
+    try:
+        ports = [core.Port(segment.fd, 2, ring_size(2), rank, 1, False, print) for rank in range(2)]
+        for port in ports:
+            port.set_bell(1, segment.bells[1])
+        gate, poller = core.Gate(), select.epoll()
+        with poller:
+            poller.register(segment.bells[1], select.EPOLLIN)
+            asleep = Background(lambda: ports[1].doze(gate, poller.fileno(), 3))
+            while not gate.waiting:
+                sched_yield()
+            port = core.Port(segment.fd, 2, ring_size(2), 1, 2, False, print)
+            goes_to_bed = port.prepare_sleep
+            assert goes_to_bed()
+            ports[0].send(1, Message(STEP, 0, 0, 2, 0, b"", []))
+            assert asleep.result()
+            assert not poller.poll(0)
+    finally:
+        segment.close()
