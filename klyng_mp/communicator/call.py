@@ -230,18 +230,20 @@ class Call:
 
     def meet(self, meeting: core.Meeting) -> None:
         """Wait until all ranks have come to this call, which is a barrier."""
-        if meeting.arrive(self._tag):
-            return
         endpoint = self._comm.endpoint
-        if self._may_nap() and endpoint.nap() and meeting.arrive(self._tag):
-            return
         try:
+            if came := meeting.arrive(self._tag):
+                return
+            if came is None:
+                endpoint.check_run(self._context, self.doing)
+            # Nobody rings for a rank that is gone, and has been told of.
+            if not endpoint.has_losses and self._may_nap() and endpoint.nap() and meeting.arrive(self._tag):
+                return
             self._wait_to_meet(meeting)
         except BaseException:
             self._comm.call_log.abandoned.add(self.number)
-            raise
-        finally:
             meeting.leave()
+            raise
 
     def _wait_to_meet(self, meeting: core.Meeting) -> None:
         comm, endpoint = self._comm, self._comm.endpoint

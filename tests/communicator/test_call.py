@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from contracts.ranks import LIMIT, Background, ranks, when_waiting
 
+from klyng_mp import native
 from klyng_mp.communicator.call import Call, Packed
 from klyng_mp.communicator.calls import make_tag
-from klyng_mp.errors import ClosedError, DeadlineError
+from klyng_mp.errors import ClosedError, DeadlineError, PeerLostError
+from klyng_mp.wire.frames import make_context
 
 
 @pytest.fixture
@@ -73,3 +75,43 @@ def test_what_ended_with_an_error_meets_nobody(pair):
     assert one.endpoint.statistics().waiting == 1  # it stays until the run is over
     assert pair.endpoints[0].begin_run(one.context + (1 << 32))[0].tag == make_tag(0, "allgather")
     assert one.endpoint.statistics().waiting == 0
+
+
+# -- barriers of ranks that share memory -------------------------------------------------------------------
+
+
+@pytest.fixture
+def meeting_pair():
+    if native.core is None:
+        pytest.skip("the native core is not in use")
+    with ranks(2, "shm") as made:
+        yield made
+
+
+def test_a_barrier_of_a_run_that_is_over_is_refused(meeting_pair):
+    one, _ = meeting_pair.comms
+    one.endpoint.begin_run(make_context(2))
+    with pytest.raises(ClosedError, match=r"a run that has ended, so barrier\(\) cannot be done"):
+        one.barrier(timeout=LIMIT)
+
+
+def test_a_barrier_that_was_interrupted_in_its_sleep_is_left(meeting_pair, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    one, other = meeting_pair.comms
+    monkeypatch.setattr(type(one.endpoint), "nap", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        one.barrier()
+    other.barrier(timeout=LIMIT)
+    one.endpoint.progress()
+    assert not one.endpoint.port.has_news()  # else it would never sleep again
+    assert one.call_log.abandoned == {0}
+
+
+def test_nobody_sleeps_until_a_rank_comes_that_is_known_to_be_gone(meeting_pair, monkeypatch):
+    one, _ = meeting_pair.comms
+    one.endpoint.mark_lost(1, "was killed")
+    monkeypatch.setattr(type(one.endpoint), "nap", lambda *_: pytest.fail("nothing would wake it"))
+    with pytest.raises(PeerLostError, match="rank 1 was killed"):
+        one.barrier()
