@@ -142,12 +142,17 @@ def _swap(call: Call, own: Any, op: Operation, out: Any) -> Steps[Any]:
     """Between two: each sends all that it has, and combines both in the memory that came, unless there is better."""
     call.send(own, 1 - call.rank)
     theirs = yield 1 - call.rank
-    result = theirs if out is None else out
+    result = _writable(theirs) if out is None else out
     if call.rank == 0:
         op.into(own, theirs, result)
     else:
         op.into(theirs, own, result)
     return result
+
+
+def _writable(array: Any) -> Any:
+    """Return an array that came, or a copy where its sender's was read-only, as what came is then, too."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _send_around(call: Call, own: Any, op: Operation, result: Any) -> Steps[None]:
@@ -162,7 +167,7 @@ def _send_around(call: Call, own: Any, op: Operation, result: Any) -> Steps[None
 
     call.send(piece(own, rank - 1), right)
     for step in range(2, size):
-        partial = yield left
+        partial = _writable((yield left))
         op.into(partial, piece(own, rank - step), partial)
         call.give(partial, right)
     op.into((yield left), piece(own, rank), piece(result, rank))

@@ -244,3 +244,19 @@ def test_bytes_of_an_allreduce_of_large_arrays():
             sent = endpoint.statistics().bytes_sent - earlier
             least = 2 * array.nbytes * (size - 1) // size
             assert least <= sent <= least + 2000
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_arrays_that_are_read_only_are_combined_as_any(size):
+    """What comes is read-only, too, so that nothing can be combined in its memory."""
+
+    def body(comm):
+        array = numpy.full(LARGE_BYTES, comm.rank + 1.0)
+        array.setflags(write=False)
+        return comm.allreduce(array, timeout=LIMIT), comm.iallreduce(array).wait(LIMIT)
+
+    with ranks(size) as made:
+        for blocking, started in made.run(body):
+            assert (blocking == size * (size + 1) / 2).all()
+            assert (started == blocking).all()
+            assert blocking.flags.writeable
