@@ -56,19 +56,19 @@ class CollectivesInto(Collectives):
         place = _Place("gather_into", buffer, self.size, array) if here else None
         found = self.gather(content, root, timeout=timeout)
         if place is not None and found is not None:
-            place.fill_all(found)
+            place.fill_all(found, root)
 
     def allgather_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
         """Fill each rank's buffer with the arrays of all, by rank; see `allgather`."""
         content = _content("allgather_into", array)
         place = _Place("allgather_into", buffer, self.size, array)
-        place.fill_all(self.allgather(content, timeout=timeout))
+        place.fill_all(self.allgather(content, timeout=timeout), self.rank)
 
     def alltoall_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
         """Fill each rank's buffer, by rank, with its part of all arrays, each of equal parts; see `alltoall`."""
         parts = _parts("alltoall_into", array, self.size)
         place = _Place("alltoall_into", buffer, self.size, parts[0])
-        place.fill_all(self.alltoall(parts, timeout=timeout))
+        place.fill_all(self.alltoall(parts, timeout=timeout), self.rank)
 
     def reduce_into(
         self, array: Any, buffer: Any, op: Operator = SUM, root: int = 0, *, timeout: float | None = None
@@ -141,10 +141,12 @@ class _Place:
                 f"{_size_of(like)}"
             )
 
-    def fill_all(self, found: list[Any]) -> None:
-        """Put parts one after the other."""
+    def fill_all(self, found: list[Any], own: int) -> None:
+        """Put all parts; first this rank's own, which may lie in the buffer, where another is to be."""
+        self.fill(own, len(found), found[own])
         for index, obj in enumerate(found):
-            self.fill(index, len(found), obj)
+            if index != own:
+                self.fill(index, len(found), obj)
 
     def fill_result(self, obj: Any, op: Operator) -> None:
         """Put what a reduction made; truth values, which logical operations make, become what the buffer has."""

@@ -284,3 +284,16 @@ def test_who_is_left_alone_gives_up(name):
 def test_all_have_a_timeout():
     for name in NAMES:
         assert inspect.signature(getattr(CollectivesInto, name)).parameters["timeout"].default is None
+
+
+def test_what_is_gathered_may_lie_anywhere_in_the_buffer():
+    def body(comm):
+        found = []
+        for place in range(comm.size):
+            buffer = numpy.full(2 * comm.size, comm.rank)
+            comm.allgather_into(buffer[2 * place : 2 * place + 2], buffer)
+            found.append(buffer.tolist())
+        return found
+
+    with ranks(3) as made:
+        assert made.run(body) == [[[0, 0, 1, 1, 2, 2]] * 3] * 3
