@@ -64,7 +64,10 @@ class CallLog:
 
     def note(self, tag: int) -> None:
         """Note a call; to be called by what the user's own frame called, or what that called."""
-        frame = sys._getframe(3)  # noqa: SLF001 - what warnings uses to name a line
+        try:
+            frame = sys._getframe(3)  # noqa: SLF001 - what warnings uses to name a line
+        except ValueError:  # the call itself is what a thread began with, or what Python calls at its exit
+            frame = sys._getframe(2)  # noqa: SLF001
         while frame.f_code.co_filename.startswith(_OURS) and frame.f_back is not None:
             frame = frame.f_back
         number = tag >> _NUMBER_SHIFT

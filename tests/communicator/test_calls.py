@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from _thread import start_new_thread
 
 import pytest
-from contracts.ranks import ranks
+from contracts.ranks import LIMIT, ranks
 
 from klyng_mp.communicator.calls import CallLog, describe_tag, make_tag, number_of
 
@@ -76,3 +77,11 @@ def test_however_deep_in_the_library_the_line_is_the_users(call):
 
 def test_an_empty_log_knows_nothing():
     assert CallLog().find(0) is None
+
+
+def test_a_call_that_a_thread_begins_with_is_noted():
+    with ranks(2, "memory") as made:
+        one, other = made.comms
+        start_new_thread(one.barrier, ())
+        other.barrier(timeout=LIMIT)
+        assert one.call_log.made == 1
