@@ -6,10 +6,10 @@ use it.
 The proof. A rank is *stuck* when its only thread waits without a limit of time, and nothing in its process but a
 message can end that. Take two rounds of questions, the second begun when all answers of the first were there. If in
 both every rank is stuck in the same wait, or had ended before the first, then at any moment between the two rounds all
-of them waited, and none could send: where calls that were started go on meanwhile, none has taken a step, and in the
-end none could. What they had sent before is no hope either: whatever left its sender is with the
-kernel or in shared memory before the sender waits; each rank takes all of it in before it answers the second time; and
-between hosts, where that is not so, the numbers of messages sent and received tell.
+of them waited, and none could send: where calls that were started go on meanwhile, also in ranks that had ended, none
+has taken a step, and in the end none could. What they had sent before is no hope either: whatever left its sender is
+with the kernel or in shared memory before the sender waits; each rank takes all of it in before it answers the second
+time; and between hosts, where that is not so, the numbers of messages sent and received tell.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class HangDetector:
         self._run = run
         if not stuck or any(state.phase != ENDED or state.pending_bytes or state.doubts for state in others):
             return False
-        self._last = {rank: _wait_of(state) for rank, state in stuck.items()}
+        self._last = {rank: _wait_of(state) for rank, state in states.items()}
         return last == self._last and _is_balanced(states, stuck)
 
     @property

@@ -234,7 +234,11 @@ class RankLink:
     def _state(self, run: int) -> RankState:
         rank = self.place.rank
         if not self.running:
-            return describe_idle(rank, self.balance()[0], self.endpoint.pending(), ended=self.run == run)
+            self.endpoint.take_in()
+            if self.endpoint.has_duties:  # a call that was started here, and goes on all the same
+                return describe_begin(rank)
+            state = describe_idle(rank, self.balance()[0], self.endpoint.pending(), ended=self.run == run)
+            return state._replace(steps=self.endpoint.room.steps)
         return describe_rank(self.endpoint, run) if self.run == run else describe_begin(rank)
 
     def _abort(self, run: int, rank: int | None, phrase: str) -> None:

@@ -86,6 +86,13 @@ def test_messages_of_those_that_ended_count_and_messages_to_them_do_not():
         assert detector.judge(1, some) == (missing == 1)
 
 
+def test_what_an_ended_rank_goes_on_with_is_no_proof():
+    detector = HangDetector()
+    for steps in (1, 2, 3):
+        assert not detector.judge(1, states(waiting(0, 1), RankState(1, 101, ENDED, steps=steps)))
+    assert detector.judge(1, states(waiting(0, 1), RankState(1, 101, ENDED, steps=3)))
+
+
 def test_nobody_left_is_no_deadlock():
     assert not HangDetector().judge(1, states(RankState(0, 100, ENDED)))
 
