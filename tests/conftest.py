@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FACTOR = float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
 COOKIE = "KLYNG_MP_TEST_COOKIE"
 GRACE_SECONDS = 2.0  # what a killed driver's ranks may take to notice
+SLOW_COLLECTION_SECONDS = 0.02
 
 
 def pytest_configure(config):
@@ -92,7 +93,7 @@ def _nothing_left(request, _session):
         patch.setenv("TMPDIR", str(folder))
         patch.setattr(tempfile, "tempdir", None)
         yield
-    gc.collect()
+    collect_garbage()
     left = {
         "processes": processes_left(processes, _session),
         "threads": threads_left(threads),
@@ -103,6 +104,17 @@ def _nothing_left(request, _session):
     found = [f"{kind}: {what}" for kind, what in left.items() if what and kind not in allowed]
     if found:
         pytest.fail("the test left behind " + "; ".join(found), pytrace=False)
+
+
+def collect_garbage():
+    """Collect what the test has left; where that takes long, what it had to look at is not looked at again.
+
+    Those are the modules that tests import, and what these keep; a thousand later tests would pay for them.
+    """
+    began = time.perf_counter()
+    gc.collect()
+    if time.perf_counter() - began > SLOW_COLLECTION_SECONDS:
+        gc.freeze()
 
 
 def settle(look, seconds=GRACE_SECONDS):
