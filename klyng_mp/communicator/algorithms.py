@@ -30,6 +30,7 @@ __all__ = ["LARGE_BYTES", "allgather", "alltoall", "barrier", "bcast", "gather",
 LARGE_BYTES = 64 * 1024  # from here a message is paid by its bytes, below by its start
 _SCATTER_BYTES = 512 * 1024  # MPICH's: from here a broadcast is scattered and gathered,
 _SCATTER_RANKS = 8  # among so many ranks
+_MOST_COPIES = 4  # ranks to which the root copies a large object itself, where it shares memory with them
 _TEXTS = (bytes, bytearray, str)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _ITEM_BYTES = 16  # of a container, pickled
@@ -67,7 +68,8 @@ def bcast(call: Call, obj: Any, root: int) -> Steps[Any]:
 
     Cost: ceil(log2 n) rounds, n - 1 messages of m bytes; the object is encoded once. Scattered: ceil(log2 n) + n
     rounds, in which each rank but the root sends and receives about m bytes, and the root sends 2 m. Among few ranks
-    that share memory, small objects take one round of n - 1 messages, and large ones that round besides.
+    that share memory, small objects take one round of n - 1 messages, and large ones that round besides; among at most
+    four, one round for either.
     """
     if call.rank == root:
         if call.size == 2:
@@ -84,7 +86,7 @@ def bcast(call: Call, obj: Any, root: int) -> Steps[Any]:
 def _bcast_root(call: Call, obj: Any, root: int) -> Steps[None]:
     reach = 1 << (call.size - 1).bit_length()
     if call.direct:
-        if not is_large(obj):
+        if call.size <= _MOST_COPIES or not is_large(obj):
             call.spread(obj)
             return
         call.spread(_ByTree())

@@ -170,10 +170,13 @@ def _send_around(call: Call, own: Any, op: Operation, result: Any) -> Steps[None
         partial = _writable((yield left))
         op.into(partial, piece(own, rank - step), partial)
         call.give(partial, right)
-    op.into((yield left), piece(own, rank), piece(result, rank))
+    partial = _writable((yield left))
+    op.into(partial, piece(own, rank), partial)
+    piece(result, rank)[...] = partial
     for step in range(size - 1):
-        call.send(piece(result, rank - step), right)
-        piece(result, rank - step - 1)[...] = yield left
+        call.give(partial, right)  # the memory that came goes on
+        partial = yield left
+        piece(result, rank - step - 1)[...] = partial
 
 
 # -- the others ----------------------------------------------------------------------------------------------
