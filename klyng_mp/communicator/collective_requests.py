@@ -157,7 +157,8 @@ class CollectiveRequest(Request):
 class NonBlockingCollectives(Collectives):
     """The collectives that return a request at once, whose ``wait`` returns what the call without the ``i`` does.
 
-    All ranks make them in the same order, beside those that wait. See `Collectives` for arguments and results.
+    All ranks make them in the same order, beside those that wait; as in MPI, a started call is not the same call as one
+    that waits. See `Collectives` for arguments and results.
     """
 
     __slots__ = ()

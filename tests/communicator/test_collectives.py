@@ -26,6 +26,13 @@ class TestByShm(CollectivesContract):
     transport = "shm"
 
 
+@pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+class TestByPlainShm(CollectivesContract):
+    """Without the shortcuts through the memory."""
+
+    transport = "plain shm"
+
+
 def messages(made):
     return sum(endpoint.statistics().messages_sent for endpoint in made.endpoints)
 

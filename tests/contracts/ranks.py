@@ -150,9 +150,16 @@ JOINS = {"memory": by_memory, "stream": by_stream, "shm": by_shm}
 
 @contextmanager
 def ranks(size, transport="stream"):
-    """Give `Ranks` that are closed in the end; "traced shm" are such that have a trace."""
-    *traced, name = transport.split()
+    """Give `Ranks` that are closed in the end.
+
+    "traced shm" are such that have a trace, "plain shm" such whose collectives know no shortcuts through the memory.
+    """
+    *kind, name = transport.split()
+    traced = kind == ["traced"]
     made = Ranks(size, JOINS[name], (TracedEndpoint, TracedCommunicator) if traced else (Endpoint, Communicator))
+    if kind == ["plain"]:
+        for comm in made.comms:
+            comm.direct, comm.meeting = False, None
     try:
         yield made
     finally:
