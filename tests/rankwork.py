@@ -136,6 +136,15 @@ def compute_while_others_wait(seconds):
         comm.recv(0 if comm.rank == 1 else mp.ANY_SOURCE)
 
 
+def come_late(call, seconds):
+    comm = mp.comm()
+    if comm.rank == 0:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+    getattr(comm, call)(*([1] if call == "allgather" else []))
+
+
 def send_known_numbers():
     """Three ranks: 4 messages of all kinds from 0 to 1, 2 from 0 to 2, 1 on each other way; and one to all at last."""
     comm = mp.comm()

@@ -888,6 +888,17 @@ def test_statistics_say_who_computed_and_who_waited_for_whom(native_variable):
         assert "rank 0 (100 %)" in world.statistics().table()
 
 
+@pytest.mark.parametrize("call", ["barrier", "allgather"])
+def test_who_comes_last_to_a_collective_is_whom_the_others_waited_for(call):
+    with mp.World(3) as world:
+        world.run(rankwork.come_late, call, 0)  # the bells are known
+        world.run(rankwork.come_late, call, 0.2)
+        ranks = world.statistics().ranks
+    for rank in ranks[1:]:
+        assert rank.waiting_on[0] > 0.15
+        assert rank.waiting_on[0] > 0.8 * rank.waiting_s
+
+
 @pytest.mark.parametrize("native_variable", ["0", "1"])
 def test_every_message_is_counted_once_whichever_way_it_takes(native_variable):
     with mp.World(3, env={native.VARIABLE: native_variable}) as world:

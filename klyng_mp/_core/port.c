@@ -28,6 +28,7 @@
                        destination clears it when it made room
        sleeping        its rank sets 1, then looks at every ring   seq_cst   any peer      seq_cst, after tail
                        again; who sets it back to 0 rings the bell
+       ringer          who rings, before the bell                 relaxed   its rank      relaxed: a hint
        quiet           its rank sets it before sleeping, sources   seq_cst   any peer      seq_cst
                        count it down; at 0 the next one rings
        met             its rank, when it makes a collective call   release   any peer      acquire, after a fence
@@ -143,6 +144,7 @@ port_ring_bell(Port *self, uint32_t peer)
     atomic_thread_fence(memory_order_seq_cst);
     if (!atomic_load_explicit(&page->sleeping, memory_order_relaxed) || !atomic_exchange(&page->sleeping, 0))
         return;
+    atomic_store_explicit(&page->ringer, self->rank, memory_order_relaxed);
     int fd = self->out[peer].bell;
     if (fd < 0) {
         self->out[peer].due = self->due = true;

@@ -21,6 +21,7 @@ typedef struct {
     _Atomic uint32_t occupant;    /* its incarnation */
     _Atomic uint32_t takes_slabs; /* it has the address space for other ranks' pools */
     _Atomic uint32_t cpu; /* on which it was seen last */
+    _Atomic uint32_t ringer; /* who rang its bell last */
     _Atomic int32_t quiet; /* while it sleeps: steps of collectives that may still come without its bell */
     char line[112]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
@@ -214,6 +215,7 @@ typedef struct Port {
     uint32_t busy; /* calls that use the mapping; the last one out unmaps it if it was released meanwhile */
     bool reading; /* guards against being called again by a finalizer */
     bool due;     /* some ring's bell is */
+    uint32_t ringer; /* who ended the last doze, as far as is known */
     uint32_t vain_spins, skipped_spins, vain_yields, skipped_yields;
     uint32_t cpu;
     uint32_t endings; /* rings that ended or broke and have not been told */

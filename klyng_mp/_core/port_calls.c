@@ -352,14 +352,19 @@ method_doze(Port *self, PyObject *args)
     unsigned int steps;
     if (!PyArg_ParseTuple(args, "O!iI:doze", self->state->gate_type, &gate, &poller, &steps) || !is_usable(self))
         return NULL;
+    self->ringer = NOBODY;
     if (port_spin(self, port_has_news, NULL) || (steps > 0 && port_yield(self, are_steps_here, &steps)))
         Py_RETURN_TRUE;
     if (self->released) /* by another thread, while this one yielded */
         Py_RETURN_FALSE;
     port_expect(self, steps);
-    int woken = prepare_sleep(self) ? wait_for_bell((Gate *)gate, poller, self->out[self->rank].bell) : 1;
-    if (!self->released)
+    const bool asleep = prepare_sleep(self);
+    const int woken = asleep ? wait_for_bell((Gate *)gate, poller, self->out[self->rank].bell) : 1;
+    if (!self->released) {
         port_expect(self, 0);
+        if (asleep && woken > 0)
+            self->ringer = atomic_load_explicit(&page_of(self, self->rank)->ringer, memory_order_relaxed);
+    }
     return woken < 0 ? NULL : PyBool_FromLong(woken);
 }
 

@@ -226,6 +226,7 @@ static PyMemberDef port_members[] = {
     {"bytes_sent", T_ULONGLONG, offsetof(Port, bytes_sent), READONLY, NULL},
     {"bytes_received", T_ULONGLONG, offsetof(Port, bytes_received), READONLY, NULL},
     {"slab_bytes", T_ULONGLONG, offsetof(Port, slab_end), READONLY, "of the own pool that have been used"},
+    {"ringer", T_UINT, offsetof(Port, ringer), READONLY, "the rank that ended the last doze by the bell, or no rank"},
     {"living_bytes", T_ULONGLONG, offsetof(Port, living_bytes), READONLY, "of slabs that were received and are kept"},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Port, weak_references), READONLY, NULL},
     {"dropped", T_ULONGLONG, offsetof(Port, dropped), READONLY, "messages that were meant for a former occupant"},

@@ -86,6 +86,7 @@ class WaitingRoom(Room):
             raise RuntimeError("a callback of the poller may not wait: it would wait for itself")
         began = perf_counter_ns()
         waiter = Waiter(ready, deadline, doing, on)
+        needed = waiter.peers
         waiters = self._waiters
         waiters.append(waiter)
         self.lock.waiting += 1
@@ -112,7 +113,7 @@ class WaitingRoom(Room):
         finally:
             waiters.remove(waiter)
             self.lock.waiting -= 1
-            self._account(on, began)
+            self._account(needed[0] if needed is not None and len(needed) == 1 else None, began)
             if waiters or self.guests or self._closed:
                 self._leave()
 
@@ -131,6 +132,8 @@ class WaitingRoom(Room):
             return False
         began = perf_counter_ns()
         woken = port.doze(self.lock, self.poller.fileno(), steps)
+        if on is None and woken and port.ringer < port.size:  # of several it was the last
+            on = port.ringer
         self._account(on, began)
         return woken
 
@@ -184,7 +187,7 @@ class WaitingRoom(Room):
         finally:
             self._working = False
 
-    def _account(self, on: int | Callable[[], Iterable[int]] | None, began: int) -> None:
-        spent = self.waited[on if isinstance(on, int) else None]
+    def _account(self, on: int | None, began: int) -> None:
+        spent = self.waited[on]
         spent[0] += perf_counter_ns() - began
         spent[1] += 1
