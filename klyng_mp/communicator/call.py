@@ -216,14 +216,15 @@ class Call:
         endpoint = self._comm.endpoint
         receive = self.post(source)
         try:
-            endpoint.wait(
+            endpoint.wait_within(
                 lambda: endpoint.is_received(receive) or self.find_stranger(source) is not None,
                 self.deadline,
                 self.doing,
                 self._comm.members[source],
             )
-            if receive.message is None:
-                self._check_agreement(source)
+            if receive.message is not None:
+                return receive.message
+            self._check_agreement(source)
             return endpoint.wait_received(receive, deadline=self.deadline, doing=self.doing)
         finally:
             endpoint.withdraw_receive(receive)
@@ -257,7 +258,7 @@ class Call:
         def ready() -> bool:
             return bool(meeting.arrive(self._tag)) or loss() is not None or self.find_stranger() is not None
 
-        endpoint.wait(ready, self.deadline, self.doing, absent)
+        endpoint.wait_within(ready, self.deadline, self.doing, absent)
         if not meeting.arrive(self._tag):
             self._check_agreement()
             raise loss() or ClosedError(f"this communicator is closed, so {self.doing} cannot be done")

@@ -90,6 +90,16 @@ class Lifecycle:
             PeerLostError: the run was ended by `abort`.
             ClosedError: the endpoint is closed or poisoned.
         """
+        self.wait_within(ready, deadline, doing, on)
+
+    def wait_within(
+        self,
+        ready: Callable[[], bool],
+        deadline: Deadline,
+        doing: str,
+        on: int | Callable[[], Iterable[int]] | None = None,
+    ) -> None:
+        """As `wait`, for a part of a call which is told of as a whole where there is a trace."""
         with self._room.lock:
             if not self._settle(ready, deadline, doing, on):
                 raise deadline.error(doing)
