@@ -121,6 +121,10 @@ int read_tag(PyObject *tag, int64_t *number, PyObject **text);
 /* Returns a new reference to the tag as the user knows it. */
 PyObject *tag_object(int64_t number, PyObject *text);
 
+/* Returns the endpoints' numbers of a communicator's ranks, and how many, to be freed; NULL with an exception. One that
+   no endpoint can have is UINT32_MAX (express.c). */
+uint32_t *read_members(PyObject *members, uint32_t *size);
+
 /* -- Heads (head.c) ---------------------------------------------------------------------------------------- */
 
 /* wire/codec.py has these; a test compares. The objects of the APART kinds are the message's one buffer. */

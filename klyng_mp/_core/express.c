@@ -354,26 +354,26 @@ express_collect(Express *self, PyObject *const *args, Py_ssize_t count)
 
 /* -- The type ----------------------------------------------------------------------------------------------- */
 
-static int
-read_members(Express *self, PyObject *members)
+uint32_t *
+read_members(PyObject *members, uint32_t *size)
 {
     PyObject *list = PySequence_Fast(members, "the members of a communicator are a sequence");
     if (list == NULL)
-        return -1;
-    self->size = (uint32_t)PySequence_Fast_GET_SIZE(list);
-    self->members = PyMem_Calloc(self->size + 1, sizeof *self->members);
-    if (self->members == NULL)
+        return NULL;
+    *size = (uint32_t)PySequence_Fast_GET_SIZE(list);
+    uint32_t *numbers = PyMem_Calloc(*size + 1, sizeof *numbers);
+    if (numbers == NULL)
         PyErr_NoMemory();
-    for (uint32_t rank = 0; self->members != NULL && rank < self->size; rank++) {
-        unsigned long member = PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(list, rank));
-        if (member == (unsigned long)-1 && PyErr_Occurred())
-            break;
-        self->members[rank] = member > UINT32_MAX ? UINT32_MAX : (uint32_t)member;
-        if (self->members[rank] == self->own)
-            self->rank = rank;
+    for (uint32_t rank = 0; numbers != NULL && rank < *size; rank++) {
+        const unsigned long member = PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(list, rank));
+        if (member == (unsigned long)-1 && PyErr_Occurred()) {
+            PyMem_Free(numbers);
+            numbers = NULL;
+        } else
+            numbers[rank] = member > UINT32_MAX ? UINT32_MAX : (uint32_t)member;
     }
     Py_DECREF(list);
-    return PyErr_Occurred() ? -1 : 0;
+    return numbers;
 }
 
 static PyObject *
@@ -399,10 +399,14 @@ express_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->context = context;
     self->own = self->port->rank;
     self->main_by_reference = main_by_reference;
-    if (read_members(self, members) < 0) {
+    self->members = read_members(members, &self->size);
+    if (self->members == NULL) {
         Py_DECREF(self);
         return NULL;
     }
+    for (uint32_t number = 0; number < self->size; number++)
+        if (self->members[number] == self->own)
+            self->rank = number;
     return (PyObject *)self;
 }
 

@@ -200,30 +200,6 @@ meeting_find_stranger(Meeting *self, PyObject *tag)
 
 /* -- The type ----------------------------------------------------------------------------------------------- */
 
-static int
-read_members(Meeting *self, PyObject *members)
-{
-    PyObject *list = PySequence_Fast(members, "the members of a communicator are a sequence");
-    if (list == NULL)
-        return -1;
-    self->size = (uint32_t)PySequence_Fast_GET_SIZE(list);
-    self->members = PyMem_Calloc(self->size + 1, sizeof *self->members);
-    if (self->members == NULL)
-        PyErr_NoMemory();
-    for (uint32_t rank = 0; self->members != NULL && rank < self->size; rank++) {
-        const unsigned long member = PyLong_AsUnsignedLong(PySequence_Fast_GET_ITEM(list, rank));
-        if (PyErr_Occurred())
-            break;
-        self->members[rank] = (uint32_t)member;
-        if (member < self->port->size)
-            continue;
-        PyErr_Format(PyExc_ValueError, "there is no rank %lu", member);
-        break;
-    }
-    Py_DECREF(list);
-    return PyErr_Occurred() ? -1 : 0;
-}
-
 static PyObject *
 meeting_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -246,7 +222,11 @@ meeting_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->port = (Port *)Py_NewRef(port);
     self->context = context;
     self->slot = slot;
-    if (read_members(self, members) < 0) {
+    self->members = read_members(members, &self->size);
+    for (uint32_t rank = 0; self->members != NULL && rank < self->size; rank++)
+        if (self->members[rank] >= self->port->size && !PyErr_Occurred())
+            PyErr_Format(PyExc_ValueError, "there is no rank %u", self->members[rank]);
+    if (PyErr_Occurred()) {
         Py_DECREF(self);
         return NULL;
     }
