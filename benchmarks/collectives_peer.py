@@ -47,7 +47,7 @@ class Counts(NamedTuple):
     every: int
 
 
-FULL = Counts(small=2000, small_of_many=200, spinning=50, arrays=20, every=10)
+FULL = Counts(small=2000, small_of_many=1000, spinning=200, arrays=20, every=10)
 QUICK = Counts(small=20, small_of_many=5, spinning=2, arrays=1, every=1)
 
 
