@@ -49,6 +49,12 @@ from klyng_mp.communicator.requests import waitall as waitall
 from klyng_mp.communicator.requests import waitany as waitany
 from klyng_mp.communicator.requests import waitsome as waitsome
 from klyng_mp.communicator.topology import compute_dims as compute_dims
+from klyng_mp.context import AuthenticationError as AuthenticationError
+from klyng_mp.context import BufferTooShort as BufferTooShort
+from klyng_mp.context import Process as Process
+from klyng_mp.context import ProcessError as ProcessError
+from klyng_mp.context import TimeoutError as TimeoutError
+from klyng_mp.context import _default_context
 from klyng_mp.errors import ClosedError as ClosedError
 from klyng_mp.errors import CodecError as CodecError
 from klyng_mp.errors import CollectiveMismatchError as CollectiveMismatchError
@@ -81,6 +87,40 @@ from klyng_mp.world import WorldStatistics as WorldStatistics
 
 __version__ = "0.1.0"
 
+# multiprocessing's functions are the methods of its default context.
+Array = _default_context.Array
+Barrier = _default_context.Barrier
+BoundedSemaphore = _default_context.BoundedSemaphore
+Condition = _default_context.Condition
+Event = _default_context.Event
+JoinableQueue = _default_context.JoinableQueue
+Lock = _default_context.Lock
+Manager = _default_context.Manager
+Pipe = _default_context.Pipe
+Pool = _default_context.Pool
+Queue = _default_context.Queue
+RLock = _default_context.RLock
+RawArray = _default_context.RawArray
+RawValue = _default_context.RawValue
+Semaphore = _default_context.Semaphore
+SimpleQueue = _default_context.SimpleQueue
+Value = _default_context.Value
+active_children = _default_context.active_children
+allow_connection_pickling = _default_context.allow_connection_pickling
+cpu_count = _default_context.cpu_count
+current_process = _default_context.current_process
+freeze_support = _default_context.freeze_support
+get_all_start_methods = _default_context.get_all_start_methods
+get_context = _default_context.get_context
+get_logger = _default_context.get_logger
+get_start_method = _default_context.get_start_method
+log_to_stderr = _default_context.log_to_stderr
+parent_process = _default_context.parent_process
+reducer = _default_context.reducer
+set_executable = _default_context.set_executable
+set_forkserver_preload = _default_context.set_forkserver_preload
+set_start_method = _default_context.set_start_method
+
 __all__ = [
     "ANY_SOURCE",
     "ANY_TAG",
@@ -97,47 +137,84 @@ __all__ = [
     "PROC_NULL",
     "PROD",
     "SUM",
+    "Array",
+    "AuthenticationError",
+    "Barrier",
+    "BoundedSemaphore",
+    "BufferTooShort",
     "Cartesian",
     "ClosedError",
     "CodecError",
     "CollectiveMismatchError",
     "Communicator",
+    "Condition",
     "DeadlineError",
     "DeadlockError",
+    "Event",
     "ForkedError",
     "Group",
+    "JoinableQueue",
     "KlyngError",
     "LaunchError",
     "LocalProtocolError",
+    "Lock",
+    "Manager",
     "MatchedMessage",
     "MessageTooLargeError",
     "NoRankError",
     "Operation",
     "PeerLostError",
+    "Pipe",
+    "Pool",
+    "Process",
+    "ProcessError",
     "ProtocolError",
+    "Queue",
+    "RLock",
     "RankDiedError",
     "RankFailedError",
     "RankStatistics",
+    "RawArray",
+    "RawValue",
     "RemoteProtocolError",
     "Request",
     "Run",
     "RunCancelledError",
+    "Semaphore",
+    "SimpleQueue",
     "Status",
+    "TimeoutError",
     "TransportError",
     "UnreceivedMessagesWarning",
+    "Value",
     "World",
     "WorldBusyError",
     "WorldError",
     "WorldStatistics",
+    "active_children",
+    "allow_connection_pickling",
     "comm",
     "compute_dims",
+    "cpu_count",
+    "current_process",
     "empty",
     "end",
+    "freeze_support",
+    "get_all_start_methods",
+    "get_context",
+    "get_logger",
+    "get_start_method",
     "init",
+    "log_to_stderr",
+    "parent_process",
     "rank",
     "recv",
     "recv_into",
+    "reducer",
     "send",
+    "set_executable",
+    "set_forkserver_preload",
+    "set_start_method",
     "size",
     "testall",
     "usable_cpus",

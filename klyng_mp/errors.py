@@ -12,6 +12,8 @@ those, so that existing ``except`` clauses keep working::
     │   ├── LocalProtocolError        this program asked for something that cannot be
     │   └── RemoteProtocolError       the other side sent something that cannot be
     ├── CodecError                    an object cannot travel, or cannot be rebuilt (also PicklingError)
+    │   ├── CodecTypeError            the same, and a TypeError, as plain pickle's would be
+    │   └── CodecAttributeError       the same, and an AttributeError
     ├── TransportError
     │   ├── ClosedError               this side has closed it
     │   ├── PeerLostError             the other side is gone (also EOFError, BrokenPipeError)
@@ -38,7 +40,9 @@ from typing import Any
 
 __all__ = [
     "ClosedError",
+    "CodecAttributeError",
     "CodecError",
+    "CodecTypeError",
     "CollectiveMismatchError",
     "DeadlineError",
     "DeadlockError",
@@ -106,6 +110,14 @@ class CodecError(KlyngError, pickle.PicklingError, pickle.UnpicklingError):
     def __init__(self, message: str, *, path: str = "") -> None:
         super().__init__(message)
         self.path = path
+
+
+class CodecTypeError(CodecError, TypeError):
+    """A `CodecError` where plain pickle says TypeError."""
+
+
+class CodecAttributeError(CodecError, AttributeError):
+    """A `CodecError` where plain pickle says AttributeError."""
 
 
 class TransportError(KlyngError):

@@ -6,7 +6,6 @@ Layer: launch. Called once, first thing, in the process itself; a failure ends i
 from __future__ import annotations
 
 import atexit
-import fcntl
 import io
 import multiprocessing
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.stacks import prepare
+from klyng_mp.leash import put_on_leash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +42,6 @@ __all__ = [
     "show_in_ps",
     "take_place",
 ]
-
-_F_SETSIG = 10  # Linux's number, the same on every architecture that Python runs on; not in module fcntl
 
 
 class BodyEnds(NamedTuple):
@@ -98,7 +96,7 @@ def cut_loose(ends: BodyEnds, keep: set[int]) -> Channel:
     os.dup2(ends.stdout, 1)
     os.dup2(ends.stderr, 2)
     close_all_but({0, 1, 2, ends.channel, ends.leash} | keep)
-    _put_on_leash(ends.leash)
+    put_on_leash(ends.leash, -os.getpgrp())  # what this rank starts ends with it
     _reset_signals()
     _open_streams()
     return Channel(socket.socket(fileno=ends.channel))
@@ -152,25 +150,6 @@ def close_all_but(keep: set[int]) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, os.sysconf("SC_OPEN_MAX"))
-
-
-def _put_on_leash(leash: int) -> None:
-    """Let the kernel kill this process and what it starts when the leash's other end is closed.
-
-    A pipe's end raises SIGIO for whoever asked for it; which signal and whom it hits can be chosen.
-    Unlike PR_SET_PDEATHSIG this does not follow a thread, and unlike reading the pipe it also ends a
-    rank that computes.
-    """
-    fcntl.fcntl(leash, fcntl.F_SETOWN, -os.getpgrp())
-    fcntl.fcntl(leash, _F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(leash, fcntl.F_SETFL, fcntl.fcntl(leash, fcntl.F_GETFL) | os.O_ASYNC)
-    os.set_blocking(leash, False)
-    try:
-        gone = os.read(leash, 1) == b""
-    except BlockingIOError:
-        return
-    if gone:  # it ended before anybody was told to look
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _reset_signals() -> None:

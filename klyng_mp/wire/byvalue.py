@@ -11,7 +11,6 @@ that some function on its way refers to. The receiver needs plain ``pickle.loads
 from __future__ import annotations
 
 import _thread
-import copyreg
 import functools
 import io
 import pickle
@@ -150,6 +149,7 @@ def make_pickler(
     else:
         pickler = (_FastSharingPickler if sharing else _FastPickler)(file, 5, buffer_callback=callback)
     pickler.packing = packing
+    pickler.dispatch_table = packing.reducers
     pickler.plain = packing.plain
     pickler.inside = inside
     if sharing:
@@ -214,7 +214,7 @@ def _reduce_instance(pickler: ByValue, kind: type, obj: Any) -> _Reduced:
             return rebuild.get_constant, (kind.__module__, name)
     if issubclass(kind, property):
         return _reduce_property(pickler, obj)
-    if kind in copyreg.dispatch_table or _is_plain(kind):
+    if kind in pickler.packing.reducers or _is_plain(kind):
         pickler.plain.add(kind)
         return NotImplemented
     reduced = obj.__reduce_ex__(5)

@@ -11,19 +11,20 @@ had to do.
 
 from __future__ import annotations
 
+import io
 import marshal
 import pickle
 import struct
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from klyng_mp.errors import CodecError
+from klyng_mp.errors import CodecAttributeError, CodecError, CodecTypeError
 from klyng_mp.wire.arrays import decode_array, describe_array
 from klyng_mp.wire.byvalue import REFUSALS
 from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
 from klyng_mp.wire.mailbox import SYNCHRONOUS
 from klyng_mp.wire.namespace import NAMESPACES, REGISTRY, install_main
-from klyng_mp.wire.packing import APART_BYTES, Known, Packing, body_of, keep_large, unpack
+from klyng_mp.wire.packing import APART_BYTES, Known, Packing, Reducers, body_of, keep_large, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from klyng_mp.wire.frames import Message
 
-__all__ = ["Codec", "Encoded", "content_size", "describe", "install_main"]
+__all__ = ["Codec", "Encoded", "content_size", "describe", "install_main", "open_carried"]
 
 # Codes of messages: one byte on the wire.
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
@@ -43,6 +44,8 @@ Encoded = tuple[int, bytes, list[memoryview]]
 
 # "__main__" and multiprocessing's "__mp_main__" both end so.
 _MAIN_TAIL = b"main__"
+
+_KINDS = {TypeError: CodecTypeError, AttributeError: CodecAttributeError}
 
 _FLOAT_FORMAT = struct.Struct("<d")
 _EMPTY: tuple[Any, ...] = ()
@@ -94,14 +97,16 @@ class Codec:
     Args:
         main_by_reference: the receivers run the same program as ``__main__`` (fork, spawn, the shell command), so
             its importable classes and functions travel as references; else by value.
+        reducers: how objects of certain types are pickled, as pickle's ``dispatch_table``; None: as copyreg says.
 
     Threads: all may encode and decode; a run's own messages come one after another.
     """
 
-    __slots__ = ("_known", "_sent", "main_by_reference")
+    __slots__ = ("_known", "_reducers", "_sent", "main_by_reference")
 
-    def __init__(self, *, main_by_reference: bool) -> None:
+    def __init__(self, *, main_by_reference: bool, reducers: Reducers | None = None) -> None:
         self.main_by_reference = main_by_reference
+        self._reducers = reducers
         self._known = Known()
         self._sent: dict[int, Any] = {}
 
@@ -140,6 +145,29 @@ class Codec:
                 self._sent = {}
                 return encoded
         return self._pack(obj, name, names, None)
+
+    def encode_pickle(self, obj: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+        """Return ``obj`` as a pickle that plain ``pickle.loads`` opens wherever klyng_mp can be imported.
+
+        Args:
+            obj: anything.
+            callback: pickle's ``buffer_callback``; None: large buffers stay in the pickle.
+
+        Raises:
+            CodecError: as in ``encode``.
+        """
+        if REGISTRY.find(type(obj)) is None:
+            try:
+                data = self._pickle(obj, callback)
+            except REFUSALS:
+                pass
+            except Exception as error:  # noqa: BLE001 - refused by whatever it is
+                self._refuse(obj, "", (), error)
+            else:
+                if self.main_by_reference or _MAIN_TAIL not in data:
+                    return data
+        code, head, buffers = self._pack(obj, "", (), self._known)
+        return pickle.dumps(_Carried(code, head, buffers), 5, buffer_callback=callback)
 
     def decode(self, code: int, head: bytes, buffers: Sequence[Any] = _EMPTY) -> Any:
         """Return the object of a message.
@@ -192,34 +220,54 @@ class Codec:
             return None
         buffers: list[memoryview] = []
         try:
-            head = pickle.dumps(obj, 5, buffer_callback=keep_large(buffers))
+            head = self._pickle(obj, keep_large(buffers))
         except REFUSALS:
             return None
-        except Exception as error:
-            raise self._error(obj, name, names, error) from error
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(obj, name, names, error)
         if not self.main_by_reference and _MAIN_TAIL in head:
             return None
         return _PICKLE, head, buffers
 
+    def _pickle(self, obj: object, callback: Callable[[pickle.PickleBuffer], bool] | None) -> bytes:
+        if self._reducers is None:
+            return pickle.dumps(obj, 5, buffer_callback=callback)
+        file = io.BytesIO()
+        pickler = pickle.Pickler(file, 5, buffer_callback=callback)
+        pickler.dispatch_table = self._reducers
+        pickler.dump(obj)
+        return file.getvalue()
+
     def _pack(self, obj: object, name: str, names: Sequence[str], known: Known | None) -> Encoded:
-        packing = Packing(main_by_reference=self.main_by_reference, known=known)
+        packing = Packing(main_by_reference=self.main_by_reference, known=known, reducers=self._reducers)
         try:
             front, body, buffers = packing.pack(obj, run=known is None)
-        except Exception as error:
-            raise self._error(obj, name, names, error) from error
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(obj, name, names, error)
         if known is None:
             self._sent = packing.items
             return _RUN, front + body, buffers
         return (_PACKED, front + body, buffers) if front else (_PICKLE, body, buffers)
 
-    def _error(self, obj: object, name: str, names: Sequence[str], error: Exception) -> CodecError:
+    def _refuse(self, obj: object, name: str, names: Sequence[str], error: Exception) -> NoReturn:
+        refusal = self._error(obj, name, names, error)
+        if refusal is error:
+            raise error
+        raise refusal from error
+
+    def _error(self, obj: object, name: str, names: Sequence[str], error: Exception) -> Exception:
         if isinstance(error, RecursionError):
             return CodecError(f"{describe(obj)} is nested too deeply to be pickled: {error}; send it in flatter parts")
         try:
             culprit = find_culprit(obj, self._attempt, name=name, names=names)
         except Exception:  # noqa: BLE001 - an object may lie even about its class, and this error is what counts
             culprit = Culprit(name or "the object", obj, describe_error(error))
-        return CodecError(
+        if self._reducers is not None and not isinstance(error, REFUSALS):
+            # As multiprocessing lets its own and the user's refusals through.
+            error.add_note(f"{culprit.path} cannot travel to another process")
+            return error
+        kind = next((ours for theirs, ours in _KINDS.items() if isinstance(error, theirs)), CodecError)
+        return kind(
             f"{culprit.path} cannot travel to another process: it is {_article(type_name(culprit.obj))} "
             f"({culprit.reason}); leave it out, for instance with __getstate__, or make it where it is used",
             path=culprit.path,
@@ -227,13 +275,31 @@ class Codec:
 
     def _attempt(self, part: object) -> None:
         try:
-            head = pickle.dumps(part, 5, buffer_callback=lambda _: None)
+            head = self._pickle(part, lambda _: False)
         except REFUSALS:
             pass
         else:
             if self.main_by_reference or _MAIN_TAIL not in head:
                 return
-        Packing(main_by_reference=self.main_by_reference, known=self._known).pack(part)
+        Packing(main_by_reference=self.main_by_reference, known=self._known, reducers=self._reducers).pack(part)
+
+
+class _Carried:
+    """In the place of an object that plain pickle cannot pickle: its pickle opens to the object itself."""
+
+    def __init__(self, code: int, head: bytes, buffers: list[memoryview]) -> None:
+        self._content = code, head, buffers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        code, head, buffers = self._content
+        return open_carried, (code, head, *map(pickle.PickleBuffer, buffers))
+
+
+def open_carried(code: int, head: bytes, *buffers: Any) -> Any:
+    """Return the object that `Codec.encode_pickle` has carried by value; pickles call this."""
+    if code == _PICKLE:
+        return pickle.loads(head, buffers=buffers)  # noqa: S301 - a part of a pickle
+    return unpack(head, buffers, run=False)[0]
 
 
 def _is_main(function: FunctionType) -> bool:

@@ -10,6 +10,7 @@ receiver takes them in that order, so that whatever code of the user unpickling 
 from __future__ import annotations
 
 import builtins
+import copyreg
 import io
 import pickle
 import struct
@@ -17,7 +18,7 @@ import sys
 from contextlib import suppress
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from klyng_mp.wire.byvalue import REFUSALS, make_pickler
 from klyng_mp.wire.definition import home_of, skeleton_of, state_of
@@ -25,12 +26,14 @@ from klyng_mp.wire.namespace import NAMESPACES, PROCESS, REGISTRY, Definition, I
 from klyng_mp.wire.rebuild import bind_global, fill_function, import_module, make_function, make_globals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, MutableMapping
 
-__all__ = ["APART_BYTES", "Known", "Packing", "body_of", "keep_large", "unpack"]
+__all__ = ["APART_BYTES", "Known", "Packing", "Reducers", "body_of", "keep_large", "unpack"]
 
 # Below this a buffer is cheaper inside the pickle than as a part of its own in the message.
 APART_BYTES = 4096
+
+Reducers: TypeAlias = "MutableMapping[type, Callable[[Any], Any]]"
 
 _LENGTHS = struct.Struct("<QQ")
 
@@ -110,10 +113,14 @@ class Packing:
     Args:
         main_by_reference: the receiver's ``__main__`` is the same program.
         known: what the receivers are known to have; None: nothing.
+        reducers: how objects of certain types are pickled; None: as copyreg says.
     """
 
-    def __init__(self, *, main_by_reference: bool, known: Known | None = None) -> None:
+    def __init__(
+        self, *, main_by_reference: bool, known: Known | None = None, reducers: Reducers | None = None
+    ) -> None:
         self.main_by_reference = main_by_reference
+        self.reducers: Reducers = copyreg.dispatch_table if reducers is None else reducers
         self.plain: set[type] = set()
         self.items: dict[int, Any] = {}
         self._referred: set[tuple[int, str]] = set()

@@ -1,0 +1,23 @@
+"""Children that are fresh interpreters.
+
+Layer: above process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.popen_spawn_posix as standard
+from typing import Any
+
+from klyng_mp.leash import hold
+from klyng_mp.process import undecided_start_method
+
+__all__ = ["Popen"]
+
+
+class Popen(standard.Popen):
+    """See ``multiprocessing.popen_spawn_posix.Popen``."""
+
+    def _launch(self, process_obj: Any) -> None:
+        with undecided_start_method():
+            super()._launch(process_obj)  # type: ignore[misc]
+        hold(self)
