@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from multiprocessing.forkserver import (
     ForkServer,
+    _forkserver,
     connect_to_new_process,
     ensure_running,
     get_inherited_fds,

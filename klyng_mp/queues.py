@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import multiprocessing.queues as standard
 from queue import Empty, Full
-from typing import Any
 
 __all__ = ["Empty", "Full", "JoinableQueue", "Queue", "SimpleQueue"]
 
 
-class Queue(standard.Queue[Any]):
+class Queue(standard.Queue):  # type: ignore[type-arg]
     """See ``multiprocessing.Queue``."""
 
 
-class JoinableQueue(standard.JoinableQueue[Any]):
+class JoinableQueue(standard.JoinableQueue):  # type: ignore[type-arg]
     """See ``multiprocessing.JoinableQueue``."""
 
 
-class SimpleQueue(standard.SimpleQueue[Any]):
+class SimpleQueue(standard.SimpleQueue):  # type: ignore[type-arg]
     """See ``multiprocessing.SimpleQueue``."""

@@ -26,7 +26,6 @@ from multiprocessing.reduction import (
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.packing import keep_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,7 +96,7 @@ def dump(obj: object, file: IO[bytes], protocol: int | None = None) -> None:
 def dumps_apart(obj: object) -> tuple[bytes, list[memoryview]]:
     """Return ``obj`` as a pickle, and its buffers of 4 KiB and more, which are views of its own memory."""
     buffers: list[memoryview] = []
-    return codec().encode_pickle(obj, keep_large(buffers)), buffers
+    return codec().encode_pickle(obj, buffers), buffers
 
 
 def loads(data: Any, buffers: Iterable[Any] = ()) -> Any:

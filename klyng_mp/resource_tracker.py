@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from multiprocessing.resource_tracker import (
     ResourceTracker,
+    _resource_tracker,
     ensure_running,
     getfd,
     main,

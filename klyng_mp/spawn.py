@@ -8,6 +8,7 @@ from __future__ import annotations
 from multiprocessing.spawn import (
     WINEXE,
     WINSERVICE,
+    _main,
     freeze_support,
     get_command_line,
     get_executable,

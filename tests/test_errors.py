@@ -18,6 +18,8 @@ TABLE = [
     (errors.RemoteProtocolError("no frame begins like that"), "no frame begins like that", {}),
     (errors.CodecError("a lock cannot travel", path="job._lock"), "a lock cannot travel", {"path": "job._lock"}),
     (errors.CodecError("a lock cannot travel"), "a lock cannot travel", {"path": ""}),
+    (errors.CodecTypeError("a lock cannot travel", path="a[0]"), "a lock cannot travel", {"path": "a[0]"}),
+    (errors.CodecAttributeError("f cannot travel", path="f"), "f cannot travel", {"path": "f"}),
     (errors.TransportError("stuck"), "stuck", {}),
     (errors.ClosedError("the World is closed: make a new one"), "the World is closed: make a new one", {}),
     (
@@ -116,6 +118,8 @@ def test_every_error_is_in_the_table():
     ("error", "parents"),
     [
         ("CodecError", [pickle.PicklingError, pickle.UnpicklingError, errors.KlyngError]),
+        ("CodecTypeError", [TypeError, errors.CodecError]),
+        ("CodecAttributeError", [AttributeError, errors.CodecError]),
         ("PeerLostError", [EOFError, BrokenPipeError, ConnectionError, OSError, errors.TransportError]),
         ("DeadlineError", [TimeoutError, multiprocessing.TimeoutError, errors.KlyngError]),
         ("LocalProtocolError", [errors.ProtocolError]),

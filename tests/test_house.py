@@ -90,7 +90,7 @@ MORE_PARAMETERS = {
     "klyng_mp/wire/frames.py:PureMessage.__init__": "the record itself",
     "klyng_mp/communicator/point_to_point.py:PointToPoint.sendrecv": "MPI's own parameters",
 }
-LARGER_CLASSES: dict[str, str] = {}
+LARGER_CLASSES: dict[str, str] = {"klyng_mp/context.py:BaseContext": "multiprocessing's own methods"}
 HEAVY_AT_THE_TOP = {
     "klyng_mp/cli/manual.py": "imported only when klyng_mp is built",
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",

@@ -146,16 +146,17 @@ class Codec:
                 return encoded
         return self._pack(obj, name, names, None)
 
-    def encode_pickle(self, obj: object, callback: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
+    def encode_pickle(self, obj: object, apart: list[memoryview] | None = None) -> bytes:
         """Return ``obj`` as a pickle that plain ``pickle.loads`` opens wherever klyng_mp can be imported.
 
         Args:
             obj: anything.
-            callback: pickle's ``buffer_callback``; None: large buffers stay in the pickle.
+            apart: gets the buffers of 4 KiB and more; None: they stay in the pickle.
 
         Raises:
             CodecError: as in ``encode``.
         """
+        callback = None if apart is None else keep_large(apart)
         if REGISTRY.find(type(obj)) is None:
             try:
                 data = self._pickle(obj, callback)
@@ -166,6 +167,8 @@ class Codec:
             else:
                 if self.main_by_reference or _MAIN_TAIL not in data:
                     return data
+        if apart:
+            apart.clear()
         code, head, buffers = self._pack(obj, "", (), self._known)
         return pickle.dumps(_Carried(code, head, buffers), 5, buffer_callback=callback)
 
