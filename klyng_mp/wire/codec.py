@@ -253,28 +253,32 @@ class Codec:
         return (_PACKED, front + body, buffers) if front else (_PICKLE, body, buffers)
 
     def _refuse(self, obj: object, name: str, names: Sequence[str], error: Exception) -> NoReturn:
-        refusal = self._error(obj, name, names, error)
-        if refusal is error:
+        """Raise what says why an object cannot travel."""
+        try:
+            if self._reducers is None or isinstance(error, (RecursionError, *REFUSALS)):
+                raise self._error(obj, name, names, error) from error
+            # As multiprocessing lets its own and the user's refusals through.
+            error.add_note(f"{self._culprit(obj, name, names, error).path} cannot travel to another process")
             raise error
-        raise refusal from error
+        finally:
+            del error  # it holds this frame, which must not hold it
 
-    def _error(self, obj: object, name: str, names: Sequence[str], error: Exception) -> Exception:
+    def _error(self, obj: object, name: str, names: Sequence[str], error: Exception) -> CodecError:
         if isinstance(error, RecursionError):
             return CodecError(f"{describe(obj)} is nested too deeply to be pickled: {error}; send it in flatter parts")
-        try:
-            culprit = find_culprit(obj, self._attempt, name=name, names=names)
-        except Exception:  # noqa: BLE001 - an object may lie even about its class, and this error is what counts
-            culprit = Culprit(name or "the object", obj, describe_error(error))
-        if self._reducers is not None and not isinstance(error, REFUSALS):
-            # As multiprocessing lets its own and the user's refusals through.
-            error.add_note(f"{culprit.path} cannot travel to another process")
-            return error
+        culprit = self._culprit(obj, name, names, error)
         kind = next((ours for theirs, ours in _KINDS.items() if isinstance(error, theirs)), CodecError)
         return kind(
             f"{culprit.path} cannot travel to another process: it is {_article(type_name(culprit.obj))} "
             f"({culprit.reason}); leave it out, for instance with __getstate__, or make it where it is used",
             path=culprit.path,
         )
+
+    def _culprit(self, obj: object, name: str, names: Sequence[str], error: Exception) -> Culprit:
+        try:
+            return find_culprit(obj, self._attempt, name=name, names=names)
+        except Exception:  # noqa: BLE001 - an object may lie even about its class, and this error is what counts
+            return Culprit(name or "the object", obj, describe_error(error))
 
     def _attempt(self, part: object) -> None:
         try:
