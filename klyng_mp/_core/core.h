@@ -26,6 +26,7 @@ typedef struct {
     PyTypeObject *express_type;
     PyTypeObject *keeper_type;
     PyTypeObject *meeting_type;
+    PyTypeObject *queue_type;
     PyObject *not_yet; /* what receiving by the short way returns where what is wanted has not come */
     PyObject *nothing; /* what the short way returns where the long one has to be taken */
     PyObject *dumps; /* pickle's, looked up once */
@@ -51,6 +52,7 @@ int port_setup(PyObject *module, CoreState *state);
 int head_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
 int meeting_setup(PyObject *module, CoreState *state);
+int queue_setup(PyObject *module, CoreState *state);
 
 /* Makes a type and adds it to the module under the last part of its name; returns a reference, or NULL. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);

@@ -56,7 +56,8 @@ core_exec(PyObject *module)
         return -1;
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
-        head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0)
+        head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0 ||
+        shared_setup() < 0 || queue_setup(module, state) < 0)
         return -1;
     return 0;
 }
@@ -75,6 +76,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->express_type);
     Py_VISIT(state->keeper_type);
     Py_VISIT(state->meeting_type);
+    Py_VISIT(state->queue_type);
     Py_VISIT(state->dumps);
     Py_VISIT(state->loads);
     return 0;
@@ -94,6 +96,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->express_type);
     Py_CLEAR(state->keeper_type);
     Py_CLEAR(state->meeting_type);
+    Py_CLEAR(state->queue_type);
     Py_CLEAR(state->nothing);
     Py_CLEAR(state->not_yet);
     Py_CLEAR(state->dumps);
