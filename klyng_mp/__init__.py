@@ -55,6 +55,7 @@ from klyng_mp.context import Process as Process
 from klyng_mp.context import ProcessError as ProcessError
 from klyng_mp.context import TimeoutError as TimeoutError
 from klyng_mp.context import _default_context
+from klyng_mp.errors import BrokenLockError as BrokenLockError
 from klyng_mp.errors import ClosedError as ClosedError
 from klyng_mp.errors import CodecError as CodecError
 from klyng_mp.errors import CollectiveMismatchError as CollectiveMismatchError
@@ -141,6 +142,7 @@ __all__ = [
     "AuthenticationError",
     "Barrier",
     "BoundedSemaphore",
+    "BrokenLockError",
     "BufferTooShort",
     "Cartesian",
     "ClosedError",

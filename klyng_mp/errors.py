@@ -19,6 +19,7 @@ those, so that existing ``except`` clauses keep working::
     │   ├── PeerLostError             the other side is gone (also EOFError, BrokenPipeError)
     │   ├── ForkedError               a forked child used its parent's communicator
     │   └── MessageTooLargeError      a length beyond the limit of the wire
+    ├── BrokenLockError               who held a lock was killed (also OSError)
     ├── DeadlineError                 a ``timeout=`` ran out (also both TimeoutErrors)
     └── WorldError
         ├── RankFailedError           a rank raised
@@ -39,6 +40,7 @@ import signal
 from typing import Any
 
 __all__ = [
+    "BrokenLockError",
     "ClosedError",
     "CodecAttributeError",
     "CodecError",
@@ -163,6 +165,28 @@ class MessageTooLargeError(TransportError):
         super().__init__(f"a {what} of {size_bytes} bytes is over the limit of {limit_bytes}: send it in parts")
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class BrokenLockError(KlyngError, OSError):
+    """A process died while it held a lock, so what the lock guards may be half-written; make both anew.
+
+    The lock stays as it is: every later ``acquire`` raises this, too. Of a semaphore it is raised only where no permit
+    is to be had, and a process that was killed has one.
+
+    Attributes:
+        lock: which lock it is, as a phrase ("the Lock made at app.py:12").
+        pid: the process that held it.
+        ended: the process was not killed: it ended by itself and had not released the lock. Then others may still
+            release it, and only who would have waited for ever gets this error.
+    """
+
+    def __init__(self, lock: str, pid: int, ended: bool = False) -> None:
+        why = "ended without releasing it, and this wait would have no end" if ended else "died while holding it"
+        what = "release it before a process ends" if ended else "what it guards may be half-written: make both anew"
+        super().__init__(f"{lock} is broken: process {pid} {why}; {what}")
+        self.lock = lock
+        self.pid = pid
+        self.ended = ended
 
 
 class DeadlineError(KlyngError, multiprocessing.TimeoutError, TimeoutError):

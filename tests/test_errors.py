@@ -34,6 +34,18 @@ TABLE = [
         "a tag of 70000 bytes is over the limit of 65536: send it in parts",
         {"size_bytes": 70000, "limit_bytes": 65536},
     ),
+    (
+        errors.BrokenLockError("the Lock made at app.py:12", 41),
+        "the Lock made at app.py:12 is broken: process 41 died while holding it; "
+        "what it guards may be half-written: make both anew",
+        {"lock": "the Lock made at app.py:12", "pid": 41, "ended": False},
+    ),
+    (
+        errors.BrokenLockError("the RLock made at app.py:2", 41, True),
+        "the RLock made at app.py:2 is broken: process 41 ended without releasing it, and this wait would have no end; "
+        "release it before a process ends",
+        {"ended": True},
+    ),
     (errors.DeadlineError("recv", 2.5), "recv did not finish within 2.5 s", {"seconds": 2.5}),
     (
         errors.DeadlineError("send", 1, left="nothing was sent"),
@@ -121,6 +133,7 @@ def test_every_error_is_in_the_table():
         ("CodecTypeError", [TypeError, errors.CodecError]),
         ("CodecAttributeError", [AttributeError, errors.CodecError]),
         ("PeerLostError", [EOFError, BrokenPipeError, ConnectionError, OSError, errors.TransportError]),
+        ("BrokenLockError", [OSError, errors.KlyngError]),
         ("DeadlineError", [TimeoutError, multiprocessing.TimeoutError, errors.KlyngError]),
         ("LocalProtocolError", [errors.ProtocolError]),
         ("RemoteProtocolError", [errors.ProtocolError]),

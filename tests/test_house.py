@@ -40,6 +40,7 @@ ROOMS = (
     "popen_spawn_posix",
     "popen_forkserver",
     "connection",
+    "robust",
     "synchronize",
     "heap",
     "sharedctypes",
@@ -143,6 +144,7 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/communicator/accounts.py": "tests/communicator/test_endpoint.py",
     "klyng_mp/communicator/room.py": "tests/communicator/test_waiting.py",
     "klyng_mp/communicator/waiters.py": "tests/communicator/test_waiting.py",
+    "klyng_mp/robust.py": "tests/test_synchronize.py",
     "klyng_mp/__main__.py": "tests/cli/test_main.py",
 }
 

@@ -77,5 +77,6 @@ def test_the_stub_declares_what_the_core_has():
     assert found - {"Keeper"} == set(classes) | (twins - {None})
     for name, node in classes.items():
         declared = {child.name for child in node.body if isinstance(child, ast.FunctionDef)}
+        declared |= {child.target.id for child in node.body if isinstance(child, ast.AnnAssign)}
         public = {member for member in vars(getattr(native.core, name)) if not member.startswith("_")}
         assert {member for member in declared if not member.startswith("_")} == public

@@ -15,6 +15,8 @@
 
 /* -- The module ------------------------------------------------------------------------------------------- */
 
+typedef struct SemLock SemLock; /* semlock.c */
+
 typedef struct {
     PyTypeObject *gate_type;
     PyTypeObject *message_type;
@@ -27,6 +29,10 @@ typedef struct {
     PyTypeObject *keeper_type;
     PyTypeObject *meeting_type;
     PyTypeObject *queue_type;
+    PyTypeObject *semlock_type;
+    PyTypeObject *waiters_type;
+    PyTypeObject *flag_type;
+    SemLock *locks; /* all of this process, chained */
     PyObject *not_yet; /* what receiving by the short way returns where what is wanted has not come */
     PyObject *nothing; /* what the short way returns where the long one has to be taken */
     PyObject *dumps; /* pickle's, looked up once */
@@ -53,6 +59,8 @@ int head_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
 int meeting_setup(PyObject *module, CoreState *state);
 int queue_setup(PyObject *module, CoreState *state);
+int semlock_setup(PyObject *module, CoreState *state);
+int waiters_setup(PyObject *module, CoreState *state);
 
 /* Makes a type and adds it to the module under the last part of its name; returns a reference, or NULL. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);

@@ -1,6 +1,6 @@
-/* klyng_mp._core: matching and moving messages between the ranks of one host, natively.
+/* klyng_mp._core: matching and moving messages between the ranks of one host, natively; and locks.
 
-   Six parts, each with its own essay:
+   These parts, each with its own essay:
 
        gate.c       the lock of an endpoint, and whether the short way is open
        message.c    one message
@@ -8,12 +8,15 @@
        port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
        slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
+       shared.c     what locks are made of: semlock.c (locks and semaphores), waiters.c (conditions and events)
 
-   Nothing here sleeps. The module has no global state; it needs the interpreter lock. */
+   What moves messages never sleeps. The module has no global state but who this process is (shared.c); it needs the
+   interpreter lock. */
 
 #include "core.h"
 
 PyObject *core_segment_size(PyObject *module, PyObject *args);
+PyObject *core_leave_locks(PyObject *module, PyObject *ignored);
 
 PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec)
@@ -57,7 +60,8 @@ core_exec(PyObject *module)
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
         head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0 ||
-        shared_setup() < 0 || queue_setup(module, state) < 0)
+        semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
+        queue_setup(module, state) < 0)
         return -1;
     return 0;
 }
@@ -77,6 +81,9 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->keeper_type);
     Py_VISIT(state->meeting_type);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->semlock_type);
+    Py_VISIT(state->waiters_type);
+    Py_VISIT(state->flag_type);
     Py_VISIT(state->dumps);
     Py_VISIT(state->loads);
     return 0;
@@ -97,6 +104,9 @@ core_clear(PyObject *module)
     Py_CLEAR(state->keeper_type);
     Py_CLEAR(state->meeting_type);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->semlock_type);
+    Py_CLEAR(state->waiters_type);
+    Py_CLEAR(state->flag_type);
     Py_CLEAR(state->nothing);
     Py_CLEAR(state->not_yet);
     Py_CLEAR(state->dumps);
@@ -117,6 +127,8 @@ core_free(void *module)
 static PyMethodDef core_methods[] = {
     {"segment_size", core_segment_size, METH_VARARGS,
      "Return the bytes of the segment for a number of ranks and a ring's size, with pools of slabs or without."},
+    {"leave_locks", core_leave_locks, METH_NOARGS,
+     "Let all locks that this process holds be those of a process that ended by itself, and was not killed."},
     {NULL},
 };
 
@@ -128,7 +140,7 @@ static PyModuleDef_Slot core_slots[] = {
 static struct PyModuleDef core_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "klyng_mp._core",
-    .m_doc = "Matching and moving messages between the ranks of one host.",
+    .m_doc = "Matching and moving messages between the ranks of one host, and locks.",
     .m_size = sizeof(CoreState),
     .m_methods = core_methods,
     .m_slots = core_slots,
