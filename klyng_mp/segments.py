@@ -24,7 +24,7 @@ __all__ = ["Mapping", "Segment", "SegmentPool"]
 
 _LINE_BYTES = 64
 _USED, _FREE = 1, 0
-_SMALLEST_BYTES = 1 << 17  # below this a process that sends large things now and then would collect many
+_STEP_BYTES = 1 << 16  # of sizes, so that what is a little larger finds room, too
 # What a sender keeps mapped, in use or not; more segments than that are forgotten as soon as they are sent.
 _KEPT_SEGMENTS = 16
 _KEPT_BYTES = 1 << 28
@@ -103,7 +103,7 @@ class SegmentPool:
             if segment is not None:
                 self._segments.remove(segment)
         if segment is None:
-            segment = Segment(max(_SMALLEST_BYTES, 1 << (size - 1).bit_length()))
+            segment = Segment(-size % _STEP_BYTES + size)
         segment.fill(parts)
         return segment
 
@@ -122,7 +122,13 @@ class SegmentPool:
 
 
 class Mapping(mmap.mmap):
-    """A segment as its receiver has it; it is free for its sender when the last view of it is gone."""
+    """A segment as its receiver has it; it is free for its sender when the last view of it is gone.
+
+    Attributes:
+        start: where the first part is.
+    """
+
+    start = _LINE_BYTES
 
     @classmethod
     def receive(cls, fd: int) -> Mapping:
@@ -132,7 +138,7 @@ class Mapping(mmap.mmap):
             OSError: there is no room for it in this process.
         """
         try:
-            return cls(fd, os.fstat(fd).st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            return cls(fd, os.fstat(fd).st_size)  # who reads it pays for its pages, sixteen at a time
         finally:
             os.close(fd)
 
