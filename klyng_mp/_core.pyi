@@ -22,6 +22,7 @@ __all__ = [
     "Flag",
     "Gate",
     "Mailbox",
+    "Mapping",
     "Meeting",
     "Message",
     "Parcel",
@@ -229,3 +230,8 @@ class Queue:
     def size(self) -> int: ...
     @property
     def fd(self) -> int: ...
+
+@final
+class Mapping:
+    def __new__(cls, fd: int) -> Mapping: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -12,7 +12,6 @@ import io
 import os
 import pickle
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.connection import Connection
@@ -20,7 +19,7 @@ from klyng_mp.deadline import NEVER, Deadline
 from klyng_mp.machine import usable_cpus
 from klyng_mp.native import core
 from klyng_mp.reduction import DupFd, ForkingPickler, codec, loads
-from klyng_mp.segments import Mapping, SegmentPool
+from klyng_mp.segments import SegmentPool, receive, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +33,6 @@ NO_ROOM, FULL = 1, 2  # why an object could not be put
 
 # From here on a descriptor, a mapping and its end cost less than to copy twice; and the ring is for many objects.
 _SMALLEST_SEGMENT = 1 << 15
-_COUNT = struct.Struct("<Q")
 _BUFFER_BYTES = 1 << 22  # asked for; the kernel gives what it allows
 
 # These are the same with each pickler, and most of what is put.
@@ -84,7 +82,10 @@ class Ring:
         self.poll = self._queue.poll
 
     def __del__(self) -> None:
-        os.close(self.bell)
+        if hasattr(self, "_queue"):
+            self._receiver.close()
+            self._sender.close()
+            os.close(self.bell)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._queue.fd < 0:
@@ -111,11 +112,9 @@ class Ring:
         data = content[0]
         if len(content) == 1 and len(data) < _SMALLEST_SEGMENT:
             return self._queue.put(data, limit)
-        sizes = [len(part) for part in content]
-        if sum(sizes) < _SMALLEST_SEGMENT:
+        if sum(len(part) for part in content) < _SMALLEST_SEGMENT:
             return self._queue.put(pickle.dumps(_Opened(content), 5), limit)
-        table = _COUNT.pack(len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
-        segment = _segments.fill([table, *content])
+        segment = _segments.fill([table_of(content), *content])
         refused = -1
         try:
             refused = self._queue.put_descriptor(segment.fd, limit)
@@ -137,7 +136,8 @@ class Ring:
             raise BlockingIOError
         if type(found) is bytes:
             return pickle.loads(found)  # noqa: S301 - from a process of the same program
-        return _open_segment(int(found))
+        data, *buffers = receive(int(found))
+        return loads(data, buffers)
 
     def insist(self, put: Callable[[], int], deadline: Deadline) -> int:
         """Call ``put`` until it has put something, or the time is over; return what it returned last."""
@@ -243,12 +243,3 @@ class _Opened:
 
 def _open_parts(data: bytes, *buffers: bytearray) -> Any:
     return loads(data, buffers)
-
-
-def _open_segment(fd: int) -> Any:
-    mapping = Mapping.receive(fd)
-    (count,) = _COUNT.unpack_from(mapping, mapping.start)
-    sizes = struct.unpack_from(f"<{count}Q", mapping, mapping.start + _COUNT.size)
-    table, *parts = mapping.parts([_COUNT.size * (1 + count), *sizes])
-    del mapping, table  # the object's memory alone keeps it
-    return loads(parts[0], parts[1:])

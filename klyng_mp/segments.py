@@ -1,31 +1,36 @@
 """Memory that travels between processes as a descriptor: large buffers are copied once, into a segment that is warm.
 
-Layer: leaf; imports nothing of klyng_mp. Ranks have slabs instead (_core/slab.c), which need no system call.
+Layer: above native, whose core maps what is received. Ranks have slabs instead (_core/slab.c), which need no system
+call.
 
 A segment is a memfd without a name, so that nothing can be left behind. Its first byte says whether somebody uses it:
 the sender sets it, and the receiver clears it when the last object over its memory is gone. Then the sender, who keeps
 the segment mapped, can fill it again: pages that were used cost a copy, fresh ones several times that. A receiver that
 dies with a segment costs its sender no more than that one, which is forgotten some time.
 
-Layout: one cache line, of which the first byte is the flag; then the parts, each from a new cache line on.
+Layout: one page, of which the first byte is the flag; then the parts, each from a new cache line on.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import struct
 import threading
 from typing import TYPE_CHECKING
+
+from klyng_mp.native import core
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Mapping", "Segment", "SegmentPool"]
+__all__ = ["Segment", "SegmentPool", "receive", "table_of"]
 
 _LINE_BYTES = 64
+_COUNT = struct.Struct("<Q")
 _USED, _FREE = 1, 0
 _STEP_BYTES = 1 << 16  # of sizes, so that what is a little larger finds room, too
-# What a sender keeps mapped, in use or not; more segments than that are forgotten as soon as they are sent.
+# What a sender keeps mapped, in use or not, with two descriptors each; more segments than that are forgotten as soon as they are sent.
 _KEPT_SEGMENTS = 16
 _KEPT_BYTES = 1 << 28
 
@@ -47,7 +52,7 @@ class Segment:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.fd = os.memfd_create("klyng_mp", os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("klyng_mp segment", os.MFD_CLOEXEC)
         try:
             os.ftruncate(self.fd, size)
             self._memory = mmap.mmap(self.fd, size)
@@ -63,7 +68,7 @@ class Segment:
     def fill(self, parts: Sequence[bytes | memoryview]) -> None:
         """Copy the parts into it, and mark it as used."""
         self._memory[0] = _USED
-        start = _LINE_BYTES
+        start = mmap.PAGESIZE
         for part in parts:
             end = start + len(part)
             self._memory[start:end] = part
@@ -96,7 +101,7 @@ class SegmentPool:
         Raises:
             OSError: there is no memory, or no descriptor, left.
         """
-        size = _LINE_BYTES + sum(_aligned(len(part)) for part in parts)
+        size = mmap.PAGESIZE + sum(_aligned(len(part)) for part in parts)
         with self._lock:
             fitting = [each for each in self._segments if size <= each.size <= 4 * size and each.free]
             segment = min(fitting, key=lambda each: each.size, default=None)
@@ -121,36 +126,33 @@ class SegmentPool:
             self._segments.pop().close()
 
 
-class Mapping(mmap.mmap):
-    """A segment as its receiver has it; it is free for its sender when the last view of it is gone.
+def receive(fd: int, sizes: Sequence[int] | None = None) -> list[memoryview]:
+    """Return views of the parts of a segment whose descriptor has come, which is closed.
 
-    Attributes:
-        start: where the first part is.
+    Args:
+        fd: the descriptor.
+        sizes: of the parts; None: the first part is a table of those of the others, as `table_of` makes it.
+
+    Raises:
+        OSError: there is no room for it in this process.
     """
+    try:
+        whole = memoryview(core.Mapping(fd))
+    finally:
+        os.close(fd)
+    start = 0
+    if sizes is None:
+        (count,) = _COUNT.unpack_from(whole)
+        sizes = struct.unpack_from(f"<{count}Q", whole, _COUNT.size)
+        start = _aligned(_COUNT.size * (1 + count))
+    views = []
+    for size in sizes:
+        views.append(whole[start : start + size])
+        start = _aligned(start + size)
+    return views
 
-    start = _LINE_BYTES
 
-    @classmethod
-    def receive(cls, fd: int) -> Mapping:
-        """Return the memory of a descriptor that has come, which is closed.
-
-        Raises:
-            OSError: there is no room for it in this process.
-        """
-        try:
-            return cls(fd, os.fstat(fd).st_size)  # who reads it pays for its pages, sixteen at a time
-        finally:
-            os.close(fd)
-
-    def parts(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Return views of the parts that have these sizes."""
-        views = []
-        start = _LINE_BYTES
-        with memoryview(self) as whole:
-            for size in sizes:
-                views.append(whole[start : start + size])
-                start = _aligned(start + size)
-        return views
-
-    def __del__(self) -> None:
-        self[0] = _FREE
+def table_of(parts: Sequence[bytes | memoryview]) -> bytes:
+    """Return a first part that says how long the others are."""
+    sizes = [len(part) for part in parts]
+    return _COUNT.pack(len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)

@@ -135,6 +135,9 @@ SLEEPERS = {
     "tests/rankwork.py": "a rank that is in a blocking call which is not ours",
 }
 MODULES_TESTED_ELSEWHERE = {
+    "klyng_mp/carrierqueues.py": "tests/test_queues.py",
+    "klyng_mp/ring.py": "tests/test_queues.py",
+    "klyng_mp/ringqueues.py": "tests/test_queues.py",
     "klyng_mp/forkserver.py": "tests/test_context.py",
     "klyng_mp/heap.py": "tests/test_context.py",
     "klyng_mp/popen_fork.py": "tests/test_process.py",

@@ -29,6 +29,7 @@ typedef struct {
     PyTypeObject *keeper_type;
     PyTypeObject *meeting_type;
     PyTypeObject *queue_type;
+    PyTypeObject *mapping_type;
     PyTypeObject *semlock_type;
     PyTypeObject *waiters_type;
     PyTypeObject *flag_type;
@@ -59,6 +60,7 @@ int head_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
 int meeting_setup(PyObject *module, CoreState *state);
 int queue_setup(PyObject *module, CoreState *state);
+int mapping_setup(PyObject *module, CoreState *state);
 int semlock_setup(PyObject *module, CoreState *state);
 int waiters_setup(PyObject *module, CoreState *state);
 

@@ -61,7 +61,7 @@ core_exec(PyObject *module)
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
         head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0 ||
         semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
-        queue_setup(module, state) < 0)
+        queue_setup(module, state) < 0 || mapping_setup(module, state) < 0)
         return -1;
     return 0;
 }
@@ -81,6 +81,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->keeper_type);
     Py_VISIT(state->meeting_type);
     Py_VISIT(state->queue_type);
+    Py_VISIT(state->mapping_type);
     Py_VISIT(state->semlock_type);
     Py_VISIT(state->waiters_type);
     Py_VISIT(state->flag_type);
@@ -104,6 +105,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->keeper_type);
     Py_CLEAR(state->meeting_type);
     Py_CLEAR(state->queue_type);
+    Py_CLEAR(state->mapping_type);
     Py_CLEAR(state->semlock_type);
     Py_CLEAR(state->waiters_type);
     Py_CLEAR(state->flag_type);
