@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing.queues as standard
 import os
 import threading
-import traceback
 import weakref
 from functools import partial
 from multiprocessing.context import assert_spawning
@@ -185,7 +184,7 @@ class Queue(standard.Queue):  # type: ignore[type-arg]
                 if is_exiting():  # what is used here may be gone already
                     info("error in queue thread: %s", error)
                     return
-                traceback.print_exc()
+                standard.Queue._on_queue_feeder_error(error, content)  # type: ignore[attr-defined]
             ring.buffer(-1)
             buffer.popleft()
 

@@ -30,7 +30,7 @@ _LINE_BYTES = 64
 _COUNT = struct.Struct("<Q")
 _USED, _FREE = 1, 0
 _STEP_BYTES = 1 << 16  # of sizes, so that what is a little larger finds room, too
-# What a sender keeps mapped, in use or not, with two descriptors each; more segments than that are forgotten as soon as they are sent.
+# What a sender keeps mapped, in use or not, with two descriptors each; more are forgotten as soon as they are sent.
 _KEPT_SEGMENTS = 16
 _KEPT_BYTES = 1 << 28
 

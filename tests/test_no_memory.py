@@ -13,7 +13,7 @@ if native.core is None:
     pytest.skip("the native core is not in use", allow_module_level=True)
 pytest.importorskip("_testcapi", reason="this Python comes without _testcapi, which lets allocations fail")
 
-from memorywork import locks, matching, ports, shortway  # noqa: F401 - they register their scenarios
+from memorywork import locks, matching, ports, queues, shortway  # noqa: F401 - they register their scenarios
 from memorywork.driver import SCENARIOS
 
 TESTS = Path(__file__).resolve().parent

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
 import pickle
 import signal
+import socket
+import struct
 import threading
 import time
 from queue import Empty, Full
@@ -402,6 +405,68 @@ def test_nobody_is_stopped_by_who_is_killed_wherever_it_is(thing):
         while (taken := queue.get(timeout=10)) != number:
             assert taken == thing
     assert queue.qsize() == 0
+    finish(queue)
+
+
+LOCKS = {"putting": 64, "getting": 128}  # where they are: _core/queue.c
+
+
+@needs_core
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_of_a_dead_process_is_taken_over(lock, time_limit):
+    queue = mp.get_context("spawn").Queue()
+    dead = mp.Process(target=int)
+    dead.start()
+    dead.join()
+    with mmap.mmap(queue._ring._queue.fd, 4096) as memory:
+        struct.pack_into("Q", memory, LOCKS[lock], dead.pid << 2)  # its start time is not known
+    start = time.monotonic()
+    queue.put(1)
+    assert queue.get() == 1
+    assert 0.1 < time.monotonic() - start < time_limit(2)
+    finish(queue)
+
+
+@needs_core
+def test_a_lock_of_a_living_process_is_not(time_limit):
+    queue = mp.get_context("spawn").Queue()
+    with mmap.mmap(queue._ring._queue.fd, 4096) as memory:
+        struct.pack_into("Q", memory, LOCKS["putting"], os.getppid() << 2)
+        thread = threading.Thread(target=queue.put, args=(1,))
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+        struct.pack_into("Q", memory, LOCKS["putting"], 0)
+        thread.join(time_limit(5))
+        assert not thread.is_alive()
+    assert queue.get() == 1
+    finish(queue)
+
+
+@needs_core
+def test_a_large_object_whose_record_was_not_written_is_nobodys():
+    queue = mp.Queue()
+    large = np.ones(100_000)
+    queue.put(large)
+    orphan = os.memfd_create("orphan")
+    for number in (2, 3):  # as if two putters had been killed after they sent these, and before they said so
+        queue._ring._sender.sendmsg(
+            [number.to_bytes(8, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", orphan))]
+        )
+    os.close(orphan)
+    assert queue.get().sum() == 100_000
+    finish(queue)
+
+
+@needs_core
+def test_a_large_object_whose_getter_was_killed_is_skipped():
+    queue = mp.Queue()
+    for number in range(3):
+        queue.put(np.full(100_000, number))
+    queue.put("last")
+    _, ancillary, _, _ = queue._ring._receiver.recvmsg(8, socket.CMSG_SPACE(4))  # as a getter that is killed then
+    os.close(*struct.unpack("i", ancillary[0][2]))
+    assert [int(queue.get()[0]), int(queue.get()[0]), queue.get()] == [1, 2, "last"]
     finish(queue)
 
 

@@ -18,6 +18,7 @@ TESTS_OF_THE_CORE = [
     "tests/communicator/test_express.py",
     "tests/test_native.py",
     "tests/test_synchronize.py",
+    "tests/test_queues.py",
     *(["tests/test_no_memory.py"] if find_spec("_testcapi") else []),
 ]
 

@@ -2,6 +2,8 @@
 
 #include "queue.h"
 
+#include <unistd.h>
+
 static PyObject *
 queue_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -88,7 +90,7 @@ queue_get_method(Queue *self, PyObject *timeout)
     int64_t until;
     if (read_deadline(timeout, &until) < 0)
         return NULL;
-    PyObject *data = NULL;
+    PyObject *data = NULL, *number;
     int fd = -1;
     switch (queue_get(self, until, &data, &fd)) {
     case RAISING:
@@ -96,7 +98,11 @@ queue_get_method(Queue *self, PyObject *timeout)
     case NOTHING_THERE:
         Py_RETURN_NONE;
     default:
-        return data != NULL ? data : PyLong_FromLong(fd);
+        if (data != NULL)
+            return data;
+        if ((number = PyLong_FromLong(fd)) == NULL)
+            close(fd);
+        return number;
     }
 }
 

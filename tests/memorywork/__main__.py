@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import sys
 
-from memorywork import locks, matching, ports, shortway  # noqa: F401 - they register their scenarios
+from memorywork import locks, matching, ports, queues, shortway  # noqa: F401 - they register their scenarios
 from memorywork.driver import run
 
 faulthandler.enable()
