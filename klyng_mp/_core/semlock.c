@@ -5,7 +5,8 @@
        magic, flags, maxvalue     written once, by who makes it
        word      a lock's holder (shared.h's Identity) and two bits, or 0 where it is free
        value     a semaphore's permits that are to be had
-       waiters   how many sleep; too many once one was killed asleep, which costs others a system call and no more
+       waiters   how many sleep; too many once one was killed asleep, which costs others a system call and no more.
+                 And where who released it last ran
        capacity  a semaphore's permits altogether
        nobodys   not 0 once a semaphore's permits belong to nobody
        holdings  (process, permits that it has taken and not given back), one for each process that took any
@@ -299,7 +300,7 @@ pass_on(SemLock *self)
 {
     Page *page = self->page;
     const bool is_free = is_lock(self) ? atomic_load(&page->word) == 0 : atomic_load(&page->value) > 0;
-    if (is_free && atomic_load(&page->waiters) > 0)
+    if (is_free && atomic_load(&page->waiters.count) > 0)
         wake(is_lock(self) ? half_of(&page->word) : &page->value, 1);
 }
 
@@ -309,8 +310,6 @@ wait_for_it(SemLock *self, int64_t until)
 {
     Page *page = self->page;
     const bool for_ever = until == FOREVER;
-    if (glance_at_others(self, for_ever) < 0)
-        return -1;
     for (;;) {
         const uint64_t seen = is_lock(self) ? atomic_load(&page->word) : 0;
         if (is_lock(self) && (seen & BROKEN))
@@ -320,7 +319,7 @@ wait_for_it(SemLock *self, int64_t until)
         _Atomic uint32_t *word = is_lock(self) ? half_of(&page->word) : &page->value;
         if (is_lock(self) && seen == 0)
             continue; /* it was free, and then not */
-        switch (sleep_on(word, (uint32_t)seen, &page->waiters, until)) {
+        switch (sleep_on(word, (uint32_t)seen, &page->waiters, &self->patience, until)) {
         case LOOK_AGAIN:
             break;
         case TIME_TO_LOOK:
@@ -374,13 +373,14 @@ give_lock(SemLock *self)
 {
     Page *page = self->page;
     uint64_t seen = atomic_load(&page->word);
+    note_cpu(&page->waiters);
     do {
         if (seen == 0)
             return say_too_often();
         if (seen & BROKEN)
             return raise_broken(self, seen, false);
     } while (!atomic_compare_exchange_weak(&page->word, &seen, 0));
-    if (atomic_load(&page->waiters) > 0)
+    if (atomic_load(&page->waiters.count) > 0)
         wake(half_of(&page->word), 1);
     return 0;
 }
@@ -390,6 +390,7 @@ give_permit(SemLock *self)
 {
     Page *page = self->page;
     uint32_t value = atomic_load(&page->value);
+    note_cpu(&page->waiters);
     do {
         if (value >= (uint32_t)page->maxvalue)
             return say_too_often();
@@ -401,7 +402,7 @@ give_permit(SemLock *self)
         else if (!self->left)
             settle_strangers_release(self);
     }
-    if (atomic_load(&page->waiters) > 0)
+    if (atomic_load(&page->waiters.count) > 0)
         wake(&page->value, 1);
     return 0;
 }

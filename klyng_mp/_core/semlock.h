@@ -18,7 +18,8 @@ typedef struct {
     uint32_t magic, flags;
     int32_t maxvalue, unused;
     _Atomic uint64_t word;
-    _Atomic uint32_t value, waiters, capacity, nobodys;
+    Sleepers waiters;
+    _Atomic uint32_t value, capacity, nobodys;
     _Alignas(64) Holding holdings[];
 } Page;
 
@@ -34,6 +35,7 @@ struct SemLock {
     Identity process; /* that count and thread are of */
     Holding *holding; /* its own, once it is known */
     int64_t next_glance;
+    Patience patience;
     PyObject *label;
     SemLock *next, **place; /* among all of this process */
 };

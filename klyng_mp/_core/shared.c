@@ -26,6 +26,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Before it sleeps, a process looks for about as long as a sleep and a wake-up cost, so that waiting costs at most twice
+   what it must; as in spin.c, but without the interpreter lock. */
+#define SPIN_NS 40000
+#define SPIN_LOOKS 64 /* between two looks at the clock */
+#define FEW_SPINS 16  /* after that many in vain, only every SELDOM-th sleep begins like that */
+#define SELDOM 32
+
 /* -- Memory ------------------------------------------------------------------------------------------------- */
 
 static int
@@ -238,8 +245,44 @@ futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timesp
     return (int)syscall(SYS_futex, word, operation, value, timeout, NULL, 0);
 }
 
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Looks for a while whether the word changes, unless who will change it needs this processor; tells whether it did. */
+static bool
+look_for_change(_Atomic uint32_t *word, uint32_t expected, const Sleepers *sleepers, Patience *patience)
+{
+    const uint32_t cpu = atomic_load_explicit(&sleepers->cpu, memory_order_relaxed);
+    if (cpu == 0 || cpu == (uint32_t)sched_getcpu() + 1)
+        return false;
+    if (patience->rest > 0) {
+        patience->rest--;
+        return false;
+    }
+    const int64_t end = monotonic_ns() + SPIN_NS;
+    for (unsigned looks = 1;; looks++) {
+        if (atomic_load_explicit(word, memory_order_relaxed) != expected) {
+            patience->vain = 0;
+            return true;
+        }
+        relax();
+        if (looks % SPIN_LOOKS == 0 && monotonic_ns() > end)
+            break;
+    }
+    if (++patience->vain >= FEW_SPINS)
+        patience->rest = SELDOM;
+    return false;
+}
+
 Awakening
-sleep_on(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, int64_t until)
+sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience, int64_t until)
 {
     int64_t left = LOOK_NS;
     if (until != FOREVER) {
@@ -252,11 +295,13 @@ sleep_on(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, 
     const struct timespec timeout = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
     int error = 0;
     Py_BEGIN_ALLOW_THREADS
-    /* Seen by whoever changes the word, or else the kernel sees the change: both are in one order. */
-    atomic_fetch_add(sleepers, 1);
-    if (futex(word, FUTEX_WAIT, expected, &timeout) < 0)
-        error = errno;
-    atomic_fetch_sub(sleepers, 1);
+    if (!look_for_change(word, expected, sleepers, patience)) {
+        /* Seen by whoever changes the word, or else the kernel sees the change: both are in one order. */
+        atomic_fetch_add(&sleepers->count, 1);
+        if (futex(word, FUTEX_WAIT, expected, &timeout) < 0)
+            error = errno;
+        atomic_fetch_sub(&sleepers->count, 1);
+    }
     Py_END_ALLOW_THREADS
     if (PyErr_CheckSignals() < 0)
         return INTERRUPTED;

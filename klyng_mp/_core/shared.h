@@ -5,6 +5,7 @@
 
 #include "core.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -75,10 +76,28 @@ int read_flag(PyObject *object, int *value);
 
 typedef enum { LOOK_AGAIN, TIME_TO_LOOK, TOO_LATE, INTERRUPTED } Awakening;
 
+/* Beside a word that is slept on, in the same memory. */
+typedef struct {
+    _Atomic uint32_t count; /* who changes the word wakes only if it is not 0 */
+    _Atomic uint32_t cpu;   /* where who changed it last ran, and 1; 0 is of nobody */
+} Sleepers;
+
+/* To be called by who changes the word, before it does. */
+static inline void
+note_cpu(Sleepers *sleepers)
+{
+    atomic_store_explicit(&sleepers->cpu, (uint32_t)sched_getcpu() + 1, memory_order_relaxed);
+}
+
+/* What a process remembers of whether it is of use to look for a while before it sleeps. */
+typedef struct {
+    unsigned vain; /* times in succession that it was of none */
+    unsigned rest; /* sleeps that begin at once until it is tried again */
+} Patience;
+
 /* Sleeps while a word is `expected`, without the interpreter lock, and at most until the deadline or the next look at
-   the others. `sleepers` is counted up meanwhile: who changes the word wakes only if it is not 0. INTERRUPTED comes
-   with the exception of a signal handler. */
-Awakening sleep_on(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, int64_t until);
+   the others. INTERRUPTED comes with the exception of a signal handler. */
+Awakening sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience, int64_t until);
 
 /* Wakes at most so many that sleep on a word; returns how many it were. */
 int wake(_Atomic uint32_t *word, int most);

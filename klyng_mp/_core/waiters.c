@@ -38,7 +38,7 @@ typedef struct {
 
 typedef struct {
     uint32_t magic;
-    _Atomic uint32_t sleepers;
+    Sleepers sleepers;
     int32_t numbers[2];
     uint32_t used, free, first, last, length, dead;
     _Alignas(64) Place places[];
@@ -50,6 +50,7 @@ typedef struct {
     PyObject_HEAD
     Shared shared;
     Table *table;
+    Patience patience;
 } Waiters;
 
 /* -- The line ----------------------------------------------------------------------------------------------- */
@@ -175,6 +176,7 @@ waiters_wake(Waiters *self, PyObject *Py_UNUSED(ignored))
         const uint32_t number = table->first;
         Place *place = &table->places[number];
         take_out(table, number);
+        note_cpu(&table->sleepers);
         atomic_store(&place->flag, CALLED);
         if (wake(&place->flag, 1) > 0 || is_alive(place->who))
             Py_RETURN_TRUE;
@@ -204,7 +206,7 @@ waiters_wait(Waiters *self, PyObject *args)
         return NULL;
     _Atomic uint32_t *flag = &self->table->places[number].flag;
     while (atomic_load(flag) == IN_LINE)
-        switch (sleep_on(flag, IN_LINE, &self->table->sleepers, until)) {
+        switch (sleep_on(flag, IN_LINE, &self->table->sleepers, &self->patience, until)) {
         case LOOK_AGAIN:
         case TIME_TO_LOOK:
             break;
@@ -326,13 +328,15 @@ static PyType_Spec waiters_spec = {
 
 typedef struct {
     uint32_t magic;
-    _Atomic uint32_t word, sleepers;
+    _Atomic uint32_t word;
+    Sleepers sleepers;
 } Signal;
 
 typedef struct {
     PyObject_HEAD
     Shared shared;
     Signal *signal;
+    Patience patience;
 } Flag;
 
 static bool
@@ -352,6 +356,7 @@ static bool
 turn(Flag *self, uint32_t odd)
 {
     uint32_t word = atomic_load(&self->signal->word);
+    note_cpu(&self->signal->sleepers);
     while ((word & 1) != odd)
         if (atomic_compare_exchange_weak(&self->signal->word, &word, word + 1))
             return true;
@@ -361,7 +366,7 @@ turn(Flag *self, uint32_t odd)
 static PyObject *
 flag_set(Flag *self, PyObject *Py_UNUSED(ignored))
 {
-    if (turn(self, 1) && atomic_load(&self->signal->sleepers) > 0)
+    if (turn(self, 1) && atomic_load(&self->signal->sleepers.count) > 0)
         wake(&self->signal->word, INT_MAX);
     Py_RETURN_NONE;
 }
@@ -383,7 +388,7 @@ flag_wait(Flag *self, PyObject *timeout)
     if (read_deadline(timeout, &until) < 0)
         return NULL;
     while (atomic_load(&self->signal->word) == before)
-        switch (sleep_on(&self->signal->word, before, &self->signal->sleepers, until)) {
+        switch (sleep_on(&self->signal->word, before, &self->signal->sleepers, &self->patience, until)) {
         case LOOK_AGAIN:
         case TIME_TO_LOOK:
             break;

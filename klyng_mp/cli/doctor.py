@@ -71,7 +71,7 @@ def render(report: dict[str, Any]) -> str:
         rows.append((name, f"{_say_limit(limit['soft'])} (hard limit {_say_limit(limit['hard'])})"))
     rows += [("/dev/shm", _say_shared(report["shared_memory"]))]  # noqa: S108 (a label)
     rows += [("transports", ", ".join(report["transports"]) or "none")]
-    rows += [("native core", _say_core(report["native_core"]))]
+    rows += [("native core", _say_core(report["native_core"])), ("locks", _say_locks(report["native_core"]))]
     if report["trial"] is not None:
         rows.append(("two ranks", _say_trial(report["trial"])))
     lines = [f"{name:<16} {value}" for name, value in rows]
@@ -167,6 +167,12 @@ def _say_core(in_use: bool) -> str:
         return "in use: ranks of one host talk through shared memory"
     why = "it was not built" if native.is_wanted(os.environ.get(native.VARIABLE)) else f"{native.VARIABLE}=0"
     return f"not in use ({why}): ranks talk through sockets, which is slower"
+
+
+def _say_locks(in_use: bool) -> str:
+    if in_use:
+        return "notice the death of a process that holds them"
+    return "are the standard library's: who waits for a lock whose holder was killed waits for ever"
 
 
 def _say_limit(value: int | None) -> str:

@@ -31,6 +31,7 @@ def test_the_text_has_every_fact(report):
     text = doctor.render(report)
     for word in ("klyng_mp", "Python", "kernel", "usable CPUs", "memory", "RLIMIT_NPROC", "/dev/shm", "transports"):
         assert any(line.startswith(word) for line in text.splitlines()), word
+    assert ("locks            notice the death" in text) is (native.core is not None)
     assert ("native core      in use" if native.core is not None else "native core      not ") in text
     assert "two ranks        work: started and answered in 10.0 ms" in text
     assert "problem:" not in text
@@ -52,6 +53,7 @@ def test_it_is_said_why_the_core_is_not_in_use(report, monkeypatch, wish, why):
     monkeypatch.setenv("KLYNG_MP_NATIVE", wish)
     report["native_core"] = False
     assert f"not in use ({why}): ranks talk through sockets" in doctor.render(report)
+    assert "locks            are the standard library's" in doctor.render(report)
 
 
 def test_what_is_missing_is_a_problem(monkeypatch, tmp_path):
