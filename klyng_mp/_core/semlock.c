@@ -310,6 +310,8 @@ wait_for_it(SemLock *self, int64_t until)
 {
     Page *page = self->page;
     const bool for_ever = until == FOREVER;
+    if (glance_at_others(self, for_ever) < 0)
+        return -1;
     for (;;) {
         const uint64_t seen = is_lock(self) ? atomic_load(&page->word) : 0;
         if (is_lock(self) && (seen & BROKEN))
