@@ -321,7 +321,7 @@ wait_for_it(SemLock *self, int64_t until)
         _Atomic uint32_t *word = is_lock(self) ? half_of(&page->word) : &page->value;
         if (is_lock(self) && seen == 0)
             continue; /* it was free, and then not */
-        switch (sleep_on(word, (uint32_t)seen, &page->waiters, &self->patience, until)) {
+        switch (look_and_sleep_on(word, (uint32_t)seen, &page->waiters, &self->patience, until)) {
         case LOOK_AGAIN:
             break;
         case TIME_TO_LOOK:

@@ -257,9 +257,8 @@ relax(void)
 
 /* Looks for a while whether the word changes, unless who will change it needs this processor; tells whether it did. */
 static bool
-look_for_change(_Atomic uint32_t *word, uint32_t expected, const Sleepers *sleepers, Patience *patience)
+look_for_change(_Atomic uint32_t *word, uint32_t expected, uint32_t cpu, Patience *patience)
 {
-    const uint32_t cpu = atomic_load_explicit(&sleepers->cpu, memory_order_relaxed);
     if (cpu == 0 || cpu == (uint32_t)sched_getcpu() + 1)
         return false;
     if (patience->rest > 0) {
@@ -281,8 +280,10 @@ look_for_change(_Atomic uint32_t *word, uint32_t expected, const Sleepers *sleep
     return false;
 }
 
-Awakening
-sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience, int64_t until)
+/* As look_and_sleep_on, where `cpu` is not 0. */
+static Awakening
+sleep_here(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, int64_t until, uint32_t cpu,
+           Patience *patience)
 {
     int64_t left = LOOK_NS;
     if (until != FOREVER) {
@@ -295,17 +296,30 @@ sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience
     const struct timespec timeout = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
     int error = 0;
     Py_BEGIN_ALLOW_THREADS
-    if (!look_for_change(word, expected, sleepers, patience)) {
+    if (!look_for_change(word, expected, cpu, patience)) {
         /* Seen by whoever changes the word, or else the kernel sees the change: both are in one order. */
-        atomic_fetch_add(&sleepers->count, 1);
+        atomic_fetch_add(sleepers, 1);
         if (futex(word, FUTEX_WAIT, expected, &timeout) < 0)
             error = errno;
-        atomic_fetch_sub(&sleepers->count, 1);
+        atomic_fetch_sub(sleepers, 1);
     }
     Py_END_ALLOW_THREADS
     if (PyErr_CheckSignals() < 0)
         return INTERRUPTED;
     return error == ETIMEDOUT ? TIME_TO_LOOK : LOOK_AGAIN;
+}
+
+Awakening
+sleep_on(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, int64_t until)
+{
+    return sleep_here(word, expected, sleepers, until, 0, NULL);
+}
+
+Awakening
+look_and_sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience, int64_t until)
+{
+    const uint32_t cpu = atomic_load_explicit(&sleepers->cpu, memory_order_relaxed);
+    return sleep_here(word, expected, &sleepers->count, until, cpu, patience);
 }
 
 int

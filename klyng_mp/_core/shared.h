@@ -96,8 +96,13 @@ typedef struct {
 } Patience;
 
 /* Sleeps while a word is `expected`, without the interpreter lock, and at most until the deadline or the next look at
-   the others. INTERRUPTED comes with the exception of a signal handler. */
-Awakening sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience, int64_t until);
+   the others. `sleepers` is counted up meanwhile: who changes the word wakes only if it is not 0. INTERRUPTED comes
+   with the exception of a signal handler. */
+Awakening sleep_on(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, int64_t until);
+
+/* The same, but looks for a moment first, where who last changed the word ran on another processor. */
+Awakening look_and_sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience,
+                            int64_t until);
 
 /* Wakes at most so many that sleep on a word; returns how many it were. */
 int wake(_Atomic uint32_t *word, int most);

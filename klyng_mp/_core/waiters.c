@@ -206,7 +206,7 @@ waiters_wait(Waiters *self, PyObject *args)
         return NULL;
     _Atomic uint32_t *flag = &self->table->places[number].flag;
     while (atomic_load(flag) == IN_LINE)
-        switch (sleep_on(flag, IN_LINE, &self->table->sleepers, &self->patience, until)) {
+        switch (look_and_sleep_on(flag, IN_LINE, &self->table->sleepers, &self->patience, until)) {
         case LOOK_AGAIN:
         case TIME_TO_LOOK:
             break;
@@ -388,7 +388,7 @@ flag_wait(Flag *self, PyObject *timeout)
     if (read_deadline(timeout, &until) < 0)
         return NULL;
     while (atomic_load(&self->signal->word) == before)
-        switch (sleep_on(&self->signal->word, before, &self->signal->sleepers, &self->patience, until)) {
+        switch (look_and_sleep_on(&self->signal->word, before, &self->signal->sleepers, &self->patience, until)) {
         case LOOK_AGAIN:
         case TIME_TO_LOOK:
             break;
