@@ -31,6 +31,8 @@ HERE = Path(__file__).resolve().parent
 PROMISED_SECONDS = 2.0
 robust = pytest.mark.skipif(native.core is None, reason="the standard library's locks do not notice a death")
 
+standard_heap = pytest.mark.may_leave("fds", why="the standard library's barrier keeps its heap")
+
 
 @pytest.fixture(params=METHODS)
 def ctx(request):
@@ -115,6 +117,7 @@ def made_both_ways(name, *args):
     return getattr(multiprocessing.get_context("fork"), name)(*args), getattr(klyng_mp.get_context("fork"), name)(*args)
 
 
+@standard_heap
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_is_one_of_the_standard_library(ctx, name):
     made = getattr(ctx, name)(*([2] if name == "Barrier" else []))
@@ -210,7 +213,7 @@ BAD = [
 ]
 
 
-@pytest.mark.may_leave("fds", why="the standard library's barrier keeps its heap")
+@standard_heap
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("act", BAD, ids=range(len(BAD)))
 def test_what_cannot_be_is_refused_in_the_same_words(act, method):
@@ -270,6 +273,7 @@ def test_the_core_refuses_what_no_lock_is_made_of():
         waiters.wait("first", None)
 
 
+@robust
 def test_a_timeout_may_be_anything_that_is_a_number(fork):
     lock = fork.Lock()
     lock.acquire()
@@ -723,6 +727,7 @@ def test_there_is_an_end_to_those_who_may_wait():
     assert waiters.add(False) == 4321
 
 
+@robust
 def test_an_event_outlives_who_waits_for_it(ctx):
     event = ctx.Event()
     waits = [(lockwork.wait_for, event)] * 2
