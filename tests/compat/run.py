@@ -29,7 +29,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--again", action="store_true", help="let each test that fails try once more, alone")
     parser.add_argument("--short", action="store_true", help="names only, no tracebacks")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="show the N slowest tests, too")
-    parser.add_argument("--partial", action="store_true", help="modules that klyng_mp lacks are the standard ones")
+    parser.add_argument("--standard", nargs="+", metavar="MODULE", help="modules that stay the standard library's")
     parser.add_argument("--keep", action="store_true", help="keep the copy and the logs, and say where they are")
     return parser.parse_args(words)
 
@@ -60,8 +60,7 @@ def main() -> int:
     for method in options.method or suite.METHODS:
         folder = Path(tempfile.mkdtemp(prefix="kmpc-"))
         try:
-            missing = suite.missing_modules(options.package) if options.partial else None
-            copy = suite.make_copy(folder / "copy", options.package, missing)
+            copy = suite.make_copy(folder / "copy", options.package, options.standard)
             pool = shards.Shards(copy, jobs=options.jobs, limit=options.limit)
             run = shards.run_suite(pool, method, options.pattern, again=options.again)
             show(run, options, method)

@@ -38,8 +38,13 @@ class Run:
         return {one.test for one in self.outcomes.values() if one.outcome in outcomes}
 
     def foreign(self) -> list[dict[str, Any]]:
-        """Return the notes about objects that were of no class of klyng_mp."""
-        return [line for line in self.audit if not line["ours"]]
+        """Return the notes about objects that were of no class of klyng_mp, one for each place that made them."""
+        notes = {(line["class"], *line["stack"].splitlines()[-4:]): line for line in self.audit if not line["ours"]}
+        return list(notes.values())
+
+    def kinds(self, *, ours: bool) -> set[str]:
+        """Return the kinds of objects that were made of classes of klyng_mp, or of others."""
+        return {line["kind"] for line in self.audit if line["ours"] == ours}
 
 
 # -- what there is to run --------------------------------------------------------------------------

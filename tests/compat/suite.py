@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import pkgutil
 import re
 import shutil
 from pathlib import Path
@@ -54,20 +53,14 @@ def find_suite() -> Path | None:
     return None
 
 
-def missing_modules(package: str) -> list[str]:
-    """Return the public modules of the standard package that the other one does not have yet."""
-    names = [one.name for one in pkgutil.iter_modules(importlib.import_module(STANDARD).__path__)]
-    return [name for name in names if importlib.util.find_spec(f"{package}.{name}") is None and "win32" not in name]
-
-
-def rename(text: str, package: str, missing: list[str] | None = None) -> str:
+def rename(text: str, package: str, standard: list[str] | None = None) -> str:
     """Return the text with the whole word `multiprocessing` replaced, but in the sentences that stay.
 
-    Where modules are said to be missing, these stay the standard library's, too.
+    So do the modules in `standard`, for who develops the others.
     """
     patterns = [re.escape(sentence) for sentence in SENTENCES]
-    if missing:
-        names = "|".join(missing)
+    if standard:
+        names = "|".join(standard)
         patterns += [rf"multiprocessing\.(?:{names})\b", rf"from multiprocessing import (?:{names})\b"]
     stay = re.compile("|".join(patterns))
     pieces, end = [], 0
@@ -77,7 +70,7 @@ def rename(text: str, package: str, missing: list[str] | None = None) -> str:
     return "".join([*pieces, WORD.sub(package, text[end:])])
 
 
-def make_copy(folder: Path, package: str, missing: list[str] | None = None) -> Path:
+def make_copy(folder: Path, package: str, standard: list[str] | None = None) -> Path:
     """Make the copy for a package in a new folder, and return that; `package` may be the standard one."""
     home = find_suite()
     if home is None:
@@ -85,7 +78,7 @@ def make_copy(folder: Path, package: str, missing: list[str] | None = None) -> P
     tests = folder / "test"
     tests.mkdir(parents=True)
     for source in [home / f"{CASES}.py", home / f"{MAIN_HANDLING}.py", *sorted(home.glob(PROGRAMS))]:
-        (tests / source.name).write_text(rename(source.read_text("utf-8"), package, missing), "utf-8")
+        (tests / source.name).write_text(rename(source.read_text("utf-8"), package, standard), "utf-8")
     (tests / "__init__.py").write_text(INIT.format(home=str(home)))
     for method in METHODS:
         (tests / f"test_multiprocessing_{method}.py").write_text(BY_METHOD.format(method=method))
