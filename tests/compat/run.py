@@ -9,11 +9,8 @@ Run it in the repository's folder. Docs: docs/compatibility.md.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 from . import shards, suite
 
@@ -58,18 +55,18 @@ def main() -> int:
         return 2
     failed = False
     for method in options.method or suite.METHODS:
-        folder = Path(tempfile.mkdtemp(prefix="kmpc-"))
-        try:
-            copy = suite.make_copy(folder / "copy", options.package, options.standard)
-            pool = shards.Shards(copy, jobs=options.jobs, limit=options.limit)
-            run = shards.run_suite(pool, method, options.pattern, again=options.again)
-            show(run, options, method)
-            failed |= bool(shards.bad(run.outcomes) or (options.package == suite.OURS and run.foreign()))
-        finally:
-            if options.keep:
-                print(f"kept: {folder}")
-            else:
-                shutil.rmtree(folder, ignore_errors=True)
+        run = shards.run_suite(
+            method,
+            options.package,
+            pattern=options.pattern,
+            again=options.again,
+            standard=options.standard,
+            keep=options.keep,
+            jobs=options.jobs,
+            limit=options.limit,
+        )
+        show(run, options, method)
+        failed |= bool(shards.bad(run.outcomes) or (options.package == suite.OURS and run.foreign()))
     return int(failed)
 
 

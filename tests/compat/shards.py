@@ -11,18 +11,18 @@ import ast
 import json
 import os
 import selectors
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from . import construction_audit, suite
 from .workers import Outcome, Request, Worker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass
@@ -77,10 +77,13 @@ class Shards:
         self.copy, self.jobs, self.limit = copy, jobs, limit
         self.on_outcome = on_outcome or (lambda outcome: None)
         self.audit = copy / "audit.jsonl"
+        scratch = copy / "tmp"
+        scratch.mkdir()
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(copy),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": str(scratch),
             construction_audit.FILE_VARIABLE: str(self.audit),
         }
         self._places = iter(range(1 << 30))
@@ -101,6 +104,10 @@ class Shards:
                 worker.clean = False
                 worker.end()
         return outcomes
+
+    def notes(self) -> list[dict[str, Any]]:
+        """Return what the audit has written."""
+        return [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
 
     def _start(self, request: Request) -> Worker:
         worker = Worker(suite.make_place(self.copy, f"place-{next(self._places)}"), self.limit, self.environment)
@@ -135,19 +142,45 @@ class Shards:
             worker.end()
 
 
-def run_suite(shards: Shards, method: str, pattern: str = "", *, again: bool = True) -> Run:
-    """Run the tests of one start method whose names have the pattern; what fails may try once more, alone."""
+def run_suite(
+    method: str,
+    package: str,
+    *,
+    pattern: str = "",
+    again: bool = True,
+    standard: list[str] | None = None,
+    keep: bool = False,
+    **options: Any,
+) -> Run:
+    """Run the tests of one start method, of a copy that is removed afterwards.
+
+    Args:
+        method: the start method.
+        package: what the copy's text says, or the standard library's own name.
+        pattern: a regular expression, to be found in the names of the tests.
+        again: whether what fails may try once more, alone.
+        standard: modules whose names stay.
+        keep: leave the copy and the logs, and print where they are.
+        options: of `Shards`.
+    """
     began = time.monotonic()
-    requests = classes_of(shards.copy, method)
-    for request in requests:
-        request.pattern = pattern
-    outcomes = shards.run(requests)
-    if again:
-        modules = {request.name: request.module for request in requests}
-        failed = [Request(modules[name.split(".")[0]], name.split(".")[0], tests=[name]) for name in bad(outcomes)]
-        outcomes |= shards.run(failed, jobs=1)
-    audit = [json.loads(line) for line in shards.audit.read_text().splitlines()] if shards.audit.exists() else []
-    return Run(outcomes, audit, time.monotonic() - began)
+    folder = Path(tempfile.mkdtemp(prefix="kmpc-"))  # short: sockets have their names below it
+    try:
+        shards = Shards(suite.make_copy(folder / "copy", package, standard), **options)
+        requests = classes_of(shards.copy, method)
+        for request in requests:
+            request.pattern = pattern
+        outcomes = shards.run(requests)
+        if again:
+            modules = {request.name: request.module for request in requests}
+            failed = [Request(modules[name.split(".")[0]], name.split(".")[0], tests=[name]) for name in bad(outcomes)]
+            outcomes |= shards.run(failed, jobs=1)
+        return Run(outcomes, shards.notes(), time.monotonic() - began)
+    finally:
+        if keep:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def bad(outcomes: dict[str, Outcome]) -> list[str]:

@@ -137,7 +137,7 @@ class Worker:
         for test in stuck:
             request.outcomes[test] = Outcome(test, outcome, self.limit, detail)
         rest = request.rest()
-        return Request(request.module, request.name, rest) if rest else None
+        return Request(request.module, request.name, tests=rest) if rest else None
 
     def end(self) -> None:
         """End the process and all that it has started."""
