@@ -1,6 +1,5 @@
-"""What runs at the end of a process: atexit, finalizers, children are waited for, daemonic ones are not."""
+"""What runs at the end of a process: finalizers, children are waited for, daemonic ones are not."""
 
-import atexit
 import multiprocessing as mp
 import sys
 from multiprocessing import util
@@ -19,7 +18,6 @@ def daemon(event):
 
 
 if __name__ == "__main__":
-    atexit.register(print, "the parent ends")
     go, up = mp.Event(), mp.Event()
     waited = mp.Process(target=child, args=("waited for", go))
     ended = mp.Process(target=daemon, args=(up,), daemon=True)
