@@ -26,6 +26,10 @@ BASES = {
     "Connection": "multiprocessing.connection:_ConnectionBase",
     "Manager": "multiprocessing.managers:BaseManager",
 }
+# What these make with the standard module's help they put into an object of their own, and hand out only that.
+TAKEN_OVER = {"accept", "Client", "Pipe"}
+CONNECTIONS = "klyng_mp/connection.py"
+
 # Each interpreter has these once, whoever asks for them: there is one process tree.
 SHARED = {"multiprocessing.process._MainProcess", "multiprocessing.process._ParentProcess"}
 
@@ -64,7 +68,13 @@ def _note(kind, cls):
     ours = is_ours(cls)
     line = {"kind": kind, "class": name, "ours": ours}
     if not ours:
-        line["stack"] = "".join(traceback.format_stack(limit=12)[:-2])
+        stack = traceback.extract_stack(limit=12)
+        if kind == "Connection" and any(
+            frame.filename.endswith(CONNECTIONS) and frame.name in TAKEN_OVER for frame in stack
+        ):
+            _seen.discard(cls)  # one that somebody else makes is still to be seen
+            return
+        line["stack"] = "".join(traceback.format_list(stack[:-2]))
     file = os.open(os.environ[FILE_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(file, json.dumps(line).encode() + b"\n")  # one write: many processes write here
