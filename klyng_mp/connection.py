@@ -67,9 +67,9 @@ class Connection(standard.Connection):
         return rebuild_connection, (DupFd(self.fileno()), self.readable, self.writable)
 
 
-def rebuild_connection(handle: Any, readable: bool, writable: bool) -> Connection:
+def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
     """Return a connection from what has travelled of it; pickles call this."""
-    return Connection(handle.detach(), readable, writable)
+    return Connection(df.detach(), readable, writable)
 
 
 def _take_over(connection: Any) -> Connection:
