@@ -26,9 +26,15 @@ BASES = {
     "Connection": "multiprocessing.connection:_ConnectionBase",
     "Manager": "multiprocessing.managers:BaseManager",
 }
-# What these make with the standard module's help they put into an object of their own, and hand out only that.
-TAKEN_OVER = {"accept", "Client", "Pipe"}
-CONNECTIONS = "klyng_mp/connection.py"
+# What is made in these functions is their own affair, and reaches nobody who asked klyng_mp for something.
+INTERNAL = {
+    ("klyng_mp/connection.py", "Pipe"): "what the standard module makes is taken over, and only that is handed out",
+    ("klyng_mp/connection.py", "Client"): "likewise",
+    ("klyng_mp/connection.py", "accept"): "likewise",
+    ("multiprocessing/resource_sharer.py", "_serve"): "a process has one sharer of descriptors, whoever needs it",
+    ("multiprocessing/resource_sharer.py", "get_connection"): "likewise",
+    ("multiprocessing/pool.py", "__init__"): "parts of a Pool, which is noted itself; ThreadPool has such",
+}
 
 # Each interpreter has these once, whoever asks for them: there is one process tree.
 SHARED = {"multiprocessing.process._MainProcess", "multiprocessing.process._ParentProcess"}
@@ -51,6 +57,11 @@ def is_ours(cls: type) -> bool:
     return any(one.__module__.partition(".")[0] == "klyng_mp" for one in cls.__mro__)
 
 
+def within(frame: traceback.FrameSummary, file: str, function: str) -> bool:
+    """Tell whether a frame is of this function."""
+    return frame.name == function and frame.filename.endswith("/" + file)
+
+
 def _noting(kind):
     def __new__(cls, *_args, **_kwargs):
         if cls not in _seen:
@@ -68,13 +79,11 @@ def _note(kind, cls):
     ours = is_ours(cls)
     line = {"kind": kind, "class": name, "ours": ours}
     if not ours:
-        stack = traceback.extract_stack(limit=12)
-        if kind == "Connection" and any(
-            frame.filename.endswith(CONNECTIONS) and frame.name in TAKEN_OVER for frame in stack
-        ):
+        stack = traceback.extract_stack()[:-2]
+        if any(within(frame, *place) for frame in stack for place in INTERNAL):
             _seen.discard(cls)  # one that somebody else makes is still to be seen
             return
-        line["stack"] = "".join(traceback.format_list(stack[:-2]))
+        line["stack"] = "".join(traceback.format_list(stack[-12:]))
     file = os.open(os.environ[FILE_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(file, json.dumps(line).encode() + b"\n")  # one write: many processes write here
