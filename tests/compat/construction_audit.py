@@ -33,6 +33,7 @@ INTERNAL = {
     ("klyng_mp/connection.py", "accept"): "likewise",
     ("multiprocessing/resource_sharer.py", "_serve"): "a process has one sharer of descriptors, whoever needs it",
     ("multiprocessing/resource_sharer.py", "get_connection"): "likewise",
+    ("multiprocessing/resource_sharer.py", "stop"): "likewise",
     ("multiprocessing/pool.py", "__init__"): "parts of a Pool, which is noted itself; ThreadPool has such",
 }
 
