@@ -119,6 +119,7 @@ TESTS_OF_NO_MODULE = {
     "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
     "tests/compat/test_compat.py": "of the drop-in as a whole",
     "tests/compat/test_names.py": "of the drop-in as a whole",
+    "tests/compat/test_page.py": "of docs/multiprocessing.md",
     "tests/compat/test_programs.py": "of the drop-in as a whole",
     "tests/examples/test_examples.py": "of examples/",
     "tests/test_conftest.py": "of what every test has",
