@@ -6,32 +6,15 @@ Layer: above reduction. The standard module makes the sockets and authenticates;
 from __future__ import annotations
 
 import multiprocessing.connection as standard
-import sys
 from multiprocessing.connection import (  # type: ignore[attr-defined]
-    BUFSIZE,
-    CONNECTION_TIMEOUT,
-    MESSAGE_LENGTH,
-    AuthenticationError,
-    BufferTooShort,
-    ConnectionWrapper,
-    SocketClient,
-    SocketListener,
-    XmlClient,
-    XmlListener,
-    address_type,
     answer_challenge,
     arbitrary_address,
-    default_family,
     deliver_challenge,
-    families,
     wait,
 )
 from typing import Any
 
 from klyng_mp.reduction import DupFd, ForkingPickler
-
-if sys.version_info < (3, 12):
-    from multiprocessing.connection import CHALLENGE, FAILURE, WELCOME  # type: ignore[attr-defined]
 
 __all__ = [
     "Client",
@@ -67,9 +50,9 @@ class Connection(standard.Connection):
         return rebuild_connection, (DupFd(self.fileno()), self.readable, self.writable)
 
 
-def rebuild_connection(df: Any, readable: bool, writable: bool) -> Connection:
+def rebuild_connection(handle: Any, readable: bool, writable: bool) -> Connection:
     """Return a connection from what has travelled of it; pickles call this."""
-    return Connection(df.detach(), readable, writable)
+    return Connection(handle.detach(), readable, writable)
 
 
 def _take_over(connection: Any) -> Connection:

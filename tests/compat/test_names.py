@@ -12,7 +12,6 @@ import pytest
 
 # Functions and classes that a module of ours does not have, each with its reason.
 LEFT_OUT = {
-    "connection": {"reduce_connection": "a connection of ours reduces itself"},
     "resource_tracker": {"ReentrantCallError": "not every 3.11 has it"},
 }
 NOT_OURS = {"popen_spawn_win32": "nothing is claimed for Windows"}
