@@ -14,6 +14,10 @@ HELD = Path(__file__).with_name("held.json")
 ROW = re.compile(r"^\| `(?P<test>\w+\.\w+)` \| (?P<methods>[a-z, ]+) \| (?P<reason>.+) \|$", re.MULTILINE)
 
 
+UNLISTED = "fails, and is not in docs/compatibility.md"
+NEEDLESS = "is listed in docs/compatibility.md, but passes (or is no test): take it out"
+
+
 def read_page(text: str) -> dict[str, dict[str, str]]:
     """Return the reasons by start method and test, from the page's table."""
     listed: dict[str, dict[str, str]] = {method: {} for method in suite.METHODS}
@@ -33,6 +37,6 @@ def judge(expected: set[str], passed: set[str], listed: dict[str, str]) -> dict[
     """Compare what passes for the standard library, and for ours, with what is listed."""
     failed = expected - passed
     return {
-        "fails, and is not in docs/compatibility.md": sorted(failed - set(listed)),
-        "is listed in docs/compatibility.md, but passes (or is no test): take it out": sorted(set(listed) - failed),
+        UNLISTED: sorted(failed - set(listed)),
+        NEEDLESS: sorted(set(listed) - failed),
     }

