@@ -35,6 +35,7 @@ __all__ = [
     "binary",
     "build_limits",
     "collect",
+    "cpus_of",
     "draw_charts",
     "environment",
     "facts_of",

@@ -6,6 +6,7 @@ Layer: above process. It is the standard module's, under the same name here: the
 from __future__ import annotations
 
 from multiprocessing.forkserver import (
+    MAXFDS_TO_SEND,
     ForkServer,
     _forkserver,
     connect_to_new_process,

@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from multiprocessing.process import (  # type: ignore[attr-defined]
     ORIGINAL_DIR,
     AuthenticationString,
+    _children,
+    _cleanup,
+    _dangling,
+    _process_counter,
     active_children,
     current_process,
     parent_process,

@@ -14,6 +14,7 @@ import pickle
 import sys
 from collections import ChainMap
 from multiprocessing.reduction import (
+    ACKNOWLEDGE,
     HAVE_SEND_HANDLE,
     AbstractReducer,
     DupFd,

@@ -5,7 +5,8 @@ Layer: above process. It is the standard module's, under the same name here: the
 
 from __future__ import annotations
 
-from multiprocessing.resource_tracker import (
+from multiprocessing.resource_tracker import (  # type: ignore[attr-defined]
+    _CLEANUP_FUNCS,
     ResourceTracker,
     _resource_tracker,
     ensure_running,

@@ -15,6 +15,7 @@ from multiprocessing.spawn import (
     get_preparation_data,
     import_main_path,
     is_forking,
+    old_main_modules,
     prepare,
     set_executable,
     spawn_main,

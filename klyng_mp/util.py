@@ -10,6 +10,7 @@ from multiprocessing.util import (  # type: ignore[attr-defined]
     DEFAULT_LOGGING_FORMAT,
     INFO,
     LOGGER_NAME,
+    MAXFD,
     NOTSET,
     SUBDEBUG,
     SUBWARNING,

@@ -26,6 +26,9 @@ MODULES = (
     "common",
     "messaging",
     "messaging_peer",
+    "pools",
+    "pools_charts",
+    "pools_peer",
     "run",
     "series",
     "task",
@@ -351,6 +354,51 @@ def test_collectives_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_pat
     assert all(len(values) == 2 and min(values) > 0 for values in record["samples"].values())
     for chart in ("small", "arrays"):
         assert (tmp_path / f"collectives_{chart}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_pools_prints_and_writes_its_verdicts_and_draws_its_chart(tmp_path):
+    pytest.importorskip("numpy")
+    pytest.importorskip("matplotlib")
+    file, chart = tmp_path / "figures.json", tmp_path / "pools.png"
+    printed = run_script("pools.py", "--quick", "--rounds", 1, "--json", file, "--png", chart)
+    record = json.loads(file.read_text())
+    assert printed.count(" ok\n") + printed.count(" MISSED\n") == len(record["figures"])
+    missing = {side for side in ("loky", "multiprocess") if importlib.util.find_spec(side) is None}
+    assert len(record["figures"]) == 12 - len(missing)
+    assert ("left out" in printed) == bool(missing)
+    sides = {name.partition(":")[0] for name in record["samples"]}
+    assert sides == {"klyng_mp", "multiprocessing", "concurrent.futures", "loky", "multiprocess"} - missing
+    assert all(len(values) == 1 and values[0] > 0 for values in record["samples"].values())
+    assert chart.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pools_judges_only_what_both_sides_did(load):
+    pools = load("pools")
+    mine = {f"klyng_mp: {row}": 1.0 for row in pools.ROWS}
+    assert pools.figures_of(mine) == []
+    loky, spawn = pools.figures_of(
+        mine | {f"loky: {pools.MAP}": 10.0, f"loky: {pools.APPLY}": 9.0, f"multiprocessing: {pools.SPAWN}": 6.0}
+    )
+    assert (loky.what, loky.ratio, loky.limit, loky.met) == (pools.MAP, 0.1, 0.05, False)
+    assert (spawn.what, spawn.peer_name, spawn.met) == (pools.FORK, "multiprocessing (spawn)", True)
+    assert len(pools.figures_of(mine | {f"multiprocessing: {row}": 1.0 for row in pools.ROWS})) == 10
+
+
+def test_what_comes_back_wrong_from_a_pool_has_no_time(load):
+    peer = load("pools_peer")
+    with pytest.raises(peer.BadAnswerError, match="got 41 where it is 42"):
+        peer.check(41, 42)
+
+
+def test_executors_have_no_queues_and_no_default_chunks(load):
+    peer = load("pools_peer")
+    assert [row for row in peer.ROWS if peer.has_row("loky", row)] == [
+        "map, 20 000 tasks, chunksize=1",
+        "apply, there and back",
+        "map over 1 MiB arrays, each",
+    ]
+    assert all(peer.has_row("multiprocess", row) for row in peer.ROWS)
 
 
 def test_messaging_judges_only_what_both_sides_did(load):

@@ -1,0 +1,42 @@
+"""What docs/compatibility.md lists, and the counts that are held."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from pathlib import Path
+
+from . import suite
+
+PAGE = suite.REPOSITORY / "docs" / "compatibility.md"
+HELD = Path(__file__).with_name("held.json")
+ROW = re.compile(r"^\| `(?P<test>\w+\.\w+)` \| (?P<methods>[a-z, ]+) \| (?P<reason>.+) \|$", re.MULTILINE)
+
+
+UNLISTED = "fails, and is not in docs/compatibility.md"
+NEEDLESS = "is listed in docs/compatibility.md, but passes (or is no test): take it out"
+
+
+def read_page(text: str) -> dict[str, dict[str, str]]:
+    """Return the reasons by start method and test, from the page's table."""
+    listed: dict[str, dict[str, str]] = {method: {} for method in suite.METHODS}
+    for row in ROW.finditer(text):
+        methods = suite.METHODS if row["methods"] == "all" else row["methods"].split(", ")
+        for method in methods:
+            listed[method][row["test"]] = row["reason"]
+    return listed
+
+
+def held(method: str) -> int | None:
+    """Return how many tests have to pass with this version of Python, if that was ever counted."""
+    return json.loads(HELD.read_text()).get(platform.python_version(), {}).get(method)
+
+
+def judge(expected: set[str], passed: set[str], listed: dict[str, str]) -> dict[str, list[str]]:
+    """Compare what passes for the standard library, and for ours, with what is listed."""
+    failed = expected - passed
+    return {
+        UNLISTED: sorted(failed - set(listed)),
+        NEEDLESS: sorted(set(listed) - failed),
+    }
