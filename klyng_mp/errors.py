@@ -28,7 +28,7 @@ those, so that existing ``except`` clauses keep working::
         ├── DeadlockError             all ranks wait for each other
         ├── RunCancelledError         the run was cancelled
         ├── LaunchError               ranks could not be brought to life
-        ├── WorldBusyError            a run is going on
+        ├── WorldBusyError            a run is going on, or processes hold places
         └── NoRankError               this process has no rank
 """
 
@@ -280,7 +280,15 @@ class LaunchError(WorldError):
 
 
 class WorldBusyError(WorldError):
-    """A World runs one thing at a time; wait for the Run that is going on, or cancel it."""
+    """A World runs one thing at a time; wait for the Run that is going on, or for the processes that hold its places.
+
+    Attributes:
+        holders: the names of those processes, by rank; empty where it is a run.
+    """
+
+    def __init__(self, message: str, holders: dict[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.holders = {} if holders is None else dict(holders)
 
 
 class NoRankError(WorldError):

@@ -41,6 +41,7 @@ __all__ = [
     "dump",
     "dumps_apart",
     "loads",
+    "make_codec",
     "recv_handle",
     "recvfds",
     "register",
@@ -55,12 +56,29 @@ _BY_REFERENCE = Codec(main_by_reference=True, reducers=_REDUCERS)
 _BY_VALUE = Codec(main_by_reference=False, reducers=_REDUCERS)
 
 
+_receivers_lack_main = False
+
+
+def make_codec(*, main_by_reference: bool) -> Codec:
+    """Return a codec for the process objects of a World.
+
+    Args:
+        main_by_reference: whether the processes have this ``__main__``, too. Where they do not, things of ``__main__``
+            go by value to all processes from now on: a queue does not know who reads from it.
+    """
+    global _receivers_lack_main  # noqa: PLW0603 - any object of this process may reach those processes
+    _receivers_lack_main |= not main_by_reference
+    return Codec(main_by_reference=main_by_reference, reducers=_REDUCERS)
+
+
 def codec() -> Codec:
     """Return the codec for messages between this process and those that it starts, or that started it.
 
     Where ``__main__`` is a script or a module, they have it, too: forked, or imported as ``__mp_main__``. A session
     (a notebook, ``python -c``) is only here, so its functions and classes go by value.
     """
+    if _receivers_lack_main:
+        return _BY_VALUE
     main = sys.modules["__main__"]
     if hasattr(sys, "ps1") or (getattr(main, "__spec__", None) is None and not hasattr(main, "__file__")):
         return _BY_VALUE

@@ -23,6 +23,7 @@ from klyng_mp.launch.statistics import RankStatistics, format_table, unknown
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.run import Run
 from klyng_mp.wire.codec import Codec
+from klyng_mp.world_context import WorldContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,11 +69,16 @@ class WorldStatistics(NamedTuple):
         save_heat_map(self.ranks, os.fspath(path))
 
 
-class World:
-    """n ranks that wait, warm, for functions to run.
+class World(WorldContext):
+    """n ranks that wait, warm, for functions to run; and a multiprocessing context.
 
     The ranks are processes of this machine. They start once, clean of everything the driver has done
     (unless ``method`` says otherwise), and stay until the World is closed; a ``with`` statement closes it.
+
+    As a context it has all that `multiprocessing.get_context` offers. A ``Process`` or worker of a ``Pool`` that is
+    started from it takes the lowest place that no other one holds, in which a rank that has nothing to do gives way to
+    it, and so has a rank; all of them can send to each other. Where no place is free, or a run goes on, it has none
+    (NoRankError). There can be no run while places are held.
 
     Args:
         n: number of ranks; by default the CPUs that this process may use.
@@ -88,7 +94,7 @@ class World:
         ValueError, TypeError: an argument is not what it should be; nothing was started.
         LaunchError: ranks could not be brought to life; nothing is left.
 
-    Threads: one thread at a time; a second run while one goes on is a WorldBusyError.
+    Threads: one thread at a time; a second run while one goes on is a WorldBusyError. Processes may be started by any.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class World:
         seed: int | None = None,
         label: bool = False,
     ) -> None:
+        super().__init__()
         self._method = _check_method(method, preload)
         self._preload = (preload,) if isinstance(preload, str) else tuple(preload)
         self._label = label
@@ -134,7 +141,7 @@ class World:
             A list of ``size`` results; index = rank.
 
         Raises:
-            WorldBusyError: another run goes on.
+            WorldBusyError: another run goes on, or processes hold places.
             CodecError: the function, an argument or a result cannot travel; the message names the culprit.
             RankFailedError: a rank raised; its exception is the cause.
             RankDiedError: a rank's process ended.
@@ -167,33 +174,51 @@ class World:
         return run
 
     def _ready_job(self) -> LocalJob:
+        """Return a job in which all ranks wait for a run; needs the lock."""
+        job = self._open_job()
+        if self._runs():
+            assert self._run is not None  # noqa: S101 - it runs
+            raise WorldBusyError(
+                f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
+            )
+        self._check_places()
+        self._bury_idle_dead(job)
+        self._end_session(job)
+        if not self._started and (changed := self._modules.changed()):
+            _say(f"{', '.join(changed)} changed on disk: the ranks are restarted")
+            self.restart()
+            return self._open_job()
+        return job
+
+    def _open_job(self) -> LocalJob:
+        """Return a job whose ranks can be spoken to; needs the lock."""
         if self._closed:
             raise ClosedError("this World is closed; make a new one")
         if os.getpid() != self._pid:
             raise ForkedError("this World belongs to the process that made it; make one in this child, too")
-        if self._run is not None and self._job is not None and self._job.endpoint.poisoned:
-            self._run.abandon("a signal handler raised while its messages were moved")
-            self._job.lost = WorldError("the World is lost: a signal handler raised while its messages were moved")
-        if self._run is not None and not self._run.done():
-            raise WorldBusyError(
-                f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
-            )
-        if changed := self._modules.changed():
-            _say(f"{', '.join(changed)} changed on disk: the ranks are restarted")
-            self.restart()
-        if self._job is not None and self._job.lost is None:
-            self._job.endpoint.progress()
-            self._bury_idle_dead(self._job)
-        if self._job is None or self._job.lost is not None:
+        job = self._job
+        if job is not None and job.endpoint.poisoned:
+            if self._run is not None:
+                self._run.abandon("a signal handler raised while its messages were moved")
+            job.lost = WorldError("the World is lost: a signal handler raised while its messages were moved")
+        if job is not None and job.lost is None:
+            job.endpoint.progress()
+        if job is None or (job.lost is not None and not self._runs()):
             self._discard_job()
             self._start_ranks()
         assert self._job is not None  # noqa: S101 - _start_ranks makes one or raises
         return self._job
 
+    def _runs(self) -> bool:
+        return self._run is not None and not self._run.done()
+
     def _bury_idle_dead(self, job: LocalJob) -> None:
         """Go on after ranks that died between two runs: they have been replaced already."""
-        while (cause := job.settled.pop(self._run_number + 1, None)) is not None:
-            self._run_number += 1
+        first = self._session or self._run_number + 1  # in a session they are those of its number
+        for number in range(first, max(job.settled, default=0) + 1):
+            if (cause := job.settled.pop(number, None)) is None:
+                return
+            self._run_number = number
             if cause.kind == "stillborn":
                 job.lost = LaunchError(f"rank {cause.rank} could not start: {cause.detail}\n{cause.text}".rstrip())
                 raise job.lost
@@ -202,7 +227,7 @@ class World:
     # Life
 
     def _start_ranks(self) -> None:
-        self._run_number = 0
+        self._run_number = self._session = 0
         self._known = [unknown(rank) for rank in range(self.size)]
         self._job = job = LocalJob(self._spec, self._method, self._preload, label=self._label)
         self._finalizer = weakref.finalize(self, LocalJob.dispose, job)
@@ -224,8 +249,9 @@ class World:
             DeadlineError: not all answered within ``timeout`` seconds; nothing was changed.
         """
         with self._lock:
-            if not self._closed and os.getpid() == self._pid and _may_ask(self._job, self._run):
+            if not self._closed and os.getpid() == self._pid and not self._holders() and _may_ask(self._job, self._run):
                 self._asked += 1
+                self._end_session(self._job)
                 self._known = _ask_ranks(self._job, self._codec, self._asked, Deadline(timeout))
             transport = "shm" if self._spec.shares_memory else "stream"
             return WorldStatistics(self.size, native.core is not None, transport, self._run_number, list(self._known))
@@ -251,17 +277,21 @@ class World:
         """End the ranks at once and start new ones, clean of what earlier runs left in them.
 
         Raises:
-            WorldBusyError: a run goes on.
+            WorldBusyError: a run goes on, or processes that were started from this World live.
         """
         if self._run is not None and not self._run.done():
             raise WorldBusyError(f"run {self._run.number} of this World goes on: cancel() it before a restart")
+        self._check_started()
         if self._closed:
             raise ClosedError("this World is closed; make a new one")
         self._kill_ranks()
         self._start_ranks()
 
     def close(self) -> None:
-        """Let the ranks end as Python programs end once they have nothing to do; no more runs. Does not wait."""
+        """Let the ranks end as Python programs end once they have nothing to do. Does not wait.
+
+        There are no more runs, and no more processes can be started; those that were go on.
+        """
         with self._lock:
             if not self._closed:
                 if self._job is not None and self._job.lost is None:
@@ -269,7 +299,7 @@ class World:
                 self._closed = True
 
     def terminate(self) -> None:
-        """End the ranks at once, whatever they do, and wait until they have ended."""
+        """End the ranks, and processes that were started, at once, whatever they do, and wait until they have ended."""
         self._closed = True
         if self._run is not None:
             self._run.abandon("its World was terminated")
@@ -283,7 +313,7 @@ class World:
             self._discard_job()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the ranks of a closed World have ended.
+        """Wait until the ranks of a closed World, and processes that were started, have ended.
 
         Raises:
             ValueError: the World was not closed.
@@ -297,6 +327,7 @@ class World:
             self._discard_job()
 
     def __enter__(self) -> Self:
+        """Return the World; at the end of the block daemonic processes are terminated, and others waited for."""
         return self
 
     def __exit__(
@@ -308,6 +339,7 @@ class World:
         try:
             if self._run is not None and not self._run.collected:
                 self._run.result()
+            self._see_all_out()
             self.close()
             self.join()
         except BaseException:

@@ -19,7 +19,8 @@ from klyng_mp.launch.state import SILENT, WAITING, RankState
 __all__ = ["collect", "render_detail", "render_json", "render_table", "select"]
 
 _ANSWER_SECONDS = 5.0
-_HEADINGS = ("RANK", "PID", "STATE", "CALL", "SINCE", "WHERE")
+_HEADINGS = ("RANK", "PID", "PROCESS", "STATE", "CALL", "SINCE", "WHERE")
+_HOLDER = _HEADINGS.index("PROCESS")  # shown only where processes that were started hold places
 _PREFIX = "@" + ADDRESS.partition("/")[0][1:] + "/"  # as /proc/net/unix shows it
 
 Report = dict[str, Any]
@@ -93,6 +94,8 @@ def render_table(reports: list[Report]) -> str:
     for report in reports:
         for world in report["worlds"]:
             rows = [_HEADINGS, *(_row(state) for state in world["ranks"])]
+            if not any(state.holder for state in world["ranks"]):
+                rows = [(*row[:_HOLDER], *row[_HOLDER + 1 :]) for row in rows]
             widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
             lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
             blocks.append("\n".join([_heading(report, world), *(f"  {line}" for line in lines)]))
@@ -138,4 +141,4 @@ def _row(state: RankState) -> tuple[str, ...]:
         since = f"{max(0.0, time.monotonic() - state.since):.1f} s"
     elif state.phase == SILENT:
         where = next((line[3:] for line in state.stack.splitlines() if line.startswith("at ")), "")
-    return str(state.rank), str(state.pid), state.phase, state.call, since, where
+    return str(state.rank), str(state.pid), state.holder, state.phase, state.call, since, where

@@ -11,6 +11,7 @@ from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.errors import NoRankError
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
     from klyng_mp.communicator.requests import Status
 
-__all__ = ["comm", "empty", "end", "init", "rank", "recv", "recv_into", "send", "set_current", "size"]
+__all__ = ["comm", "empty", "end", "forbid", "init", "rank", "recv", "recv_into", "send", "set_current", "size"]
 
 Result = TypeVar("Result")
 
 _current: Communicator | None = None
+_reason = ""  # why this process must have none
 
 
 def set_current(communicator: Communicator | None) -> None:
@@ -33,11 +35,22 @@ def set_current(communicator: Communicator | None) -> None:
     _current = communicator
 
 
+def forbid(reason: str) -> None:
+    """Let ``comm()`` raise NoRankError with this sentence in this process."""
+    global _reason  # noqa: PLW0603 - as above
+    _reason = reason
+
+
 def comm() -> Communicator:
     """Return this rank's communicator: all ranks of its World, for the present run.
 
     Outside of any World that is a world of one (rank 0, size 1), so that a program also runs by itself.
+
+    Raises:
+        NoRankError: this process was started from a World that had no place free.
     """
+    if _reason:
+        raise NoRankError(_reason)
     if _current is None:
         codec = Codec(main_by_reference=True)
         set_current(Communicator(Endpoint(0), codec, context=make_context(1), rank=0, members=[0]))

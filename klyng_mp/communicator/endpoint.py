@@ -214,7 +214,7 @@ class Endpoint(Receiving):
             self._admit(message.context, doing)
         try:
             if peer in self._peers.missing:
-                ticket = self._start_to_the_missing(peer, doing)
+                ticket = self._start_to_the_missing(peer, message, doing, copy=copy)
             elif peer == self.number:
                 ticket = self._deliver_to_self(message)
             else:
@@ -228,12 +228,17 @@ class Endpoint(Receiving):
             self._sent[peer] += 1
         return ticket
 
-    def _start_to_the_missing(self, peer: int, doing: str) -> Ticket:
+    def _start_to_the_missing(self, peer: int, message: Message, doing: str, *, copy: bool) -> Ticket:
         if peer in self._peers.departed:
             return SENT
         if peer in self._peers.lost:
             raise self._peers.loss(peer, doing)
-        return self._peers.hold(peer)
+        if peer not in self._peers.expected:
+            return self._peers.hold(peer)
+        ticket = self._peers.hold_early(peer, message)
+        if copy:
+            ticket.keep()
+        return ticket
 
     def _deliver_to_self(self, message: Message) -> Ticket:
         message.buffers = [bytearray(buffer) for buffer in message.buffers]
@@ -248,7 +253,7 @@ class Endpoint(Receiving):
             return False
         if ticket.error is not None:
             return True
-        return eager and self._transport.pending(peer) <= OUTBOX_BYTES
+        return eager and self._transport.pending(peer) + self._peers.early_bytes(peer) <= OUTBOX_BYTES
 
     def _check_sent(self, ticket: Ticket, peer: int, doing: str) -> None:
         if ticket.error is None or peer in self._peers.departed:

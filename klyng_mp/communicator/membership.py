@@ -14,8 +14,9 @@ from weakref import WeakValueDictionary
 
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
-from klyng_mp.errors import ClosedError, PeerLostError
+from klyng_mp.errors import ClosedError, KlyngError, PeerLostError
 from klyng_mp.transports.contract import Nowhere
+from klyng_mp.wire.frames import readdress
 from klyng_mp.wire.mailbox import SYNCHRONOUS, Mailbox
 
 if TYPE_CHECKING:
@@ -97,8 +98,18 @@ class Membership(Lifecycle):
                 return
             if peer in self.incarnations:
                 self._part_from(peer)
-            self._peers.welcome(peer, incarnation)
+            for ticket in self._peers.welcome(peer, incarnation):
+                try:
+                    self._transport.send(peer, readdress(ticket.message, incarnation), copy=True)
+                    ticket.done = True
+                except KlyngError as error:
+                    ticket.error = error
             self._room.notify()
+
+    def expect(self, peer: int) -> None:
+        """Take note that the peer has not come yet: what is sent to it waits, and who receives from it waits, too."""
+        with self._room.lock:
+            self._peers.expect(peer)
 
     def mark_lost(self, peer: int, reason: str, *, incarnation: int | None = None, orderly: bool = False) -> None:
         """Let every call that depends on the peer raise PeerLostError, once what it sent is received.

@@ -148,7 +148,9 @@ def describe_states(states: Iterable[RankState]) -> list[str]:
 
 
 def _describe(state: RankState, ended: set[int]) -> list[str]:
-    lines = [f"  rank {state.rank} (process {state.pid}) {_doing(state, ended)}"]
+    who = f"process {state.pid}"
+    who = f": process {state.holder} ({who})" if state.holder else f" ({who})"
+    lines = [f"  rank {state.rank}{who} {_doing(state, ended)}"]
     if state.phase == WAITING:
         lines[0] += f", since {_clock(state.since)}"
         if state.seconds is not None:

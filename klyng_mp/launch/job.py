@@ -14,7 +14,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.errors import ClosedError, LaunchError, WorldError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
 
-__all__ = ["LocalJob", "report_on_signal"]
+__all__ = ["LocalJob", "pass_on_interrupt", "report_on_signal"]
 
 
 _DYING_MILLISECONDS = 200
@@ -57,6 +57,7 @@ class LocalJob:
         forwards_output: whether output comes over the channel, to be written here.
         closed: whether every process of the job has ended.
         lost: the error that says why the job can do nothing more, or None.
+        has_started: whether processes were started from it, which the end of this process is to wait for.
     """
 
     def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
@@ -67,9 +68,11 @@ class LocalJob:
         self.fenced = 0
         self.closed = False
         self.lost: WorldError | None = None
+        self.has_started = False
         self._trouble: LaunchError | None = None
         self._asked = 0
-        self._reported: tuple[int, list[RankState]] = (0, [])
+        self._answers: dict[int, tuple[list[Any], list[int]]] = {}
+        self._unwanted: set[int] = set()  # questions whose answers nobody waits for any more
         self.forwards_output = False
         self._forked: int | None = None
         self._zygote: _ZygoteProcess | None = None
@@ -160,8 +163,10 @@ class LocalJob:
         """Say that a run is over and has left no output to wait for."""
         self._channel.send_now("over", run)
 
-    def report(self, deadline: Deadline) -> list[RankState]:
-        """Ask what each rank does now.
+    def ask(
+        self, kind: str, *record: Any, fds: Sequence[int] = (), deadline: Deadline, doing: str
+    ) -> tuple[list[Any], list[int]]:
+        """Ask the supervisor, and return its answer and the descriptors that came with it.
 
         Raises:
             DeadlineError: there was no answer in time.
@@ -170,11 +175,29 @@ class LocalJob:
         with self.endpoint.lock:
             self._asked += 1
             question = self._asked
-            self._channel.send_now("report", question)
-        self.wait(lambda: self._reported[0] >= question, deadline, "World.report()")
-        if self._reported[0] < question:
-            raise self.lost or ClosedError("the ranks of this World have ended, so there is nothing to report")
-        return self._reported[1]
+            self._channel.send_now(kind, question, *record, fds=fds)
+        try:
+            self.wait(lambda: question in self._answers, deadline, doing)
+        except BaseException:
+            with self.endpoint.lock:
+                self._unwanted.add(question)
+                _close_all(self._answers.pop(question, ([], []))[1])
+                if kind == "start":  # nobody has it, then
+                    self._channel.send_now("signal", question, signal.SIGKILL)
+            raise
+        if question not in self._answers:
+            raise self.lost or ClosedError("the ranks of this World have ended, so there is nothing to ask them")
+        return self._answers.pop(question)
+
+    def report(self, deadline: Deadline) -> list[RankState]:
+        """Ask what each rank does now; see `ask` for the errors."""
+        (states,), _ = self.ask("report", deadline=deadline, doing="World.report()")
+        return cast("list[RankState]", states)
+
+    def interrupt_processes(self) -> None:
+        """Send SIGINT to all processes that were started."""
+        with self.endpoint.lock:
+            self._channel.send_now("signal", 0, signal.SIGINT)
 
     def show_report(self) -> None:
         """Have the supervisor write what each rank does to standard error; may be called by a signal handler."""
@@ -240,8 +263,12 @@ class LocalJob:
             self.settled[run] = cause
         elif kind == "fenced":
             self.fenced = rest[0]
-        elif kind == "report":
-            self._reported = rest[0], rest[1]
+        elif kind == "answer":
+            if rest[0] in self._unwanted:
+                self._unwanted.discard(rest[0])
+                _close_all(fds)
+            else:
+                self._answers[rest[0]] = rest[1:], fds
         elif kind == "output":
             name, data = rest
             if (stream := getattr(sys, name)) is not None:
@@ -256,6 +283,19 @@ class LocalJob:
         self._incarnations[rank] = incarnation
         self.endpoint.mark_present(rank, incarnation)
         self._transport.adopt(rank, sock)
+
+
+def pass_on_interrupt() -> None:
+    """At the end of a program that Ctrl-C has ended: interrupt its started processes, which it is going to wait for."""
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        for job in list(_jobs):
+            if job.has_started:
+                job.interrupt_processes()
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def report_on_signal() -> None:
@@ -356,6 +396,8 @@ def _zygote_for(preload: tuple[str, ...]) -> _ZygoteProcess:
 
 @atexit.register
 def _end_all() -> None:
+    if any(job.has_started for job in _jobs):
+        sys.modules["multiprocessing.util"]._exit_function()  # noqa: SLF001 - joins processes; their World ends after that
     for job in list(_jobs):
         job.dispose()
     while _zygotes:

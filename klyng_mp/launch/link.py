@@ -17,13 +17,14 @@ from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import KlyngError
+from klyng_mp.launch.control import CLOSE
 from klyng_mp.launch.state import RankState, describe_begin, describe_idle, describe_rank
 from klyng_mp.launch.statistics import RankStatistics, collect
 from klyng_mp.launch.surroundings import give_up
 from klyng_mp.transports.routes import Routes
 from klyng_mp.transports.shm import ShmTransport
 from klyng_mp.transports.stream import StreamTransport
-from klyng_mp.wire.frames import DRIVER, make_context
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message, make_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,6 +78,8 @@ class RankLink:
         self.endpoint.on_lost = self._lost
         self.endpoint.find_call = self._find_call
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
+        for peer in () if place.start is None else place.start.absent:
+            self.endpoint.expect(peer)
         self.endpoint.watch(place.channel.fileno(), self._hear)
         if place.driver is not None:
             self._transport.adopt(DRIVER, place.driver)
@@ -219,6 +222,8 @@ class RankLink:
             self.endpoint.mark_lost(peer, what, incarnation=incarnation, orderly=orderly)
         elif kind == "abort":
             self._abort(*rest)
+        elif kind == "retire":
+            self._retire()
         elif kind == "state":
             self._answer(*rest)
         elif kind == "relayed":
@@ -240,6 +245,10 @@ class RankLink:
             state = describe_idle(rank, self.balance()[0], self.endpoint.pending(), ended=self.run == run)
             return state._replace(steps=self.endpoint.room.steps)
         return describe_rank(self.endpoint, run) if self.run == run else describe_begin(rank)
+
+    def _retire(self) -> None:
+        """End as if the driver had closed the World: a process is to have this place."""
+        self.endpoint.deliver(DRIVER, Message(CONTROL, DRIVER, CLOSE, self.place.incarnation, 0, b"", []))
 
     def _abort(self, run: int, rank: int | None, phrase: str) -> None:
         if self.running and self.run == run:

@@ -175,7 +175,13 @@ class Output:
     """
 
     def __init__(
-        self, loop: Loop, stdout: Sink, stderr: Sink, *, label: Callable[[int], str] | None, prompt_rank: int | None
+        self,
+        loop: Loop,
+        stdout: Sink,
+        stderr: Sink,
+        *,
+        label: Callable[[int | str], str] | None,
+        prompt_rank: int | None,
     ) -> None:
         self._loop = loop
         self._sinks = {STDOUT: stdout, STDERR: stderr}
@@ -185,9 +191,9 @@ class Output:
         for sink in self._sinks.values():
             sink.on_room = self.resume
 
-    def attach(self, rank: int, stdout: int, stderr: int) -> None:
-        """Forward from the reading ends of a rank's pipes, which are ours from now on."""
-        label = self._label(rank).encode() if self._label else b""
+    def attach(self, rank: int, stdout: int, stderr: int, who: str | None = None) -> None:
+        """Forward from the reading ends of a rank's pipes, which are ours from now on; ``who`` labels it otherwise."""
+        label = self._label(rank if who is None else who).encode() if self._label else b""
         streams = [_Stream(fd, self._sinks[kind], label) for kind, fd in ((STDOUT, stdout), (STDERR, stderr))]
         self._streams[rank] = streams
         for stream in streams:

@@ -24,6 +24,7 @@ from klyng_mp.launch.link import make_link
 from klyng_mp.launch.logs import DriverHandler, mark_records
 from klyng_mp.launch.pending import is_quiet
 from klyng_mp.launch.program import format_user_traceback, summarize
+from klyng_mp.launch.started import run_started
 from klyng_mp.launch.surroundings import (
     BodyEnds,
     Place,
@@ -64,6 +65,8 @@ def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None)
     place = take_place(channel)
     if place.spec.preparation is not None:
         _import_main(place.spec.preparation)
+    if place.start is not None:
+        run_started(place, place.start)
     server = _Server(place)
     server.forward_logs()
     try:

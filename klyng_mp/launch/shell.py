@@ -26,7 +26,7 @@ from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.program import Program, ProgramOptions, format_user_traceback, load, summarize
 from klyng_mp.launch.spec import RankSpec
-from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor, signal_group
+from klyng_mp.launch.supervisor import Owner, Supervisor, signal_group
 from klyng_mp.launch.surroundings import (
     BodyEnds,
     cut_loose,
@@ -39,6 +39,7 @@ from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.wire.codec import Codec
 
 if TYPE_CHECKING:
+    from klyng_mp.launch.occupant import Occupant
     from klyng_mp.launch.state import RankState
 
 __all__ = ["TIMEOUT_EXIT_CODE", "run_program"]

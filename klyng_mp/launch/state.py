@@ -63,6 +63,7 @@ class RankState(NamedTuple):
         unclaimed: (source, tag) of the first messages in its mailbox that nobody asked for.
         unclaimed_count: how many there are.
         stack: where it computes, as far as it could be seen.
+        holder: the name of the process that holds the place, where it is not a rank that serves runs.
     """
 
     rank: int
@@ -82,6 +83,7 @@ class RankState(NamedTuple):
     unclaimed: tuple[tuple[int, int | str], ...] = ()
     unclaimed_count: int = 0
     stack: str = ""
+    holder: str = ""
 
     @property
     def is_stuck(self) -> bool:

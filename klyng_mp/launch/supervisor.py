@@ -23,77 +23,23 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
+from klyng_mp.launch.occupant import Occupant
+from klyng_mp.launch.processes import Processes
+from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.watch import Watch
 from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.loop import Loop, Timer
     from klyng_mp.launch.output import Output
     from klyng_mp.launch.spec import RankSpec
 
-__all__ = ["Occupant", "Owner", "Supervisor", "signal_group"]
+__all__ = ["Owner", "Supervisor", "signal_group"]
 
 _VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well within that, if it ends
-
-
-class Occupant:
-    """The process that fills a place, as its supervisor sees it."""
-
-    __slots__ = (
-        "bells",
-        "body",
-        "channel",
-        "ended_run",
-        "exitcode",
-        "incarnation",
-        "orderly",
-        "profile",
-        "rank",
-        "ready",
-        "unfit",
-    )
-
-    def __init__(self, rank: int, incarnation: int, body: Body) -> None:
-        self.rank = rank
-        self.incarnation = incarnation
-        self.body = body
-        self.channel = body.channel
-        self.ended_run = 0
-        self.bells: set[int] = set()  # which it was sent
-        self.ready = False  # it has reached its own main
-        self.unfit = ""  # why it could not reach it
-        self.orderly = False  # it has said goodbye
-        self.exitcode: int | None = None
-        self.profile: tuple[Any, ...] | None = None  # where its time went, if it was to tell
-
-    @property
-    def alive(self) -> bool:
-        """Whether its end has not been seen yet."""
-        return self.exitcode is None
-
-    def tell(self, loop: Loop, record: tuple[Any, ...], fds: Sequence[int]) -> None:
-        """Send a record to it, at once or when it reads."""
-        self.channel.send(*record, fds=fds)
-        if self.channel.blocked and loop.watches(self.channel.fileno()):
-            loop.modify(self.channel.fileno(), select.EPOLLIN | select.EPOLLOUT)
-
-    def take_note(self, kind: str, value: Any = None) -> None:
-        """Keep what the process says of itself."""
-        if kind == "ready":
-            self.ready = True
-        elif kind == "unfit":
-            self.unfit = value
-        elif kind == "profile":
-            self.profile = value
-
-    def asks_first(self, bell: int) -> bool:
-        """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""
-        known = bell in self.bells
-        self.bells.add(bell)
-        return not known
 
 
 class Owner:
@@ -117,6 +63,18 @@ class Owner:
 
     def reported(self, occupant: Occupant, report: tuple[Any, ...]) -> None:
         """A rank's program has come to its end; ``report`` balances its messages."""
+
+    def launched(self, serial: int, body: Body) -> None:
+        """A process was started."""
+
+    def unlaunched(self, serial: int, reason: str) -> None:
+        """A process could not be started."""
+
+    def refilled(self) -> None:
+        """All places are filled by ranks again."""
+
+    def when_written(self, action: Callable[[], None]) -> None:
+        """Do something as soon as all output until now has been written."""
 
     def unlaunchable(self, reason: str) -> None:
         """Ranks could not be started at all; those that were are being killed."""
@@ -142,6 +100,7 @@ class Supervisor:
         self._closing = False  # the ranks are expected to end by themselves
         self._killed = False
         self._gone = False
+        self._refilling = False
         self._timer: Timer | None = None
         self._segment: Segment | None = None
         self._incarnations: dict[int, int] = {}
@@ -149,6 +108,7 @@ class Supervisor:
         self.cause: Cause | None = None
         self.run = 1
         self.watch = Watch(self, loop, owner.catch_up)
+        self.processes = Processes(self, launcher, spec, owner)
 
     # Life
 
@@ -177,37 +137,84 @@ class Supervisor:
             ours.close()
 
     def _launch(self, rank: int) -> tuple[Occupant, list[socket.socket]]:
-        stacks = self.watch.stack_file()
+        self.watch.stack_file()
         body = self._launcher.launch(self._spec)
         try:
             driver = list(socket.socketpair()) if self._serve else []
         except OSError:
             body.dismiss()
             raise
-        incarnation = self._incarnations[rank]
-        incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
-        spec = None if body.knows_spec else self._packed_spec
-        segment = self._segment
-        shared = [stacks] if segment is None else [stacks, segment.fd, segment.bells[rank]]
-        fds = [*(sock.fileno() for sock in driver[1:]), *shared, *((self._stdin,) if rank == 0 else ())]
-        body.channel.send("place", spec, rank, incarnation, incarnations, segment is not None, fds=fds)
+        occupant = Occupant(rank, self._incarnations[rank], body)
+        stdin = (self._stdin,) if rank == 0 else ()
+        self.tell_place(occupant, [sock.fileno() for sock in driver[1:]], stdin)
         for theirs in driver[1:]:
             theirs.close()
-        occupant = Occupant(rank, incarnation, body)
-        self._output.attach(rank, body.stdout, body.stderr)
-        self._loop.register(body.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant))
-        self._loop.register(body.channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
+        self.look_after(occupant, rank)
         return occupant, driver[:1]
 
-    def _reap(self, occupant: Occupant) -> None:
+    def tell_place(
+        self,
+        occupant: Occupant,
+        first: Sequence[int],
+        last: Sequence[int] = (),
+        start: tuple[int, int, str, tuple[int, ...]] | None = None,
+    ) -> None:
+        """Tell a body its place.
+
+        Args:
+            occupant: the body's.
+            first: descriptors before those of every rank.
+            last: descriptors after them.
+            start: what a process that does one thing is to know besides; see `Start`.
+        """
+        body, rank, segment = occupant.body, occupant.rank, self._segment
+        incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
+        spec = None if body.knows_spec else self._packed_spec
+        shared = [] if segment is None or rank == NO_RANK else [segment.fd, segment.bells[rank]]
+        fds = [*first, self.watch.stack_file(), *shared, *last]
+        body.channel.send("place", spec, rank, occupant.incarnation, incarnations, bool(shared), start, fds=fds)
+
+    def look_after(self, occupant: Occupant, number: int, label: str | None = None) -> None:
+        """Forward what a process prints, hear it, and see its end.
+
+        Args:
+            occupant: which.
+            number: of its output streams.
+            label: what its lines begin with, where that is not its rank.
+        """
+        body = occupant.body
+        self._output.attach(number, body.stdout, body.stderr, label)
+        self._loop.register(body.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant, number))
+        self._loop.register(body.channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
+
+    def retire(self, occupant: Occupant) -> None:
+        """Have a rank that has nothing to do end: a process is to have its place."""
+        if not occupant.retired:
+            occupant.retired = True
+            self.tell(occupant, "retire")
+            self._loop.call_later(GRACE_SECONDS, lambda: _kill([occupant] if occupant.alive else []))
+
+    def occupy(self, occupant: Occupant) -> None:
+        """Let a process take a place whose former occupant is gone."""
+        rank = occupant.rank
+        occupant.incarnation = self._incarnations[rank] = self._incarnations.get(rank, 0) + 1
+        self.occupants[rank] = occupant
+        self._announce([rank])
+
+    def _reap(self, occupant: Occupant, number: int) -> None:
         self._hear(occupant)  # its last words came before its end
         if not occupant.orderly:  # else what it left running in the background, it left on purpose
             _kill_group(occupant.body.pid)  # while the zombie still guards the group's number
         for fd in (occupant.body.pidfd, occupant.channel.fileno()):
             self._loop.unregister(fd)
         occupant.exitcode = occupant.body.lay_to_rest()
-        stderr = self._output.detach(occupant.rank)
-        self._after_end(occupant, occupant.exitcode, stderr)
+        stderr = self._output.detach(number)
+        if occupant.process is not None or occupant.retired:
+            self.processes.ended(occupant, occupant.exitcode)
+            self._refill()
+            self._tell_if_gone()
+        else:
+            self._after_end(occupant, occupant.exitcode, stderr)
         self.watch.left(occupant)  # when the cause is known: those that wait for it are no deadlock
 
     def _after_end(self, occupant: Occupant, exitcode: int, stderr: str) -> None:
@@ -226,16 +233,27 @@ class Supervisor:
         self._tell_if_gone()
 
     def _tell_if_gone(self) -> None:
-        if not self._gone and not any(self.living()):
+        if self.processes.places and not self._closing:
+            return  # whoever has had all of them: there may be more, or ranks again
+        if not self._gone and not any(self.living()) and not self.processes.living:
             self._gone = True
             self.watch.close()
             if self._segment is not None:
                 self._segment.close()
             self._owner.all_gone()
 
+    @property
+    def ending(self) -> bool:
+        """Whether nothing is to be brought to life any more."""
+        return self._closing
+
     def living(self) -> list[Occupant]:
         """Return the occupants whose end has not been seen."""
         return [occupant for occupant in self.occupants.values() if occupant.alive]
+
+    def _servers(self) -> list[Occupant]:
+        """Return those that take part in runs: all but started processes."""
+        return [occupant for occupant in self.living() if occupant.process is None]
 
     # Talking
 
@@ -317,7 +335,7 @@ class Supervisor:
         """End the current run early, unless it is ending already: then only ``grace`` may shorten."""
         if self.cause is None:
             self.cause = cause
-            for occupant in self.living():
+            for occupant in self._servers():
                 if signum is not None:
                     signal_group(occupant, signum)
                 self.tell(occupant, "abort", self.run, cause.rank, cause.phrase())
@@ -329,10 +347,10 @@ class Supervisor:
         self._settle()
 
     def _kill_unfinished(self) -> None:
-        _kill([occupant for occupant in self.living() if not self._out_of_run(occupant)])
+        _kill([occupant for occupant in self._servers() if not self._out_of_run(occupant)])
 
     def _settle(self) -> None:
-        if self.cause is None or not all(map(self._out_of_run, self.living())):
+        if self.cause is None or not all(map(self._out_of_run, self._servers())):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -350,11 +368,30 @@ class Supervisor:
         return self._serve and occupant.ended_run >= self.run
 
     def _replace_dead(self) -> None:
-        dead = [occupant.rank for occupant in self.occupants.values() if not occupant.alive]
-        self.start(dead)
-        for rank in dead:
+        vacant = self.processes.places
+        dead = [who.rank for who in self.occupants.values() if not who.alive and who.rank not in vacant]
+        self._replace(dead)
+
+    def _replace(self, ranks: list[int]) -> None:
+        self.start(ranks)
+        self._announce(ranks)
+
+    def refill(self) -> None:
+        """Bring ranks to life in the places that processes have left, at once or when those who gave way have ended."""
+        self._refilling = not self._closing
+        self._refill()
+
+    def _refill(self) -> None:
+        if self._refilling and not any(occupant.retired for occupant in self.living()):
+            self._refilling = False
+            self.processes.places.clear()
+            self._replace([occupant.rank for occupant in self.occupants.values() if not occupant.alive])
+            self._owner.refilled()
+
+    def _announce(self, ranks: list[int]) -> None:
+        for rank in ranks:
             for other in self.living():
-                if other.rank not in dead:
+                if other.rank not in ranks:
                     self.tell(other, "present", rank, self.occupants[rank].incarnation)
 
     def finish_run(self, run: int) -> None:
@@ -366,12 +403,14 @@ class Supervisor:
         """Expect the ranks to end by themselves from now on."""
         self._closing = True
         self.watch.stop()
+        self._tell_if_gone()
 
     def kill(self) -> None:
         """End every rank at once."""
         self._closing = self._killed = True
         self.watch.stop()
-        _kill(self.living())
+        _kill([*self.living(), *self.processes.living.values()])
+        self._tell_if_gone()
 
 
 def _kill_group(pid: int) -> None:

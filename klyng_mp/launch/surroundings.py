@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
 
 __all__ = [
+    "NO_RANK",
     "BodyEnds",
     "Place",
+    "Start",
     "adopt",
     "close_all_but",
     "cut_loose",
@@ -42,6 +44,9 @@ __all__ = [
     "show_in_ps",
     "take_place",
 ]
+
+
+NO_RANK = -1  # of a started process that found no place free
 
 
 class BodyEnds(NamedTuple):
@@ -59,19 +64,37 @@ class BodyEnds(NamedTuple):
     stderr: int
 
 
+class Start(NamedTuple):
+    """What a process is told that was started to do one thing.
+
+    Attributes:
+        serial: counts the processes that were started from this World.
+        run: the number that the contexts of its communicator are made of.
+        no_rank: why it has no rank, or an empty string.
+        absent: places that no process has come to yet.
+    """
+
+    serial: int
+    run: int
+    no_rank: str
+    absent: tuple[int, ...]
+
+
 class Place:
     """A rank's place in a World, as it is told to the body that is to fill it.
 
     Attributes:
         spec: its surroundings.
-        rank, incarnation: which place, and the how-manieth occupant of it.
+        rank, incarnation: which place (or NO_RANK), and the how-manieth occupant of it.
         incarnations: the occupants of the other places that are not the first.
         channel: to the supervisor.
         driver: stream socket to the driver, or None where there is none.
         shared: descriptors of the ranks' shared memory and of this rank's bell, or None where there is none.
+        start: of a process that was started to do one thing; None for a rank that serves runs.
+        task: descriptors of what that thing is, and of what it needs.
     """
 
-    __slots__ = ("channel", "driver", "incarnation", "incarnations", "rank", "shared", "spec")
+    __slots__ = ("channel", "driver", "incarnation", "incarnations", "rank", "shared", "spec", "start", "task")
 
     def __init__(
         self, spec: RankSpec, rank: int, incarnation: int, incarnations: dict[int, int], channel: Channel
@@ -83,6 +106,8 @@ class Place:
         self.channel = channel
         self.driver: socket.socket | None = None
         self.shared: tuple[int, int] | None = None
+        self.start: Start | None = None
+        self.task: list[int] = []
 
 
 def cut_loose(ends: BodyEnds, keep: set[int]) -> Channel:
@@ -124,20 +149,22 @@ def give_up(channel: Channel, reason: str) -> NoReturn:
 
 def _wait_for_place(channel: Channel) -> Place:
     try:
-        (_, packed_spec, rank, incarnation, incarnations, is_shared), fds = channel.receive_now()
+        (_, packed_spec, rank, incarnation, incarnations, is_shared, start), fds = channel.receive_now()
     except EOFError:
         os._exit(0)  # a spare that nobody needs
     spec = _adopted if packed_spec is None else pickle.loads(packed_spec)  # noqa: S301 - from this job's supervisor
     assert spec is not None  # noqa: S101 - whoever is not told it was forked by who adopted it
     place = Place(spec, rank, incarnation, incarnations, channel)
-    stdin = fds.pop() if rank == 0 else os.open(os.devnull, os.O_RDONLY)
+    stdin = fds.pop() if rank == 0 and start is None else os.open(os.devnull, os.O_RDONLY)
     os.dup2(stdin, 0)
     os.close(stdin)
     if is_shared:
         bell, memory = fds.pop(), fds.pop()
         place.shared = memory, bell
     prepare(fds.pop())
-    if fds:
+    if start is not None:
+        place.start, place.task = Start(*start), fds
+    elif fds:
         place.driver = socket.socket(fileno=fds[0])
     return place
 
@@ -216,7 +243,8 @@ def show_in_ps(name: str) -> None:
 
 def _name(place: Place) -> None:
     """Show the rank in ``ps``, in multiprocessing, and so in log records (as ``processName``)."""
-    show_in_ps(f"klyng {place.rank}/{place.spec.size}")
+    number = "-" if place.rank == NO_RANK else place.rank
+    show_in_ps(f"klyng {number}/{place.spec.size}")
     multiprocessing.current_process().name = f"rank {place.rank}"
 
 

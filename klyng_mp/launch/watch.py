@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.launch.loop import Loop, Timer
-    from klyng_mp.launch.supervisor import Occupant, Supervisor
+    from klyng_mp.launch.occupant import Occupant
+    from klyng_mp.launch.supervisor import Supervisor
 
 __all__ = ["Watch"]
 
@@ -83,7 +84,10 @@ class Watch:
         """Ask what each rank does, and call ``then(states)`` soon, whether all have answered or not."""
 
         def finish(survey: _Survey) -> None:
-            silent = {rank: RankState(rank, pid, SILENT) for rank, pid in survey.awaited.items()}
+            holders = {rank: occupant.holder for rank, occupant in self._supervisor.occupants.items()}
+            silent = {
+                rank: RankState(rank, pid, SILENT, holder=holders[rank]) for rank, pid in survey.awaited.items()
+            }
             self._add_stacks(survey.states | silent, list(silent)[:_MOST_STACKS], then)
 
         survey = _Survey(self._supervisor.run, finish)
@@ -137,6 +141,9 @@ class Watch:
     def _look(self) -> None:
         if self._stopped:
             return
+        if self._supervisor.processes.places:  # there is no run before ranks are brought to life, and this starts again
+            self._started = False
+            return
         if self._supervisor.cause is not None:
             self._look_later(self._pause())
             return
@@ -144,7 +151,7 @@ class Watch:
         self._send(survey, at_once=False)
 
     def _judge(self, survey: _Survey) -> None:
-        if self._stopped or not self._supervisor.living():
+        if self._stopped or self._supervisor.processes.places or not self._supervisor.living():
             self._started = False
             return
         proved = self._detector.judge(survey.run, survey.states)
@@ -174,7 +181,7 @@ class Watch:
 
     def _note(self, survey: _Survey, occupant: Occupant, state: RankState) -> None:
         if survey.awaited.pop(occupant.rank, None) is not None:
-            survey.states[occupant.rank] = state
+            survey.states[occupant.rank] = state._replace(holder=occupant.holder)
             if not survey.awaited:
                 self._complete(survey)
 
@@ -185,4 +192,5 @@ class Watch:
         survey.then(survey)
 
     def _ended(self, occupant: Occupant) -> RankState:
-        return RankState(occupant.rank, occupant.body.pid, ENDED, sent=self._sent.get(occupant.rank, {}))
+        sent = self._sent.get(occupant.rank, {})
+        return RankState(occupant.rank, occupant.body.pid, ENDED, sent=sent, holder=occupant.holder)

@@ -27,16 +27,20 @@ from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.launcher import ForkLauncher, Launcher, SpareLauncher, SpawnLauncher
 from klyng_mp.launch.listener import Listener
 from klyng_mp.launch.loop import Loop
+from klyng_mp.launch.occupant import StartedProcess
 from klyng_mp.launch.output import Output, Sink
 from klyng_mp.launch.rank import rank_main
 from klyng_mp.launch.spec import BLAS_VARIABLES, RankSpec
-from klyng_mp.launch.supervisor import Occupant, Owner, Supervisor
+from klyng_mp.launch.supervisor import Owner, Supervisor
 from klyng_mp.launch.surroundings import forget_parent, show_in_ps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klyng_mp.launch.launcher import Body
     from klyng_mp.launch.loop import Timer
+    from klyng_mp.launch.occupant import Occupant
+    from klyng_mp.launch.processes import Processes
     from klyng_mp.launch.state import RankState
     from klyng_mp.launch.watch import Watch
 
@@ -206,13 +210,14 @@ class _Job(Owner):
             Sink(loop, fd) if fd is not None else Sink(loop, self._forwarder(name), is_full=self._is_backlogged)
             for name, fd in (("stdout", stdout), ("stderr", stderr))
         ]
-        label_of = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
+        label_of = (lambda who: f"[{who}@{spec.host}] ") if label else None
         self._output = Output(loop, *self._sinks, label=label_of, prompt_rank=0 if os.isatty(self._stdin) else None)
         for sink in self._sinks:
             sink.on_empty = self._output_written
         self._supervisor: Supervisor | None = None
         self._waiting: deque[Callable[[], None]] = deque()
         self._ended = False
+        self._refill = 0  # who asked for it
         self.on_end = on_end
         loop.register(channel.fileno(), select.EPOLLIN, self._ready)
 
@@ -262,6 +267,18 @@ class _Job(Owner):
     def unlaunchable(self, reason: str) -> None:
         self._tell("unlaunchable", reason)
 
+    def launched(self, serial: int, body: Body) -> None:
+        self._tell("answer", serial, body.pid, "", fds=[body.pidfd])
+
+    def unlaunched(self, serial: int, reason: str) -> None:
+        self._tell("answer", serial, 0, reason)
+
+    def refilled(self) -> None:
+        self._tell("answer", self._refill)
+
+    def when_written(self, action: Callable[[], None]) -> None:
+        self._when_written(action)
+
     def all_gone(self) -> None:
         self._when_written(self._end)
 
@@ -302,17 +319,20 @@ class _Job(Owner):
             if not self._channel.blocked:
                 self._loop.modify(self._channel.fileno(), select.EPOLLIN)
         try:
-            while (received := self._channel.receive()) is not None:
-                self._obey(received[0])
+            # What is obeyed may be the last word.
+            while self._loop.watches(self._channel.fileno()) and (received := self._channel.receive()) is not None:
+                self._obey(*received)
         except EOFError:
             self._channel.forget()
             self._loop.unregister(self._channel.fileno())
             self.abandon()
         self._leave_when_told()
 
-    def _obey(self, record: tuple[Any, ...]) -> None:
+    def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
         supervisor = self._supervisor
         if supervisor is None:
+            for fd in fds:
+                os.close(fd)
             return
         kind, *rest = record
         if kind == "end":
@@ -329,10 +349,25 @@ class _Job(Owner):
         elif kind == "over":
             supervisor.finish_run(rest[0])
         elif kind == "report":
-            supervisor.watch.ask(lambda states: self._tell("report", rest[0], states))
+            supervisor.watch.ask(lambda states: self._tell("answer", rest[0], states))
         elif kind == "show":
             supervisor.watch.ask(self._show)
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":
             supervisor.kill()
+        else:
+            self._obey_of_processes(supervisor.processes, kind, rest, fds)
+
+    def _obey_of_processes(self, processes: Processes, kind: str, rest: list[Any], fds: list[int]) -> None:
+        if kind == "start":
+            serial, name, run, rank, no_rank = rest
+            processes.start(StartedProcess(serial, name, run, no_rank, fds[0], fds[1:]), rank)
+        elif kind == "signal":
+            processes.signal(*rest)
+        elif kind == "refill":
+            self._refill, run = rest
+            processes.end_session(run)
+        elif kind == "flush":
+            self._output.drain_all()
+            self._when_written(lambda: self._tell("answer", rest[0]))

@@ -1,0 +1,156 @@
+"""The processes that were started from one World, as the supervisor of its ranks sees them.
+
+Layer: launch. Each does one thing and ends; it holds a place, or has no rank. Runs do not concern it: it is neither
+told of their end nor replaced. Who started it learns of its end from a pipe, into which its exit code is written once
+all that it has printed is written, too.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from klyng_mp.errors import describe_exitcode
+from klyng_mp.launch.occupant import Occupant, StartedProcess
+from klyng_mp.launch.surroundings import NO_RANK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klyng_mp.launch.launcher import Body, Launcher
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.supervisor import Owner, Supervisor
+
+__all__ = ["EXIT_CODE", "Processes"]
+
+EXIT_CODE = struct.Struct("<i")  # as multiprocessing counts them
+
+
+class Processes:
+    """Starts processes and sees to what comes of them.
+
+    Attributes:
+        living: those whose end has not been seen, by serial.
+        places: those that processes hold, or have held since the last run.
+    """
+
+    def __init__(self, supervisor: Supervisor, launcher: Launcher, spec: RankSpec, owner: Owner) -> None:
+        self._supervisor = supervisor
+        self._launcher = launcher
+        self._spec = spec
+        self._owner = owner
+        self._waiting: dict[int, Occupant] = {}  # for the end of who gives way to them, by rank
+        self.living: dict[int, Occupant] = {}
+        self.places: set[int] = set()
+
+    def start(self, process: StartedProcess, rank: int) -> None:
+        """Start a process in a place, or with NO_RANK in none."""
+        supervisor, serial = self._supervisor, process.serial
+        supervisor.finish_run(process.run - 1)
+        body = self._launch(process)
+        if body is None:
+            return
+        occupant = Occupant(rank, 0, body, process)
+        self.living[serial] = occupant
+        supervisor.look_after(occupant, -serial, process.name if rank == NO_RANK else str(rank))
+        self._owner.launched(serial, body)
+        if rank == NO_RANK:
+            self._tell_place(occupant)
+            return
+        self.places.add(rank)
+        former = supervisor.occupants[rank]
+        if former.alive:
+            self._waiting[rank] = occupant
+            supervisor.retire(former)
+        else:
+            self._fill(occupant)
+
+    def _launch(self, process: StartedProcess) -> Body | None:
+        reason = "its World has come to its end"
+        try:
+            if not self._supervisor.ending:
+                self._supervisor.watch.stack_file()
+                return self._launcher.launch(self._spec)
+        except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
+            reason = str(error)
+        _close([process.exit_pipe, *process.task])
+        self._owner.unlaunched(process.serial, reason)
+        return None
+
+    def signal(self, serial: int, signum: int) -> None:
+        """Send a signal to a process, if it lives, or with 0 to all."""
+        for occupant in self.living.values():
+            if serial in (0, occupant.process.serial if occupant.process else 0):
+                os.kill(occupant.body.pid, signum)
+
+    def end_session(self, run: int) -> None:
+        """Give the places that processes have left back to runs, of which this number will not be one."""
+        self._supervisor.finish_run(run)
+        self._supervisor.refill()
+
+    def ended(self, occupant: Occupant, exitcode: int) -> None:
+        """Take note that a process has ended, or who was to give way to one."""
+        process = occupant.process
+        if process is None:
+            successor = self._waiting.pop(occupant.rank, None)
+            if successor is not None:
+                self._fill(successor)
+            return
+        del self.living[process.serial]
+        if self._waiting.get(occupant.rank) is occupant:
+            del self._waiting[occupant.rank]
+        _close(process.task)
+        if self._supervisor.occupants.get(occupant.rank) is occupant:
+            for other in self._holders():
+                self._tell_end(other, occupant)
+        self._owner.when_written(lambda: _report(process.exit_pipe, exitcode))
+
+    def _holders(self) -> Iterable[Occupant]:
+        """Return the living processes that have been told their places."""
+        waiting = self._waiting.values()
+        return [one for one in self.living.values() if one.rank != NO_RANK and one not in waiting]
+
+    def _fill(self, occupant: Occupant) -> None:
+        process = occupant.process
+        assert process is not None  # noqa: S101 - ranks that serve are not started here
+        self._supervisor.occupy(occupant)
+        self._tell_place(occupant)
+        for former in self._supervisor.occupants.values():
+            if not former.alive and _has_come(former, process):
+                self._tell_end(occupant, former)
+
+    def _tell_end(self, occupant: Occupant, former: Occupant) -> None:
+        what = describe_exitcode(former.exitcode or 0)
+        self._supervisor.tell(occupant, "gone", former.rank, former.incarnation, what, former.orderly)
+
+    def _tell_place(self, occupant: Occupant) -> None:
+        process = occupant.process
+        assert process is not None  # noqa: S101 - it is one
+        absent = tuple(
+            who.rank
+            for who in self._supervisor.occupants.values()
+            if who is not occupant and not _has_come(who, process)
+        )
+        start = process.serial, process.run, process.no_rank, absent
+        self._supervisor.tell_place(occupant, process.task, start=start)
+        _close(process.task)
+
+
+def _has_come(occupant: Occupant, process: StartedProcess) -> bool:
+    """Whether the place is, or was, another process's of the same session."""
+    return occupant.process is not None and occupant.process.run == process.run
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+def _report(pipe: int, exitcode: int) -> None:
+    try:
+        os.write(pipe, EXIT_CODE.pack(exitcode))
+    except BrokenPipeError:  # nobody wants to know
+        pass
+    finally:
+        os.close(pipe)

@@ -1,0 +1,121 @@
+"""The main of a process that was started from a World: it does one thing, and ends.
+
+Layer: launch. To the program it is a multiprocessing process like any other, and if it has a place, a rank, too.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from klyng_mp.communicator.current import forbid
+from klyng_mp.errors import ClosedError
+from klyng_mp.launch.link import RankLink, make_link
+from klyng_mp.launch.surroundings import NO_RANK, end_process, seed_random_numbers
+from klyng_mp.launch.task import Task, read_task
+from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.namespace import install_main
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klyng_mp.launch.surroundings import Place, Start
+
+__all__ = ["InheritedFd", "run_started"]
+
+_inherited: Sequence[int] = ()
+_detached: set[int] = set()
+
+
+class InheritedFd:
+    """A descriptor that came along with a started process; what unpickles an object calls ``detach``."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+
+    def detach(self) -> int:
+        """Return the descriptor, which is the caller's from now on."""
+        _detached.add(self._index)
+        return _inherited[self._index]
+
+
+def run_started(place: Place, start: Start) -> NoReturn:
+    """Be the process that was started in this place, or in none."""
+    global _inherited
+    fd, *_inherited = place.task
+    task = read_task(fd)
+    link = _take_rank(place, start, task)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = _bootstrap(task)
+    end_process(code, lambda: _say_goodbye(place, link))
+
+
+def _take_rank(place: Place, start: Start, task: Task) -> RankLink | None:
+    if place.spec.seed is not None:
+        seed_random_numbers(place.spec.seed, -start.serial, place.rank)
+    if place.rank == NO_RANK:
+        place.channel.send_now("ready")
+        forbid(f"process {task.name} has no rank: {start.no_rank}")
+        return None
+    link = make_link(place, Codec(main_by_reference=task.by_reference))
+    link.begin(start.run)
+    return link
+
+
+def _bootstrap(task: Task) -> int:
+    """Rebuild the process object and let it run; return its exit code."""
+    own: Any = multiprocessing.current_process()
+    own.authkey = task.authkey
+    _set_up_logger(task)
+    own._inheriting = True  # noqa: SLF001 - by this, proxies know that they were handed over at a start
+    try:
+        process = _load(task)
+    except Exception:  # noqa: BLE001 - as an exception of the program: the traceback, and exit code 1
+        sys.stderr.write(f"Process {task.name}:\n")
+        sys.excepthook(*sys.exc_info())
+        return 1
+    finally:
+        del own._inheriting  # noqa: SLF001
+    for index in set(range(len(_inherited))) - _detached:
+        os.close(_inherited[index])
+    exitcode: int = process._bootstrap(parent_sentinel=_watch_parent(process._parent_pid))  # noqa: SLF001 - as each start method does
+    return exitcode
+
+
+def _load(task: Task) -> Any:
+    codec = Codec(main_by_reference=task.by_reference)
+    rebuild, arguments = codec.decode_run(*task.work)
+    if codec.main_module is not None:
+        install_main(codec.main_module)
+    return rebuild(*arguments)
+
+
+def _set_up_logger(task: Task) -> None:
+    if task.log_level is None and not task.log_to_stderr:
+        return
+    from multiprocessing import util  # noqa: PLC0415 - imports logging, which few programs need
+
+    if task.log_to_stderr:
+        util.log_to_stderr()
+    if task.log_level is not None:
+        util.get_logger().setLevel(task.log_level)
+
+
+def _watch_parent(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when the driver ends, for ``parent_process().join()``."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:  # it is gone already, and so is this process in a moment
+        return None
+
+
+def _say_goodbye(place: Place, link: RankLink | None) -> None:
+    if link is not None:
+        with suppress(ClosedError):  # an interruption has spoilt its endpoint: its end is meant even so
+            link.say_goodbye(tuple)
+            return
+    place.channel.send_now("goodbye", ())

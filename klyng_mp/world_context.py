@@ -1,0 +1,213 @@
+"""A World as a multiprocessing context: the processes that are started from it, and the places that they hold.
+
+Layer: above context, below world, which is one. It starts processes, and knows who holds which place; of runs it knows
+only what world tells it.
+
+A *session* is the time from the first process that takes a place to the next run. All processes of a session have
+communicators of one context, so they can send to each other; it has a number among the World's runs, so that what is
+left of it cannot be received in a run, or in the next session.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from functools import cached_property
+from multiprocessing.process import active_children, current_process
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from klyng_mp.context import BaseContext
+from klyng_mp.deadline import NEVER
+from klyng_mp.errors import KlyngError, LaunchError, WorldBusyError
+from klyng_mp.launch.surroundings import NO_RANK
+from klyng_mp.launch.task import Task, write_task
+from klyng_mp.reduction import make_codec
+from klyng_mp.world_process import WorldProcess, bind, take_apart
+
+if TYPE_CHECKING:
+    from klyng_mp.launch.job import LocalJob
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.popen_zygote import Popen
+    from klyng_mp.wire.codec import Codec
+
+__all__ = ["WorldContext"]
+
+
+class WorldContext(BaseContext):
+    """What a World is to multiprocessing: everything that `klyng_mp.get_context` offers, with start method "zygote"."""
+
+    _name = "zygote"
+
+    _job: LocalJob | None
+    _lock: threading.Lock
+    _spec: RankSpec
+    _run_number: int
+
+    def __init__(self) -> None:
+        self._started: dict[Popen, tuple[str, int]] = {}  # name and place of those whose end is not known
+        self._session = 0  # the number of the one that goes on, or 0
+        self._packing = threading.Lock()
+        self._pump: threading.Thread | None = None
+
+    @cached_property
+    def Process(self) -> type[WorldProcess]:
+        """The class of the processes that this World starts; see ``multiprocessing.Process``."""
+        return bind(self)
+
+    def get_context(self, method: str | None = None) -> Any:
+        """Return this World, or the context of another start method."""
+        return self if method == self._name else super().get_context(method)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a World belongs to the process that made it; other processes are sent what they need of it")
+
+    def _open_job(self) -> LocalJob:
+        """Return a job that processes can be started in; needs the lock."""
+        raise NotImplementedError
+
+    def _runs(self) -> bool:
+        """Whether a run goes on."""
+        raise NotImplementedError
+
+    # What the class of its processes calls; see `Starter`
+
+    def start_process(self, process_obj: Any, popen: Popen) -> tuple[int, int]:
+        """Start the process of a process object; return its number, and a descriptor that means it and no other.
+
+        Raises:
+            ClosedError: the World is closed.
+            CodecError: the target or an argument cannot travel; nothing was started.
+            LaunchError: there is no room for another process.
+        """
+        wants_rank = not _is_server(process_obj)
+        task, fds = popen.gather(lambda: self._pack(process_obj))
+        try:
+            with self._lock:
+                job = self._open_job()
+                rank, reason = self._find_place() if wants_rank else (NO_RANK, "servers of managers never have one")
+                number = self._run_number
+                order = process_obj.name, number, rank, reason
+                (pid, wrong), pidfds = job.ask(
+                    "start", *order, fds=[popen.exit_pipe, task, *fds], deadline=NEVER, doing="Process.start()"
+                )
+                if wrong:
+                    raise LaunchError(f"{process_obj.name} could not be started: {wrong}")
+                self._started[popen] = process_obj.name, rank
+                job.has_started = True
+                if job.forwards_output:
+                    self._forward_output(job)
+        finally:
+            os.close(task)
+        return pid, pidfds[0]
+
+    def see_out(self, popen: Popen) -> None:
+        """Take note that a process has ended; all that it has printed has been written when this returns."""
+        self._started.pop(popen, None)
+        if (job := self._job) is not None and job.forwards_output:
+            with suppress(KlyngError):  # the World is lost or closed: nothing more comes
+                job.ask("flush", deadline=NEVER, doing="Process.join()")
+            job.endpoint.progress()  # who forwards output may have nothing to do any more
+
+    def interrupt_processes(self) -> None:
+        """Pass a Ctrl-C on to all processes that were started and live."""
+        if self._job is not None:
+            self._job.interrupt_processes()
+
+    # Places
+
+    def _holders(self) -> dict[int, str]:
+        """Return the names of the processes that hold places, by rank."""
+        for popen in list(self._started):
+            popen.poll()
+        return {rank: name for name, rank in sorted(self._started.values(), key=lambda one: one[1]) if rank != NO_RANK}
+
+    def _check_places(self) -> None:
+        """Raise WorldBusyError if processes hold places."""
+        if holders := self._holders():
+            raise WorldBusyError(f"{describe_holders(holders)}: join() or terminate() them first", holders)
+
+    def _check_started(self) -> None:
+        """Raise WorldBusyError if any process lives that was started."""
+        self._check_places()
+        if names := [name for name, _ in self._started.values()]:
+            raise WorldBusyError(f"{', '.join(names)} of this World still run: join() or terminate() them first")
+
+    def _find_place(self) -> tuple[int, str]:
+        """Return the lowest place that is free, or NO_RANK and the reason; needs the lock."""
+        if self._runs():
+            return NO_RANK, "a run was going on when it was started"
+        held = self._holders()
+        free = next((rank for rank in range(self._spec.size) if rank not in held), None)
+        if free is None:
+            places = f"all {self._spec.size} places" if self._spec.size > 1 else "the only place"
+            return NO_RANK, f"{places} of its World were held when it was started"
+        if not held:
+            self._run_number += 1
+            self._session = self._run_number
+        return free, ""
+
+    def _end_session(self, job: LocalJob) -> None:
+        """Give the places that processes have had to warm ranks again."""
+        if self._session:
+            job.ask("refill", self._session, deadline=NEVER, doing="bringing ranks back to life")
+            self._session = 0
+
+    # Inside
+
+    def _pack(self, process_obj: Any) -> int:
+        """Return a process object as a file in memory."""
+        util = sys.modules["multiprocessing.util"]
+        logger = util._logger
+        with self._packing:
+            work = self._task_codec.encode_run(take_apart(process_obj), name=process_obj.name)
+            return write_task(
+                Task(
+                    name=process_obj.name,
+                    by_reference=self._spec.main_by_reference,
+                    authkey=bytes(current_process().authkey),
+                    log_level=None if logger is None else logger.getEffectiveLevel(),
+                    log_to_stderr=util._log_to_stderr,
+                    work=work,
+                )
+            )
+
+    @cached_property
+    def _task_codec(self) -> Codec:
+        return make_codec(main_by_reference=self._spec.main_by_reference)
+
+    def _forward_output(self, job: LocalJob) -> None:
+        """Have the output of processes written while this thread may wait for anything; needs the lock."""
+        if self._pump is None or not self._pump.is_alive():
+            started = self._started
+            self._pump = threading.Thread(target=_pump, args=(job, started), name="klyng output", daemon=True)
+            self._pump.start()
+
+    def _see_all_out(self) -> None:
+        """Terminate the daemonic processes and wait for the others, as multiprocessing does at the end of a program."""
+        children = [child for child in active_children() if getattr(child, "_popen", None) in self._started]
+        for child in children:
+            if child.daemon:
+                child.terminate()
+        for child in children:
+            child.join()
+
+
+def _pump(job: LocalJob, started: dict[Popen, tuple[str, int]]) -> None:
+    with suppress(KlyngError):
+        job.wait(lambda: not started, NEVER, "forwarding the output of processes")
+
+
+def _is_server(process_obj: Any) -> bool:
+    """Whether a process is to be a manager's server."""
+    managers = sys.modules.get("multiprocessing.managers")
+    owner = getattr(process_obj._target, "__self__", None)
+    return managers is not None and isinstance(owner, type) and issubclass(owner, managers.BaseManager)
+
+
+def describe_holders(holders: dict[int, str]) -> str:
+    """Return a phrase that says which processes hold which places."""
+    named = ", ".join(f"{name} (rank {rank})" for rank, name in holders.items())
+    many = len(holders) > 1
+    return f"process{'es' if many else ''} {named} hold{'' if many else 's'} place{'s' if many else ''} of this World"

@@ -1,0 +1,378 @@
+"""world_context: a World is a multiprocessing context, and what is started from it has places."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import threading
+import weakref
+from contextlib import closing
+
+import pytest
+
+import klyng_mp as mp
+from klyng_mp.cli.ps import collect, render_table
+from klyng_mp.cli.ps import select as belonging_to
+
+METHODS = ["zygote", "fork", "spawn", "forkserver"]
+FACTORIES = [
+    "Array", "Barrier", "BoundedSemaphore", "Condition", "Event", "JoinableQueue", "Lock", "Manager", "Pipe", "Pool",
+    "Process", "Queue", "RLock", "RawArray", "RawValue", "Semaphore", "SimpleQueue", "Value", "active_children",
+    "cpu_count", "current_process", "get_context", "get_logger", "get_start_method", "log_to_stderr", "parent_process",
+    "reducer", "freeze_support",
+]  # fmt: skip
+
+
+def report_rank(queue):
+    try:
+        queue.put((mp.current_process().name, mp.rank(), mp.size()))
+    except mp.NoRankError as error:
+        queue.put((mp.current_process().name, str(error), None))
+
+
+def hold(gate, queue):
+    report_rank(queue)
+    gate.wait()
+
+
+def pass_on(queue):
+    """Send around a ring of all places, and reduce over them."""
+    comm = mp.comm()
+    comm.send({"from": comm.rank}, dest=(comm.rank + 1) % comm.size, tag="ring")
+    got = comm.recv(source=(comm.rank - 1) % comm.size, tag="ring")
+    queue.put((comm.rank, got["from"], comm.allreduce(comm.rank)))
+
+
+def receive(queue, source):
+    try:
+        queue.put(mp.recv(source=source))
+    except mp.PeerLostError as error:
+        queue.put(f"{type(error).__name__} {error.rank}")
+
+
+def start(world, target, *args, **kwargs):
+    process = world.Process(target=target, args=args, **kwargs)
+    process.start()
+    return process
+
+
+def join(*processes):
+    for process in processes:
+        process.join(30)
+    return [process.exitcode for process in processes]
+
+
+@pytest.fixture
+def world():
+    with mp.World(2) as world:
+        yield world
+
+
+@pytest.fixture
+def queue(world):
+    with closing(world.SimpleQueue()) as queue:
+        yield queue
+
+
+@pytest.fixture
+def gate(world):
+    gate = world.Event()
+    yield gate
+    gate.set()
+
+
+# -- a context -------------------------------------------------------------------------------------------
+
+
+def test_a_world_has_the_whole_interface_of_a_context(world):
+    assert isinstance(world, multiprocessing.context.BaseContext)
+    assert [name for name in FACTORIES if not hasattr(world, name)] == []
+    assert world.get_start_method() == "zygote"
+    assert world.get_context() is world
+    assert world.get_context("zygote") is world
+    assert world.get_context("spawn") is mp.get_context("spawn")
+    assert world.cpu_count() == os.cpu_count()
+    assert world.current_process() is mp.current_process()
+    with pytest.raises(ValueError, match="cannot set start method"):
+        world.set_start_method("fork")
+    with pytest.raises(ValueError, match="spork"):
+        world.get_context("spork")
+
+
+def test_a_world_does_not_travel(world):
+    with pytest.raises(mp.CodecError, match="belongs to the process that made it"):
+        start(world, len, world)
+    assert mp.active_children() == []
+
+
+def test_each_world_has_its_own_class_of_processes(world):
+    with mp.World(1) as other:
+        assert world.Process is world.Process
+        assert issubclass(world.Process, mp.process.BaseProcess)
+        assert world.Process is not other.Process
+        assert world.Process.__name__ == "Process"
+
+
+def test_a_world_goes_when_nobody_needs_it_or_its_processes():
+    world = mp.World(1)
+    gone = weakref.ref(world)
+    process = start(world, len, ())
+    del world
+    assert join(process) == [0]
+    del process
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_processes_start_as_the_ranks_of_their_world(method):
+    with mp.World(2, method=method) as world, closing(world.SimpleQueue()) as queue:
+        both = [start(world, pass_on, queue) for _ in range(2)]
+        assert join(*both) == [0, 0]
+        assert sorted(queue.get() for _ in both) == [(0, 1, 1), (1, 0, 1)]
+        assert world.run(mp.rank) == [0, 1]
+
+
+# -- places ----------------------------------------------------------------------------------------------
+
+
+def test_a_process_takes_the_lowest_free_place(world, queue, gate):
+    first = start(world, hold, gate, queue, name="first")
+    assert queue.get() == ("first", 0, 2)
+    second = start(world, hold, gate, queue, name="second")
+    assert queue.get() == ("second", 1, 2)
+    third = start(world, hold, gate, queue, name="third")
+    name, error, _ = queue.get()
+    assert (name, error) == ("third", "process third has no rank: all 2 places of its World were held when it was started")
+    first.kill()
+    assert join(first) == [-signal.SIGKILL]
+    fourth = start(world, hold, gate, queue, name="fourth")
+    assert queue.get() == ("fourth", 0, 2)
+    gate.set()
+    assert join(second, third, fourth) == [0, 0, 0]
+
+
+def test_no_run_while_places_are_held(world, queue, gate):
+    holder = start(world, hold, gate, queue, name="keeper")
+    with pytest.raises(mp.WorldBusyError, match=r"process keeper \(rank 0\) holds place of this World") as caught:
+        world.run(mp.rank)
+    assert caught.value.holders == {0: "keeper"}
+    with pytest.raises(mp.WorldBusyError, match="keeper"):
+        world.restart()
+    gate.set()
+    assert join(holder) == [0]
+    assert world.run(mp.rank) == [0, 1]
+
+
+def test_a_process_that_starts_while_a_run_goes_on_has_no_rank(world, queue):
+    gate = world.Event()
+    run = world.start(lambda connection: connection.wait(), gate)
+    process = start(world, report_rank, queue)
+    assert "a run was going on when it was started" in queue.get()[1]
+    assert join(process) == [0]
+    gate.set()
+    assert run.result() == [True, True]
+
+
+def test_runs_and_processes_take_turns(world, queue):
+    for _ in range(3):
+        both = [start(world, pass_on, queue) for _ in range(2)]
+        assert join(*both) == [0, 0]
+        assert sorted(queue.get() for _ in both) == [(0, 1, 1), (1, 0, 1)]
+        assert world.run(lambda: mp.comm().allreduce(mp.rank())) == [1, 1]
+
+
+def test_a_run_after_one_process_that_was_killed_at_once(world):
+    process = world.Process(target=signal.pause)
+    process.start()
+    process.kill()
+    assert join(process) == [-signal.SIGKILL]
+    assert world.run(mp.rank) == [0, 1]
+
+
+def test_the_server_of_a_manager_takes_no_place(world):
+    with world.Manager() as manager:
+        shared = manager.dict(answer=42)
+        assert world.run(mp.rank) == [0, 1]
+        assert shared["answer"] == 42
+
+
+def test_what_is_sent_to_a_place_waits_for_its_process(world, queue):
+    early = [b"x" * size for size in (3, 5_000, 300_000)]
+    sender = start(world, lambda: [mp.send(data, dest=1) for data in early] and mp.send("last", dest=1))
+    receiver = start(world, queue_all, queue, 4)
+    assert [queue.get() for _ in range(4)] == [*early, "last"]
+    assert join(sender, receiver) == [0, 0]
+
+
+def queue_all(queue, count):
+    for _ in range(count):
+        queue.put(mp.recv(source=0))
+
+
+def test_who_waits_for_a_process_that_has_ended_is_told(world, queue):
+    receiver = start(world, receive, queue, 1)
+    other = start(world, os._exit, 3)
+    assert queue.get() == "PeerLostError 1"
+    assert join(receiver, other) == [0, 3]
+    other = start(world, len, ())
+    assert join(other) == [0]
+    # In the place of the one before there has been nobody else since then.
+    assert join(start(world, lambda: mp.send(1, dest=1, timeout=10))) == [0]
+
+
+def test_mail_for_a_former_occupant_is_dropped(world, queue, gate):
+    ready = world.Event()
+
+    def send_twice():
+        mp.send("for the first", dest=1)
+        ready.set()
+        gate.wait()
+        mp.send("for the second", dest=1)
+
+    sender = start(world, send_twice)
+    first = start(world, signal.pause)
+    ready.wait()
+    first.kill()
+    join(first)
+    second = start(world, lambda: queue.put(mp.recv(source=0)))
+    gate.set()
+    assert queue.get() == "for the second"
+    assert join(sender, second) == [0, 0]
+
+
+def test_a_child_of_a_process_has_no_use_of_its_rank(world, queue):
+
+    def grandparent():
+        context = mp.get_context("fork")
+        child = context.Process(target=report_use, args=(queue,))
+        child.start()
+        child.join()
+
+    assert join(start(world, grandparent)) == [0]
+    assert queue.get() == "ForkedError"
+
+
+def report_use(queue):
+    try:
+        mp.send(1, dest=0)
+    except mp.ForkedError as error:
+        queue.put(type(error).__name__)
+
+
+# -- what is seen of it ----------------------------------------------------------------------------------
+
+
+def test_reports_name_who_holds_places(world, queue, gate):
+    holder = start(world, hold, gate, queue, name="Worker-2")
+    waiter = start(world, receive, queue, 0, name="Waiter")
+    assert queue.get() == ("Worker-2", 0, 2)
+    report = world.report()
+    assert f"rank 0: process Worker-2 (process {holder.pid})" in report
+    assert f"rank 1: process Waiter (process {waiter.pid}) waits in recv(source=0" in report
+    lines = render_table(belonging_to(collect(), os.getpid())).splitlines()
+    assert lines[1].split()[:4] == ["RANK", "PID", "PROCESS", "STATE"]
+    assert lines[2].split()[:3] == ["0", str(holder.pid), "Worker-2"]
+    gate.set()
+    assert queue.get() == "PeerLostError 0"
+    assert join(holder, waiter) == [0, 0]
+
+
+def test_idle_processes_are_not_told_to_be_deadlocked(world, queue):
+    """All wait for each other for longer than the watch needs to prove a deadlock of ranks."""
+    both = [start(world, receive, queue, 1 - rank) for rank in range(2)]
+    assert not multiprocessing.connection.wait([process.sentinel for process in both], 3)
+    assert [process.is_alive() for process in both] == [True, True]
+    for process in both:
+        process.kill()
+    join(*both)
+
+
+def test_output_comes_before_the_end_is_told(world, capfd):
+    process = start(world, print, "said")
+    assert join(process) == [0]
+    sys.stdout.flush()
+    assert capfd.readouterr().out == "said\n"
+
+
+def test_output_comes_where_the_driver_has_put_its_own_stdout(capsys):
+    with mp.World(1) as world:
+        gate = world.Event()
+
+        def talk():
+            for number in range(2_000):
+                print("line", number)
+            gate.set()
+
+        process = start(world, talk)
+        assert gate.wait(30)  # although this thread does not look at what comes
+        assert join(process) == [0]
+        assert capsys.readouterr().out.splitlines() == [f"line {number}" for number in range(2_000)]
+
+
+# -- ends ------------------------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_block_joins_what_is_not_daemonic():
+    with mp.World(2) as world, closing(world.SimpleQueue()) as queue:
+        daemon = start(world, signal.pause, daemon=True)
+        other = start(world, lambda: queue.put(mp.rank()))
+        assert queue.get() == 1
+    assert (daemon.exitcode, other.exitcode) == (-signal.SIGTERM, 0)
+
+
+def test_terminate_ends_processes():
+    world = mp.World(1)
+    both = [start(world, signal.pause) for _ in range(2)]
+    world.terminate()
+    assert join(*both) == [-signal.SIGKILL] * 2
+    with pytest.raises(mp.ClosedError):
+        start(world, len, ())
+
+
+def test_processes_outlive_close_and_are_waited_for_by_join():
+    world = mp.World(2)
+    gate = world.Event()
+    process = start(world, gate.wait)
+    world.close()
+    with pytest.raises(mp.DeadlineError):
+        world.join(0.1)
+    gate.set()
+    world.join()
+    assert process.exitcode == 0
+
+
+def test_many_starts_in_a_row_leave_nothing(world):
+    join(start(world, len, ()))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(200):
+        assert join(start(world, len, ())) == [0]
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert world.run(mp.rank) == [0, 1]
+
+
+def test_processes_are_started_by_several_threads():
+    with mp.World(4) as world, closing(world.SimpleQueue()) as queue:
+        started = []
+        threads = [threading.Thread(target=lambda: started.append(start(world, pass_on, queue))) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert join(*started) == [0] * 4
+        assert sorted(queue.get()[0] for _ in started) == [0, 1, 2, 3]
+
+
+def test_a_lost_world_is_made_anew(world):
+    """The supervisor is killed: so are its processes, and the World goes on."""
+    process = start(world, signal.pause)
+    (supervisor,) = [report["supervisor"] for report in belonging_to(collect(), os.getpid())]
+    os.kill(supervisor, signal.SIGKILL)
+    assert join(process) == [-signal.SIGKILL]
+    assert join(start(world, len, ())) == [0]
+    assert world.run(mp.rank) == [0, 1]
