@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import weakref
-from contextlib import closing
 
 import pytest
 
@@ -68,21 +67,9 @@ def join(*processes):
 
 @pytest.fixture
 def world():
-    with mp.World(2) as world:
-        yield world
-
-
-@pytest.fixture
-def queue(world):
-    with closing(world.SimpleQueue()) as queue:
-        yield queue
-
-
-@pytest.fixture
-def gate(world):
-    gate = world.Event()
-    yield gate
-    gate.set()
+    world = mp.World(2)
+    yield world
+    world.terminate()  # who waits for what a test has not come to must not keep it
 
 
 # -- a context -------------------------------------------------------------------------------------------
@@ -130,7 +117,8 @@ def test_a_world_goes_when_nobody_needs_it_or_its_processes():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_processes_start_as_the_ranks_of_their_world(method):
-    with mp.World(2, method=method) as world, closing(world.SimpleQueue()) as queue:
+    with mp.World(2, method=method) as world:
+        queue = world.SimpleQueue()
         both = [start(world, pass_on, queue) for _ in range(2)]
         assert join(*both) == [0, 0]
         assert sorted(queue.get() for _ in both) == [(0, 1, 1), (1, 0, 1)]
@@ -140,14 +128,19 @@ def test_processes_start_as_the_ranks_of_their_world(method):
 # -- places ----------------------------------------------------------------------------------------------
 
 
-def test_a_process_takes_the_lowest_free_place(world, queue, gate):
-    first = start(world, hold, gate, queue, name="first")
+def test_a_process_takes_the_lowest_free_place(world):
+    queue, gate = world.SimpleQueue(), world.Event()
+    doomed = world.Event()  # not the others': without the core an Event waits for its dead waiters
+    first = start(world, hold, doomed, queue, name="first")
     assert queue.get() == ("first", 0, 2)
     second = start(world, hold, gate, queue, name="second")
     assert queue.get() == ("second", 1, 2)
     third = start(world, hold, gate, queue, name="third")
     name, error, _ = queue.get()
-    assert (name, error) == ("third", "process third has no rank: all 2 places of its World were held when it was started")
+    assert (name, error) == (
+        "third",
+        "process third has no rank: all 2 places of its World were held when it was started",
+    )
     first.kill()
     assert join(first) == [-signal.SIGKILL]
     fourth = start(world, hold, gate, queue, name="fourth")
@@ -156,7 +149,8 @@ def test_a_process_takes_the_lowest_free_place(world, queue, gate):
     assert join(second, third, fourth) == [0, 0, 0]
 
 
-def test_no_run_while_places_are_held(world, queue, gate):
+def test_no_run_while_places_are_held(world):
+    queue, gate = world.SimpleQueue(), world.Event()
     holder = start(world, hold, gate, queue, name="keeper")
     with pytest.raises(mp.WorldBusyError, match=r"process keeper \(rank 0\) holds place of this World") as caught:
         world.run(mp.rank)
@@ -168,17 +162,18 @@ def test_no_run_while_places_are_held(world, queue, gate):
     assert world.run(mp.rank) == [0, 1]
 
 
-def test_a_process_that_starts_while_a_run_goes_on_has_no_rank(world, queue):
-    gate = world.Event()
-    run = world.start(lambda connection: connection.wait(), gate)
+def test_a_process_that_starts_while_a_run_goes_on_has_no_rank(world):
+    queue = world.SimpleQueue()
+    run = world.start(signal.pause)
     process = start(world, report_rank, queue)
     assert "a run was going on when it was started" in queue.get()[1]
     assert join(process) == [0]
-    gate.set()
-    assert run.result() == [True, True]
+    assert run.cancel()
+    assert world.run(mp.rank) == [0, 1]
 
 
-def test_runs_and_processes_take_turns(world, queue):
+def test_runs_and_processes_take_turns(world):
+    queue = world.SimpleQueue()
     for _ in range(3):
         both = [start(world, pass_on, queue) for _ in range(2)]
         assert join(*both) == [0, 0]
@@ -201,7 +196,8 @@ def test_the_server_of_a_manager_takes_no_place(world):
         assert shared["answer"] == 42
 
 
-def test_what_is_sent_to_a_place_waits_for_its_process(world, queue):
+def test_what_is_sent_to_a_place_waits_for_its_process(world):
+    queue = world.SimpleQueue()
     early = [b"x" * size for size in (3, 5_000, 300_000)]
     sender = start(world, lambda: [mp.send(data, dest=1) for data in early] and mp.send("last", dest=1))
     receiver = start(world, queue_all, queue, 4)
@@ -214,7 +210,8 @@ def queue_all(queue, count):
         queue.put(mp.recv(source=0))
 
 
-def test_who_waits_for_a_process_that_has_ended_is_told(world, queue):
+def test_who_waits_for_a_process_that_has_ended_is_told(world):
+    queue = world.SimpleQueue()
     receiver = start(world, receive, queue, 1)
     other = start(world, os._exit, 3)
     assert queue.get() == "PeerLostError 1"
@@ -225,13 +222,15 @@ def test_who_waits_for_a_process_that_has_ended_is_told(world, queue):
     assert join(start(world, lambda: mp.send(1, dest=1, timeout=10))) == [0]
 
 
-def test_mail_for_a_former_occupant_is_dropped(world, queue, gate):
+def test_mail_for_a_former_occupant_is_dropped(world):
+    queue, gate = world.SimpleQueue(), world.Event()
     ready = world.Event()
 
     def send_twice():
         mp.send("for the first", dest=1)
         ready.set()
         gate.wait()
+        mp.comm().iprobe()  # whoever looks at its messages learns who is there
         mp.send("for the second", dest=1)
 
     sender = start(world, send_twice)
@@ -245,7 +244,8 @@ def test_mail_for_a_former_occupant_is_dropped(world, queue, gate):
     assert join(sender, second) == [0, 0]
 
 
-def test_a_child_of_a_process_has_no_use_of_its_rank(world, queue):
+def test_a_child_of_a_process_has_no_use_of_its_rank(world):
+    queue = world.SimpleQueue()
 
     def grandparent():
         context = mp.get_context("fork")
@@ -267,7 +267,8 @@ def report_use(queue):
 # -- what is seen of it ----------------------------------------------------------------------------------
 
 
-def test_reports_name_who_holds_places(world, queue, gate):
+def test_reports_name_who_holds_places(world):
+    queue, gate = world.SimpleQueue(), world.Event()
     holder = start(world, hold, gate, queue, name="Worker-2")
     waiter = start(world, receive, queue, 0, name="Waiter")
     assert queue.get() == ("Worker-2", 0, 2)
@@ -282,8 +283,9 @@ def test_reports_name_who_holds_places(world, queue, gate):
     assert join(holder, waiter) == [0, 0]
 
 
-def test_idle_processes_are_not_told_to_be_deadlocked(world, queue):
+def test_idle_processes_are_not_told_to_be_deadlocked(world):
     """All wait for each other for longer than the watch needs to prove a deadlock of ranks."""
+    queue = world.SimpleQueue()
     both = [start(world, receive, queue, 1 - rank) for rank in range(2)]
     assert not multiprocessing.connection.wait([process.sentinel for process in both], 3)
     assert [process.is_alive() for process in both] == [True, True]
@@ -318,7 +320,8 @@ def test_output_comes_where_the_driver_has_put_its_own_stdout(capsys):
 
 
 def test_the_end_of_a_block_joins_what_is_not_daemonic():
-    with mp.World(2) as world, closing(world.SimpleQueue()) as queue:
+    with mp.World(2) as world:
+        queue = world.SimpleQueue()
         daemon = start(world, signal.pause, daemon=True)
         other = start(world, lambda: queue.put(mp.rank()))
         assert queue.get() == 1
@@ -343,7 +346,7 @@ def test_processes_outlive_close_and_are_waited_for_by_join():
         world.join(0.1)
     gate.set()
     world.join()
-    assert process.exitcode == 0
+    assert join(process) == [0]
 
 
 def test_many_starts_in_a_row_leave_nothing(world):
@@ -357,7 +360,8 @@ def test_many_starts_in_a_row_leave_nothing(world):
 
 
 def test_processes_are_started_by_several_threads():
-    with mp.World(4) as world, closing(world.SimpleQueue()) as queue:
+    with mp.World(4) as world:
+        queue = world.SimpleQueue()
         started = []
         threads = [threading.Thread(target=lambda: started.append(start(world, pass_on, queue))) for _ in range(4)]
         for thread in threads:
@@ -368,11 +372,14 @@ def test_processes_are_started_by_several_threads():
         assert sorted(queue.get()[0] for _ in started) == [0, 1, 2, 3]
 
 
-def test_a_lost_world_is_made_anew(world):
+def test_a_lost_world_is_made_anew():
     """The supervisor is killed: so are its processes, and the World goes on."""
-    process = start(world, signal.pause)
-    (supervisor,) = [report["supervisor"] for report in belonging_to(collect(), os.getpid())]
-    os.kill(supervisor, signal.SIGKILL)
-    assert join(process) == [-signal.SIGKILL]
-    assert join(start(world, len, ())) == [0]
-    assert world.run(mp.rank) == [0, 1]
+    with mp.World(2, method="fork") as world:
+        queue, gate = world.SimpleQueue(), world.Event()
+        process = start(world, hold, gate, queue)
+        assert queue.get()[1] == 0
+        reports = belonging_to(collect(), process.pid)
+        os.kill(reports[0]["supervisor"], signal.SIGKILL)
+        assert join(process) == [-signal.SIGKILL]
+        assert join(start(world, len, ())) == [0]
+        assert world.run(mp.rank) == [0, 1]
