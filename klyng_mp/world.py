@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp import native
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import ClosedError, ForkedError, LaunchError, WorldBusyError, WorldError
-from klyng_mp.launch.appmodules import AppModules
+from klyng_mp.errors import ClosedError, LaunchError, WorldBusyError
 from klyng_mp.launch.control import STATISTICS
 from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import LocalJob, flush_standard_streams, report_on_signal
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["World", "WorldStatistics"]
 
 METHODS = ("zygote", "fork", "spawn", "forkserver")
-_FOREVER = Deadline(None)
 
 
 class WorldStatistics(NamedTuple):
@@ -107,19 +103,11 @@ class World(WorldContext):
         seed: int | None = None,
         label: bool = False,
     ) -> None:
-        super().__init__()
-        self._method = _check_method(method, preload)
-        self._preload = (preload,) if isinstance(preload, str) else tuple(preload)
-        self._label = label
-        self._spec = _make_spec(_check_size(n), self._method, env, seed)
-        self._codec = Codec(main_by_reference=self._spec.main_by_reference)
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._run_number = 0
-        self._run: Run | None = None
-        self._closed = False
+        method = _check_method(method, preload)
+        spec = _make_spec(_check_size(n), method, env, seed)
+        super().__init__(spec, method, (preload,) if isinstance(preload, str) else tuple(preload), label=label)
+        self._codec = Codec(main_by_reference=spec.main_by_reference)
         self._asked = 0
-        self._job: LocalJob | None = None
         self._start_ranks()
         report_on_signal()
 
@@ -190,28 +178,6 @@ class World(WorldContext):
             return self._open_job()
         return job
 
-    def _open_job(self) -> LocalJob:
-        """Return a job whose ranks can be spoken to; needs the lock."""
-        if self._closed:
-            raise ClosedError("this World is closed; make a new one")
-        if os.getpid() != self._pid:
-            raise ForkedError("this World belongs to the process that made it; make one in this child, too")
-        job = self._job
-        if job is not None and job.endpoint.poisoned:
-            if self._run is not None:
-                self._run.abandon("a signal handler raised while its messages were moved")
-            job.lost = WorldError("the World is lost: a signal handler raised while its messages were moved")
-        if job is not None and job.lost is None:
-            job.endpoint.progress()
-        if job is None or (job.lost is not None and not self._runs()):
-            self._discard_job()
-            self._start_ranks()
-        assert self._job is not None  # noqa: S101 - _start_ranks makes one or raises
-        return self._job
-
-    def _runs(self) -> bool:
-        return self._run is not None and not self._run.done()
-
     def _bury_idle_dead(self, job: LocalJob) -> None:
         """Go on after ranks that died between two runs: they have been replaced already."""
         first = self._session or self._run_number + 1  # in a session they are those of its number
@@ -227,17 +193,8 @@ class World(WorldContext):
     # Life
 
     def _start_ranks(self) -> None:
-        self._run_number = self._session = 0
         self._known = [unknown(rank) for rank in range(self.size)]
-        self._job = job = LocalJob(self._spec, self._method, self._preload, label=self._label)
-        self._finalizer = weakref.finalize(self, LocalJob.dispose, job)
-        self._finalizer.atexit = False  # the job's own exit function comes late enough for users' ones
-        self._modules = AppModules()
-
-    def _discard_job(self) -> None:
-        if self._job is not None:
-            self._finalizer()
-            self._job = None
+        super()._start_ranks()
 
     def statistics(self, *, timeout: float | None = None) -> WorldStatistics:
         """Return what this World is, and what its ranks have done since they were started.
@@ -284,7 +241,7 @@ class World(WorldContext):
         self._check_started()
         if self._closed:
             raise ClosedError("this World is closed; make a new one")
-        self._kill_ranks()
+        self._kill_ranks("World.restart()")
         self._start_ranks()
 
     def close(self) -> None:
@@ -303,14 +260,7 @@ class World(WorldContext):
         self._closed = True
         if self._run is not None:
             self._run.abandon("its World was terminated")
-        self._kill_ranks()
-
-    def _kill_ranks(self) -> None:
-        job = self._job
-        if job is not None:
-            job.kill()
-            job.wait_closed(_FOREVER, "World.terminate()")
-            self._discard_job()
+        self._kill_ranks("World.terminate()")
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the ranks of a closed World, and processes that were started, have ended.

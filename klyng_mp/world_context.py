@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from klyng_mp.context import BaseContext
 from klyng_mp.deadline import NEVER
 from klyng_mp.errors import KlyngError, LaunchError, WorldBusyError
+from klyng_mp.launch.job import interrupt_processes
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
 from klyng_mp.reduction import make_codec
+from klyng_mp.world_job import WorldJob
 from klyng_mp.world_process import WorldProcess, bind, take_apart
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from klyng_mp.launch.job import LocalJob
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.popen_zygote import Popen
@@ -35,17 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["WorldContext"]
 
 
-class WorldContext(BaseContext):
+class WorldContext(WorldJob, BaseContext):
     """What a World is to multiprocessing: everything that `klyng_mp.get_context` offers, with start method "zygote"."""
 
     _name = "zygote"
 
-    _job: LocalJob | None
-    _lock: threading.Lock
-    _spec: RankSpec
-    _run_number: int
-
-    def __init__(self) -> None:
+    def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
+        super().__init__(spec, method, preload, label=label)
         self._started: dict[Popen, tuple[str, int]] = {}  # name and place of those whose end is not known
         self._session = 0  # the number of the one that goes on, or 0
         self._packing = threading.Lock()
@@ -63,13 +63,9 @@ class WorldContext(BaseContext):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a World belongs to the process that made it; other processes are sent what they need of it")
 
-    def _open_job(self) -> LocalJob:
-        """Return a job that processes can be started in; needs the lock."""
-        raise NotImplementedError
-
-    def _runs(self) -> bool:
-        """Whether a run goes on."""
-        raise NotImplementedError
+    def _start_ranks(self) -> None:
+        self._session = 0
+        super()._start_ranks()
 
     # What the class of its processes calls; see `Starter`
 
@@ -113,7 +109,7 @@ class WorldContext(BaseContext):
     def interrupt_processes(self) -> None:
         """Pass a Ctrl-C on to all processes that were started and live."""
         if self._job is not None:
-            self._job.interrupt_processes()
+            interrupt_processes(self._job)
 
     # Places
 

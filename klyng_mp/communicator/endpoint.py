@@ -110,6 +110,11 @@ class Endpoint(Receiving):
         with self._room.lock:
             return self._is_sent(ticket, peer)
 
+    def expect(self, peer: int) -> None:
+        """Take note that the peer has not come yet: what is sent to it waits, and who receives from it waits, too."""
+        with self._room.lock:
+            self._peers.expect(peer)
+
     # -- messages whose sender wants to know
 
     def send_synchronously(self, peer: int, message: Message, *, deadline: Deadline, doing: str) -> None:

@@ -16,7 +16,7 @@ from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
 from klyng_mp.errors import ClosedError, KlyngError, PeerLostError
 from klyng_mp.transports.contract import Nowhere
-from klyng_mp.wire.frames import readdress
+from klyng_mp.wire.frames import Message
 from klyng_mp.wire.mailbox import SYNCHRONOUS, Mailbox
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from klyng_mp.deadline import Deadline
     from klyng_mp.native import core
     from klyng_mp.transports.contract import Transport
-    from klyng_mp.wire.frames import Message
 
 __all__ = ["Membership"]
 
@@ -100,16 +99,11 @@ class Membership(Lifecycle):
                 self._part_from(peer)
             for ticket in self._peers.welcome(peer, incarnation):
                 try:
-                    self._transport.send(peer, readdress(ticket.message, incarnation), copy=True)
+                    self._transport.send(peer, _readdress(ticket.message, incarnation), copy=True)
                     ticket.done = True
                 except KlyngError as error:
                     ticket.error = error
             self._room.notify()
-
-    def expect(self, peer: int) -> None:
-        """Take note that the peer has not come yet: what is sent to it waits, and who receives from it waits, too."""
-        with self._room.lock:
-            self._peers.expect(peer)
 
     def mark_lost(self, peer: int, reason: str, *, incarnation: int | None = None, orderly: bool = False) -> None:
         """Let every call that depends on the peer raise PeerLostError, once what it sent is received.
@@ -232,3 +226,9 @@ class Membership(Lifecycle):
 
     def _disconnect(self) -> None:
         self._transport.close()
+
+
+def _readdress(message: Message, incarnation: int) -> Message:
+    """Return a message with the same content for another occupant of its receiver's place."""
+    context, source, tag = message.context, message.source, message.tag
+    return Message(context, source, tag, incarnation, message.code, message.head, message.buffers)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
 
-__all__ = ["LocalJob", "pass_on_interrupt", "report_on_signal"]
+__all__ = ["LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
 
 
 _DYING_MILLISECONDS = 200
@@ -194,11 +194,6 @@ class LocalJob:
         (states,), _ = self.ask("report", deadline=deadline, doing="World.report()")
         return cast("list[RankState]", states)
 
-    def interrupt_processes(self) -> None:
-        """Send SIGINT to all processes that were started."""
-        with self.endpoint.lock:
-            self._channel.send_now("signal", 0, signal.SIGINT)
-
     def show_report(self) -> None:
         """Have the supervisor write what each rank does to standard error; may be called by a signal handler."""
         # Not by way of the Channel, in which the signal may have come: the kernel takes such a packet whole.
@@ -285,12 +280,18 @@ class LocalJob:
         self._transport.adopt(rank, sock)
 
 
+def interrupt_processes(job: LocalJob) -> None:
+    """Send SIGINT to all processes that were started in a job."""
+    with job.endpoint.lock:
+        job._channel.send_now("signal", 0, signal.SIGINT)  # noqa: SLF001 - same module
+
+
 def pass_on_interrupt() -> None:
     """At the end of a program that Ctrl-C has ended: interrupt its started processes, which it is going to wait for."""
     if getattr(sys, "last_type", None) is KeyboardInterrupt:
         for job in list(_jobs):
             if job.has_started:
-                job.interrupt_processes()
+                interrupt_processes(job)
 
 
 def _close_all(fds: list[int]) -> None:

@@ -44,7 +44,7 @@ def make_link(place: Place, codec: Codec, kinds: Kinds = (Endpoint, Communicator
     try:
         return RankLink(place, codec, kinds)
     except OSError as error:
-        give_up(place.channel, f"its limits are too low: {error}")
+        give_up(place, f"its limits are too low: {error}")
 
 
 class RankLink:

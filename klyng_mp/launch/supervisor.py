@@ -15,22 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
-import select
 import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
+from klyng_mp.launch.crew import Crew
 from klyng_mp.launch.occupant import Occupant
 from klyng_mp.launch.processes import Processes
-from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.watch import Watch
 from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.loop import Loop, Timer
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
 
 __all__ = ["Owner", "Supervisor", "signal_group"]
-
-_VERDICT_SECONDS = 1.0  # a process whose sockets are closed is seen to end well within that, if it ends
 
 
 class Owner:
@@ -83,28 +79,22 @@ class Owner:
         """No process of the job is left."""
 
 
-class Supervisor:
+class Supervisor(Crew):
     """The ranks of one job. One thread, driven by ``loop``."""
 
     def __init__(
         self, loop: Loop, launcher: Launcher, spec: RankSpec, output: Output, owner: Owner, *, stdin: int
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, spec, output)
         self._launcher = launcher
-        self._spec = spec
-        self._output = output
         self._owner = owner
         self._stdin = stdin
-        self._packed_spec = pickle.dumps(spec, protocol=5)
         self._serve = owner.serve
         self._closing = False  # the ranks are expected to end by themselves
         self._killed = False
         self._gone = False
         self._refilling = False
         self._timer: Timer | None = None
-        self._segment: Segment | None = None
-        self._incarnations: dict[int, int] = {}
-        self.occupants: dict[int, Occupant] = {}
         self.cause: Cause | None = None
         self.run = 1
         self.watch = Watch(self, loop, owner.catch_up)
@@ -152,41 +142,6 @@ class Supervisor:
         self.look_after(occupant, rank)
         return occupant, driver[:1]
 
-    def tell_place(
-        self,
-        occupant: Occupant,
-        first: Sequence[int],
-        last: Sequence[int] = (),
-        start: tuple[int, int, str, tuple[int, ...]] | None = None,
-    ) -> None:
-        """Tell a body its place.
-
-        Args:
-            occupant: the body's.
-            first: descriptors before those of every rank.
-            last: descriptors after them.
-            start: what a process that does one thing is to know besides; see `Start`.
-        """
-        body, rank, segment = occupant.body, occupant.rank, self._segment
-        incarnations = {who: number for who, number in self._incarnations.items() if number > 1}
-        spec = None if body.knows_spec else self._packed_spec
-        shared = [] if segment is None or rank == NO_RANK else [segment.fd, segment.bells[rank]]
-        fds = [*first, self.watch.stack_file(), *shared, *last]
-        body.channel.send("place", spec, rank, occupant.incarnation, incarnations, bool(shared), start, fds=fds)
-
-    def look_after(self, occupant: Occupant, number: int, label: str | None = None) -> None:
-        """Forward what a process prints, hear it, and see its end.
-
-        Args:
-            occupant: which.
-            number: of its output streams.
-            label: what its lines begin with, where that is not its rank.
-        """
-        body = occupant.body
-        self._output.attach(number, body.stdout, body.stderr, label)
-        self._loop.register(body.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant, number))
-        self._loop.register(body.channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
-
     def retire(self, occupant: Occupant) -> None:
         """Have a rank that has nothing to do end: a process is to have its place."""
         if not occupant.retired:
@@ -222,7 +177,7 @@ class Supervisor:
         self._owner.catch_up()
         expected = self._killed or (self._closing and occupant.orderly)
         if not expected:
-            for other in self.living():
+            for other in self.servers():
                 self.tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
             if not occupant.ready:
                 self.end_run(Cause("stillborn", occupant.rank, occupant.unfit or f"it {what}", stderr, exitcode))
@@ -247,31 +202,7 @@ class Supervisor:
         """Whether nothing is to be brought to life any more."""
         return self._closing
 
-    def living(self) -> list[Occupant]:
-        """Return the occupants whose end has not been seen."""
-        return [occupant for occupant in self.occupants.values() if occupant.alive]
-
-    def _servers(self) -> list[Occupant]:
-        """Return those that take part in runs: all but started processes."""
-        return [occupant for occupant in self.living() if occupant.process is None]
-
     # Talking
-
-    def _channel_ready(self, occupant: Occupant, events: int) -> None:
-        if events & select.EPOLLOUT:
-            occupant.channel.flush()
-            if not occupant.channel.blocked:
-                self._loop.modify(occupant.channel.fileno(), select.EPOLLIN)
-        if events & (select.EPOLLIN | select.EPOLLHUP) and not self._hear(occupant):
-            self._loop.unregister(occupant.channel.fileno())  # its end will be seen on the pidfd
-
-    def _hear(self, occupant: Occupant) -> bool:
-        try:
-            while (received := occupant.channel.receive()) is not None:
-                self._obey(occupant, *received)
-        except EOFError:
-            return False
-        return True
 
     def _obey(self, occupant: Occupant, record: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = record
@@ -304,38 +235,13 @@ class Supervisor:
         else:
             occupant.take_note(kind, *rest)
 
-    def tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:
-        """Send a record to a rank, at once or when it reads."""
-        occupant.tell(self._loop, record, fds)
-
-    def _introduce(self, occupant: Occupant, rank: int, fd: int) -> None:
-        """Hand one end of a rank's new connection to the rank that it is for."""
-        other = self.occupants[rank]
-        if other.alive:
-            self.tell(other, "connected", occupant.rank, occupant.incarnation, fds=[fd])
-        else:
-            what = describe_exitcode(other.exitcode or 0)
-            self.tell(occupant, "gone", rank, other.incarnation, what, other.orderly)
-        os.close(fd)
-
-    def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int) -> None:
-        """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
-        other = self.occupants[rank]
-
-        def explain() -> None:
-            if other.alive and occupant.alive:
-                self.tell(occupant, "gone", rank, incarnation, "closed its connections although it still runs", False)
-
-        if other.alive and other.incarnation == incarnation:  # else it has been told already, or will be right away
-            self._loop.call_later(_VERDICT_SECONDS, explain)
-
     # Ending
 
     def end_run(self, cause: Cause, *, grace: float = GRACE_SECONDS, signum: int | None = None) -> None:
         """End the current run early, unless it is ending already: then only ``grace`` may shorten."""
         if self.cause is None:
             self.cause = cause
-            for occupant in self._servers():
+            for occupant in self.servers():
                 if signum is not None:
                     signal_group(occupant, signum)
                 self.tell(occupant, "abort", self.run, cause.rank, cause.phrase())
@@ -347,10 +253,10 @@ class Supervisor:
         self._settle()
 
     def _kill_unfinished(self) -> None:
-        _kill([occupant for occupant in self._servers() if not self._out_of_run(occupant)])
+        _kill([occupant for occupant in self.servers() if not self._out_of_run(occupant)])
 
     def _settle(self) -> None:
-        if self.cause is None or not all(map(self._out_of_run, self._servers())):
+        if self.cause is None or not all(map(self._out_of_run, self.servers())):
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -387,12 +293,6 @@ class Supervisor:
             self.processes.places.clear()
             self._replace([occupant.rank for occupant in self.occupants.values() if not occupant.alive])
             self._owner.refilled()
-
-    def _announce(self, ranks: list[int]) -> None:
-        for rank in ranks:
-            for other in self.living():
-                if other.rank not in ranks:
-                    self.tell(other, "present", rank, self.occupants[rank].incarnation)
 
     def finish_run(self, run: int) -> None:
         """Take note that a run is over for the driver; one that is being ended goes on until it is settled."""

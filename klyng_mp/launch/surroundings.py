@@ -135,15 +135,18 @@ def take_place(channel: Channel) -> Place:
         _limit(place.spec)
         _name(place)
     except (OSError, ValueError) as error:
-        give_up(channel, f"its surroundings cannot be made: {error}")
+        give_up(place, f"its surroundings cannot be made: {error}")
     if place.spec.seed is None:
         _forget_inherited_seeds()
     return place
 
 
-def give_up(channel: Channel, reason: str) -> NoReturn:
-    """End this process, which cannot fill its place, and let the supervisor say why."""
-    channel.send_now("unfit", reason)
+def give_up(place: Place, reason: str) -> NoReturn:
+    """End this process, which cannot fill its place, and say why, or for a rank let the supervisor say it."""
+    if place.start is not None:
+        sys.stderr.write(f"klyng_mp: a process could not start: {reason}\n")
+        flush_streams()
+    place.channel.send_now("unfit", reason)
     os._exit(71)
 
 

@@ -85,9 +85,7 @@ class Watch:
 
         def finish(survey: _Survey) -> None:
             holders = {rank: occupant.holder for rank, occupant in self._supervisor.occupants.items()}
-            silent = {
-                rank: RankState(rank, pid, SILENT, holder=holders[rank]) for rank, pid in survey.awaited.items()
-            }
+            silent = {rank: RankState(rank, pid, SILENT, holder=holders[rank]) for rank, pid in survey.awaited.items()}
             self._add_stacks(survey.states | silent, list(silent)[:_MOST_STACKS], then)
 
         survey = _Survey(self._supervisor.run, finish)

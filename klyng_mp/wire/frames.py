@@ -42,7 +42,6 @@ __all__ = [
     "is_collective",
     "make_context",
     "pack_frame",
-    "readdress",
     "run_of",
 ]
 
@@ -127,13 +126,6 @@ if TYPE_CHECKING or core is None:  # noqa: SIM108 - mypy takes this for a name o
     Message = PureMessage
 else:  # its twin, klyng_mp/_core/message.c
     Message = core.Message
-
-
-def readdress(message: Message, incarnation: int) -> Message:
-    """Return a message with the same content for another occupant of its receiver's place."""
-    return Message(
-        message.context, message.source, message.tag, incarnation, message.code, message.head, message.buffers
-    )
 
 
 def make_context(run: int, index: int = 0, *, collective: bool = False) -> int:
