@@ -74,16 +74,18 @@ INTERRUPTED = """
 import signal, sys
 import klyng_mp as mp
 
-def work():
-    print("works", flush=True)
+def work(connection):
     try:
+        connection.send("works")
         signal.pause()
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 
 w = mp.World(1)
-process = w.Process(target=work)
+ours, theirs = w.Pipe()
+process = w.Process(target=work, args=(theirs,))
 process.start()
+print(ours.recv(), flush=True)
 if sys.argv[1] == "join":
     process.join()
 else:

@@ -54,15 +54,18 @@ class Processes:
         occupant = Occupant(rank, 0, body, process)
         self.living[serial] = occupant
         supervisor.look_after(occupant, -serial, process.name if rank == NO_RANK else str(rank))
-        self._owner.launched(serial, body)
         if rank == NO_RANK:
             self._tell_place(occupant)
-            return
+        else:
+            self._take(rank, occupant)
+        self._owner.launched(serial, body)  # when the others have been told of it, where that can be
+
+    def _take(self, rank: int, occupant: Occupant) -> None:
         self.places.add(rank)
-        former = supervisor.occupants[rank]
+        former = self._supervisor.occupants[rank]
         if former.alive:
             self._waiting[rank] = occupant
-            supervisor.retire(former)
+            self._supervisor.retire(former)
         else:
             self._fill(occupant)
 
