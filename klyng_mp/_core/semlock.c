@@ -212,15 +212,20 @@ claim_holding(SemLock *self, Identity me)
 }
 
 static Holding *
-own_holding(SemLock *self)
+find_own_holding(SemLock *self)
 {
     if (!is_counted(self) || self->left || self->uncounted)
         return NULL;
-    if (self->holding == NULL) {
-        self->holding = claim_holding(self, self->process);
-        self->uncounted = self->holding == NULL;
-    }
+    self->holding = claim_holding(self, self->process);
+    self->uncounted = self->holding == NULL;
     return self->holding;
+}
+
+/* What this process holds is counted there; NULL where it is not counted. */
+static inline Holding *
+own_holding(SemLock *self)
+{
+    return self->holding != NULL ? self->holding : find_own_holding(self);
 }
 
 /* Adds to what this process holds. Only its threads write there, with the interpreter lock, while it lives. */
@@ -397,13 +402,11 @@ give_permit(SemLock *self)
         if (value >= (uint32_t)page->maxvalue)
             return say_too_often();
     } while (!atomic_compare_exchange_weak(&page->value, &value, value + 1));
-    if (is_counted(self)) {
-        Holding *holding = own_holding(self);
-        if (holding != NULL && atomic_load_explicit(&holding->count, memory_order_relaxed) > 0)
-            add_own(holding, -1);
-        else if (!self->left)
-            settle_strangers_release(self);
-    }
+    Holding *holding = own_holding(self);
+    if (holding != NULL && atomic_load_explicit(&holding->count, memory_order_relaxed) > 0)
+        add_own(holding, -1);
+    else if (is_counted(self) && !self->left)
+        settle_strangers_release(self);
     if (atomic_load(&page->waiters.count) > 0)
         wake(&page->value, 1);
     return 0;

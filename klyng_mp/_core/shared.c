@@ -318,7 +318,9 @@ sleep_on(_Atomic uint32_t *word, uint32_t expected, _Atomic uint32_t *sleepers, 
 Awakening
 look_and_sleep_on(_Atomic uint32_t *word, uint32_t expected, Sleepers *sleepers, Patience *patience, int64_t until)
 {
-    const uint32_t cpu = atomic_load_explicit(&sleepers->cpu, memory_order_relaxed);
+    const uint32_t cpu = atomic_load_explicit(&sleepers->cpu, memory_order_relaxed), own = (uint32_t)sched_getcpu() + 1;
+    if (cpu == 0)
+        atomic_store_explicit(&sleepers->cpu, own, memory_order_relaxed); /* asked for: to be told next time */
     return sleep_here(word, expected, &sleepers->count, until, cpu, patience);
 }
 

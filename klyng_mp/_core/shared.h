@@ -79,14 +79,15 @@ typedef enum { LOOK_AGAIN, TIME_TO_LOOK, TOO_LATE, INTERRUPTED } Awakening;
 /* Beside a word that is slept on, in the same memory. */
 typedef struct {
     _Atomic uint32_t count; /* who changes the word wakes only if it is not 0 */
-    _Atomic uint32_t cpu;   /* where who changed it last ran, and 1; 0 is of nobody */
+    _Atomic uint32_t cpu;   /* where who changed it last ran, and 1; 0 until somebody waits, who asks for it */
 } Sleepers;
 
 /* To be called by who changes the word, before it does. */
 static inline void
 note_cpu(Sleepers *sleepers)
 {
-    atomic_store_explicit(&sleepers->cpu, (uint32_t)sched_getcpu() + 1, memory_order_relaxed);
+    if (atomic_load_explicit(&sleepers->cpu, memory_order_relaxed) != 0)
+        atomic_store_explicit(&sleepers->cpu, (uint32_t)sched_getcpu() + 1, memory_order_relaxed);
 }
 
 /* What a process remembers of whether it is of use to look for a while before it sleeps. */
