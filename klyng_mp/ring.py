@@ -81,11 +81,11 @@ class Ring:
         self._queue = core.Queue(memory, travels, receiver.fileno(), sender.fileno(), bell, usable_cpus() > 1)
         self.poll = self._queue.poll
 
-    def __del__(self) -> None:
+    def __del__(self, close: Any = os.close) -> None:  # at the interpreter's end this module's names are gone
         if hasattr(self, "_queue"):
             self._receiver.close()
             self._sender.close()
-            os.close(self.bell)
+            close(self.bell)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._queue.fd < 0:

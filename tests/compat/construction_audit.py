@@ -34,6 +34,8 @@ INTERNAL = {
     ("multiprocessing/resource_sharer.py", "_serve"): "a process has one sharer of descriptors, whoever needs it",
     ("multiprocessing/resource_sharer.py", "get_connection"): "likewise",
     ("multiprocessing/resource_sharer.py", "stop"): "likewise",
+    ("multiprocessing/queues.py", "__init__"): "parts of a queue, which is noted itself",
+    ("multiprocessing/connection.py", "rebuild_connection"): "noted where it was made",
     ("multiprocessing/pool.py", "__init__"): "parts of a Pool, which is noted itself; ThreadPool has such",
 }
 

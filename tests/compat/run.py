@@ -23,7 +23,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--package", default=suite.OURS, help="what the copy's text says (default: %(default)s)")
     parser.add_argument("--limit", type=float, default=30.0, help="seconds for each test (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes (default: %(default)s)")
-    parser.add_argument("--again", action="store_true", help="let each test that fails try once more, alone")
+    parser.add_argument("--again", action="store_true", help="let each test that fails try again, alone")
     parser.add_argument("--short", action="store_true", help="names only, no tracebacks")
     parser.add_argument("--slowest", type=int, default=0, metavar="N", help="show the N slowest tests, too")
     parser.add_argument("--standard", nargs="+", metavar="MODULE", help="modules that stay the standard library's")

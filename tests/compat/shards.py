@@ -24,6 +24,8 @@ from typing import Any
 from . import construction_audit, suite
 from .workers import Outcome, Request, Worker
 
+FURTHER_TRIES = 2  # some of CPython's tests are races
+
 
 @dataclass
 class Run:
@@ -158,7 +160,7 @@ def run_suite(
         method: the start method.
         package: what the copy's text says, or the standard library's own name.
         pattern: a regular expression, to be found in the names of the tests.
-        again: whether what fails may try once more, alone.
+        again: whether what fails may try again, alone.
         standard: modules whose names stay.
         keep: leave the copy and the logs, and print where they are.
         options: of `Shards`.
@@ -171,8 +173,8 @@ def run_suite(
         for request in requests:
             request.pattern = pattern
         outcomes = shards.run(requests)
-        if again:
-            modules = {request.name: request.module for request in requests}
+        modules = {request.name: request.module for request in requests}
+        for _ in range(FURTHER_TRIES if again else 0):
             failed = [Request(modules[name.split(".")[0]], name.split(".")[0], tests=[name]) for name in bad(outcomes)]
             outcomes |= shards.run(failed, jobs=1)
         return Run(outcomes, shards.notes(), time.monotonic() - began)

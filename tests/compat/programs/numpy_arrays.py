@@ -12,7 +12,7 @@ def scale(array, factor=2.0):
 
 
 def serve(inbox, outbox):
-    for array in iter(inbox.get, None):
+    while (array := inbox.get()) is not None:
         array += 1  # what came may be written to
         outbox.put(array)
 
