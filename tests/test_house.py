@@ -102,6 +102,7 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/launch/logs.py": "imported only by ranks, and by a driver whose ranks log",
     "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",
     "klyng_mp/launch/zygote.py": "imported only by zygotes",
+    "klyng_mp/sharedctypes.py": "imported only by who makes shared ctypes",
 }
 LATE_IMPORTS = {
     "klyng_mp/context.py": "the factory methods: a program imports only what it makes",
@@ -143,7 +144,7 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/ring.py": "tests/test_queues.py",
     "klyng_mp/ringqueues.py": "tests/test_queues.py",
     "klyng_mp/forkserver.py": "tests/test_context.py",
-    "klyng_mp/heap.py": "tests/test_context.py",
+    "klyng_mp/heap.py": "tests/test_sharedctypes.py",
     "klyng_mp/popen_fork.py": "tests/test_process.py",
     "klyng_mp/popen_forkserver.py": "tests/test_process.py",
     "klyng_mp/popen_spawn_posix.py": "tests/test_process.py",
