@@ -50,9 +50,9 @@ ROOMS = (
     "ringqueues",
     "carrierqueues",
     "queues",
-    "managers",
     "pooling",
     "pool",
+    "managers",
     "dummy",
     "context",
     "run",
@@ -93,6 +93,8 @@ MORE_PARAMETERS = {
     "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
     "klyng_mp/wire/frames.py:PureMessage.__init__": "the record itself",
     "klyng_mp/communicator/point_to_point.py:PointToPoint.sendrecv": "MPI's own parameters",
+    "klyng_mp/managers.py:AutoProxy": "multiprocessing's own parameters",
+    "klyng_mp/managers.py:BaseProxy.__init__": "multiprocessing's own parameters",
 }
 LARGER_CLASSES: dict[str, str] = {"klyng_mp/context.py:BaseContext": "multiprocessing's own methods"}
 HEAVY_AT_THE_TOP = {
