@@ -42,12 +42,12 @@ def names_of(module):
 
 
 def parameters_of(function):
-    """Return names, kinds and defaults of the parameters, or None where Python does not know them."""
+    """Return names, kinds and defaults of the public parameters, or None where Python does not know them."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return None
-    return [(one.name, one.kind, one.default) for one in found]
+    return [(one.name, one.kind, one.default) for one in found if not one.name.startswith("_")]
 
 
 def fits(theirs, ours):
