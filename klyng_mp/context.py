@@ -161,6 +161,18 @@ class BaseContext(standard.BaseContext):
 
         return Array(typecode_or_type, size_or_initializer, lock=lock, ctx=self.get_context())
 
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """Return a shared object without a lock."""
+        from klyng_mp.sharedctypes import RawValue
+
+        return RawValue(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """Return a shared array without a lock."""
+        from klyng_mp.sharedctypes import RawArray
+
+        return RawArray(typecode_or_type, size_or_initializer)
+
     def get_context(self, method: str | None = None) -> Any:
         """Return the context of a start method, or this one.
 
@@ -284,3 +296,4 @@ _concrete_contexts: Mapping[str, Any] = {
 }
 # As the running Python has it.
 _default_context = DefaultContext(_concrete_contexts[_standard_default._default_context.get_start_method()])
+START_METHOD.context = _default_context.get_context

@@ -27,7 +27,7 @@ from klyng_mp.leash import put_on_leash
 from klyng_mp.reduction import ForkingPickler, loads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "ORIGINAL_DIR",
@@ -47,10 +47,12 @@ class StartMethod:
 
     Attributes:
         name: what was chosen for this module; None: what the standard module's default context uses.
+        context: returns the context that is used by default; set by ``klyng_mp.context``.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self.context: Callable[[], Any] = standard_context._default_context.get_context
 
 
 START_METHOD = StartMethod()

@@ -13,7 +13,7 @@ import pytest
 import klyng_mp as mp
 from klyng_mp import context, reduction
 
-SHARED = ["util", "spawn", "forkserver", "heap", "resource_tracker", "resource_sharer"]
+SHARED = ["util", "spawn", "forkserver", "resource_tracker", "resource_sharer"]
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])

@@ -52,9 +52,9 @@ ROOMS = (
     "ringqueues",
     "carrierqueues",
     "queues",
-    "managers",
     "pooling",
     "pool",
+    "managers",
     "dummy",
     "context",
     "run",
@@ -97,6 +97,8 @@ MORE_PARAMETERS = {
     "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
     "klyng_mp/wire/frames.py:PureMessage.__init__": "the record itself",
     "klyng_mp/communicator/point_to_point.py:PointToPoint.sendrecv": "MPI's own parameters",
+    "klyng_mp/managers.py:AutoProxy": "multiprocessing's own parameters",
+    "klyng_mp/managers.py:BaseProxy.__init__": "multiprocessing's own parameters",
 }
 LARGER_CLASSES: dict[str, str] = {"klyng_mp/context.py:BaseContext": "multiprocessing's own methods"}
 HEAVY_AT_THE_TOP = {
@@ -106,6 +108,7 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/launch/logs.py": "imported only by ranks, and by a driver whose ranks log",
     "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",
     "klyng_mp/launch/zygote.py": "imported only by zygotes",
+    "klyng_mp/sharedctypes.py": "imported only by who makes shared ctypes",
 }
 LATE_IMPORTS = {
     "klyng_mp/context.py": "the factory methods: a program imports only what it makes",
@@ -126,6 +129,7 @@ TESTS_OF_NO_MODULE = {
     "tests/compat/test_names.py": "of the drop-in as a whole",
     "tests/compat/test_page.py": "of docs/multiprocessing.md",
     "tests/compat/test_programs.py": "of the drop-in as a whole",
+    "tests/dummy/test_dummy.py": "of dummy/ as a whole",
     "tests/examples/test_examples.py": "of examples/",
     "tests/test_conftest.py": "of what every test has",
     "tests/test_coverage.py": "of a tool that people use with ranks",
@@ -147,8 +151,9 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/carrierqueues.py": "tests/test_queues.py",
     "klyng_mp/ring.py": "tests/test_queues.py",
     "klyng_mp/ringqueues.py": "tests/test_queues.py",
+    "klyng_mp/dummy/connection.py": "tests/dummy/test_dummy.py",
     "klyng_mp/forkserver.py": "tests/test_context.py",
-    "klyng_mp/heap.py": "tests/test_context.py",
+    "klyng_mp/heap.py": "tests/test_sharedctypes.py",
     "klyng_mp/popen_fork.py": "tests/test_process.py",
     "klyng_mp/popen_forkserver.py": "tests/test_process.py",
     "klyng_mp/popen_spawn_posix.py": "tests/test_process.py",

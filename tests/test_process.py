@@ -75,6 +75,20 @@ def test_lambdas_beside_locks_and_connections(context):
         end.close()
 
 
+def test_a_connection_that_two_attempts_at_pickling_meet(context):
+    here, there = context.Pipe()
+    process = context.Process(target=send_result, args=(there, lambda: "once"))
+    process.start()
+    assert here.recv() == "once"
+    process.join()
+    for end in (here, there):
+        end.close()
+
+
+def send_result(connection, function):
+    connection.send(function())
+
+
 def test_a_local_class_of_processes(context):
     class Mine(context.Process):
         def __init__(self, connection):
