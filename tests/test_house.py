@@ -102,6 +102,7 @@ MORE_PARAMETERS = {
 }
 LARGER_CLASSES: dict[str, str] = {"klyng_mp/context.py:BaseContext": "multiprocessing's own methods"}
 HEAVY_AT_THE_TOP = {
+    "klyng_mp/futures.py": "imported only by whoever wants concurrent.futures",
     "klyng_mp/cli/manual.py": "imported only when klyng_mp is built",
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
     "klyng_mp/cli/ps.py": "imported only when ps is asked for",
@@ -138,6 +139,7 @@ TESTS_OF_NO_MODULE = {
     "tests/test_interactive.py": "of IPython and Jupyter",
     "tests/test_main_rules.py": "of what wire promises, through Worlds",
     "tests/test_no_memory.py": "of the C core",
+    "tests/test_pains.py": "of what the drop-in is for",
     "tests/test_sanitizers.py": "of the C core",
     "tests/test_soak.py": "of everything, for long",
     "tests/test_stress.py": "of everything, under load",
