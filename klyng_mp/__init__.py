@@ -67,6 +67,7 @@ from klyng_mp.errors import LaunchError as LaunchError
 from klyng_mp.errors import LocalProtocolError as LocalProtocolError
 from klyng_mp.errors import MessageTooLargeError as MessageTooLargeError
 from klyng_mp.errors import NoRankError as NoRankError
+from klyng_mp.errors import NothingSharedError as NothingSharedError
 from klyng_mp.errors import PeerLostError as PeerLostError
 from klyng_mp.errors import ProtocolError as ProtocolError
 from klyng_mp.errors import RankDiedError as RankDiedError
@@ -75,10 +76,12 @@ from klyng_mp.errors import RemoteProtocolError as RemoteProtocolError
 from klyng_mp.errors import RunCancelledError as RunCancelledError
 from klyng_mp.errors import TransportError as TransportError
 from klyng_mp.errors import UnreceivedMessagesWarning as UnreceivedMessagesWarning
+from klyng_mp.errors import WorkerDiedError as WorkerDiedError
 from klyng_mp.errors import WorldBusyError as WorldBusyError
 from klyng_mp.errors import WorldError as WorldError
 from klyng_mp.launch.statistics import RankStatistics as RankStatistics
 from klyng_mp.machine import usable_cpus as usable_cpus
+from klyng_mp.pooling.sharing import shared as shared
 from klyng_mp.run import Run as Run
 from klyng_mp.wire.mailbox import ANY_SOURCE as ANY_SOURCE
 from klyng_mp.wire.mailbox import ANY_TAG as ANY_TAG
@@ -164,6 +167,7 @@ __all__ = [
     "MatchedMessage",
     "MessageTooLargeError",
     "NoRankError",
+    "NothingSharedError",
     "Operation",
     "PeerLostError",
     "Pipe",
@@ -189,6 +193,7 @@ __all__ = [
     "TransportError",
     "UnreceivedMessagesWarning",
     "Value",
+    "WorkerDiedError",
     "World",
     "WorldBusyError",
     "WorldError",
@@ -217,6 +222,7 @@ __all__ = [
     "set_executable",
     "set_forkserver_preload",
     "set_start_method",
+    "shared",
     "size",
     "testall",
     "usable_cpus",

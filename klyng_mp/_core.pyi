@@ -1,6 +1,6 @@
 # The C core as a type checker sees it: what has a pure twin is the twin, the rest is declared here.
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, final
 
 from typing_extensions import Buffer
@@ -18,9 +18,11 @@ __all__ = [
     "MEETINGS",
     "NOTHING",
     "NOT_YET",
+    "Bench",
     "Express",
     "Flag",
     "Gate",
+    "Ledger",
     "Mailbox",
     "Mapping",
     "Meeting",
@@ -31,8 +33,10 @@ __all__ = [
     "Receive",
     "SemLock",
     "Slab",
+    "Tally",
     "Waiters",
     "leave_locks",
+    "pack_tasks",
     "segment_size",
 ]
 
@@ -235,3 +239,53 @@ class Queue:
 class Mapping:
     def __new__(cls, fd: int) -> Mapping: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def pack_tasks(
+    iterator: Iterator[Any], most: int, most_bytes: int, main_by_reference: bool, /
+) -> tuple[bytes, int, int, Any]: ...
+
+@final
+class Tally:
+    def __new__(cls, context: int, results: list[Any], left: int) -> Tally: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def results(self) -> list[Any]: ...
+    left: int
+
+@final
+class Ledger:
+    def __new__(cls, port: Port) -> Ledger: ...
+    def read(self, worker: int | None, /) -> list[Message | Tally]: ...
+    def count(self, tally: Tally, /) -> None: ...
+    def forget(self, context: int, /) -> None: ...
+    def extend(self, worker: int, count: int, /) -> None: ...
+    def withdraw(self, worker: int, most: int, /) -> int: ...
+    def ahead(self, worker: int, /) -> int: ...
+    def claimed(self, worker: int, /) -> int: ...
+    def answered(self, worker: int, /) -> int: ...
+    def reset(self, worker: int, /) -> None: ...
+    def sleep(self, poller: int, spin_for: int, results: int, milliseconds: int, /) -> int: ...
+
+@final
+class Bench:
+    def __new__(cls, port: Port) -> Bench: ...
+    @property
+    def claims(self) -> int: ...
+    def add(
+        self,
+        start: int,
+        count: int,
+        context: int,
+        first: int,
+        how: int,
+        function: Callable[..., Any] | None,
+        note: object,
+        text: bytes,
+        offset: int,
+        buffers: Sequence[Any],
+        buffer: int,
+        /,
+    ) -> None: ...
+    def work(self) -> tuple[Any, ...] | None: ...
+    def sleep(self, poller: int, spin_for: int, results: int, milliseconds: int, /) -> int: ...

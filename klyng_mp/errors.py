@@ -20,10 +20,12 @@ those, so that existing ``except`` clauses keep working::
     │   ├── ForkedError               a forked child used its parent's communicator
     │   └── MessageTooLargeError      a length beyond the limit of the wire
     ├── BrokenLockError               who held a lock was killed (also OSError)
+    ├── NothingSharedError            no Pool shares anything with this process (also LookupError)
     ├── DeadlineError                 a ``timeout=`` ran out (also both TimeoutErrors)
     └── WorldError
         ├── RankFailedError           a rank raised
         ├── RankDiedError             a rank's process ended without returning
+        ├── WorkerDiedError           a Pool's worker ended while it was at a task
         ├── CollectiveMismatchError   ranks made different collective calls
         ├── DeadlockError             all ranks wait for each other
         ├── RunCancelledError         the run was cancelled
@@ -54,6 +56,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageTooLargeError",
     "NoRankError",
+    "NothingSharedError",
     "PeerLostError",
     "ProtocolError",
     "RankDiedError",
@@ -62,6 +65,7 @@ __all__ = [
     "RunCancelledError",
     "TransportError",
     "UnreceivedMessagesWarning",
+    "WorkerDiedError",
     "WorldBusyError",
     "WorldError",
 ]
@@ -189,6 +193,13 @@ class BrokenLockError(KlyngError, OSError):
         self.ended = ended
 
 
+class NothingSharedError(KlyngError, LookupError):
+    """This process is no worker of a Pool that shares anything: give `shared=` to the Pool, and ask in its tasks."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args or ("nothing is shared here: only workers of a Pool(..., shared={...}) have it",))
+
+
 class DeadlineError(KlyngError, multiprocessing.TimeoutError, TimeoutError):
     """A ``timeout=`` ran out before the call could finish.
 
@@ -240,6 +251,24 @@ class RankDiedError(WorldError):
         self.host = host
         self.exitcode = exitcode
         self.stderr = stderr
+
+
+class WorkerDiedError(WorldError):
+    """A worker of a Pool died while it was at a task; its other tasks are done by others. See ``retries=``.
+
+    Attributes:
+        task: which task it was, as a phrase.
+        index: its number within its call of a method.
+        pid: the worker's.
+        exitcode: as in multiprocessing: the code it exited with, or minus the signal's number.
+    """
+
+    def __init__(self, task: str, pid: int, exitcode: int, index: int = 0) -> None:
+        super().__init__(f"the worker with pid {pid} died at {task}: it {describe_exitcode(exitcode)}")
+        self.task = task
+        self.index = index
+        self.pid = pid
+        self.exitcode = exitcode
 
 
 class CollectiveMismatchError(WorldError):

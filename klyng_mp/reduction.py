@@ -71,12 +71,17 @@ def make_codec(*, main_by_reference: bool) -> Codec:
     return Codec(main_by_reference=main_by_reference, reducers=_REDUCERS)
 
 
-def codec() -> Codec:
+def codec(*, by_reference: bool | None = None) -> Codec:
     """Return the codec for messages between this process and those that it starts, or that started it.
 
     Where ``__main__`` is a script or a module, they have it, too: forked, or imported as ``__mp_main__``. A session
     (a notebook, ``python -c``) is only here, so its functions and classes go by value.
+
+    Args:
+        by_reference: whether things of ``__main__`` go by reference, where the caller knows better.
     """
+    if by_reference is not None:
+        return _BY_REFERENCE if by_reference else _BY_VALUE
     if _receivers_lack_main:
         return _BY_VALUE
     main = sys.modules["__main__"]

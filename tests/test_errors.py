@@ -12,6 +12,7 @@ import pytest
 from klyng_mp import errors
 
 # One row an error: how it is made, its sentence, its data.
+NOTHING_SHARED = "nothing is shared here: only workers of a Pool(..., shared={...}) have it"
 TABLE = [
     (errors.KlyngError("went wrong"), "went wrong", {}),
     (errors.LocalProtocolError("tag -1 is negative"), "tag -1 is negative", {}),
@@ -76,6 +77,13 @@ TABLE = [
     ),
     (errors.DeadlockError("all wait", (0, 1)), "all wait", {"report": "all wait", "cycle": (0, 1)}),
     (errors.RunCancelledError("cancelled"), "cancelled", {}),
+    (errors.NothingSharedError(), NOTHING_SHARED, {}),
+    (
+        errors.WorkerDiedError("task 3 of f (with 5)", 1234, -9, 3),
+        "the worker with pid 1234 died at task 3 of f (with 5): it was killed by SIGKILL "
+        "(the kernel does that when memory runs out)",
+        {"task": "task 3 of f (with 5)", "pid": 1234, "exitcode": -9, "index": 3},
+    ),
     (errors.LaunchError("no more processes"), "no more processes", {}),
     (errors.WorldBusyError("a run is going on"), "a run is going on", {}),
     (errors.NoRankError("this process has no rank"), "this process has no rank", {}),
@@ -146,6 +154,8 @@ def test_every_error_is_in_the_table():
         ("LaunchError", [errors.WorldError]),
         ("WorldBusyError", [errors.WorldError]),
         ("NoRankError", [errors.WorldError]),
+        ("NothingSharedError", [LookupError, errors.KlyngError]),
+        ("WorkerDiedError", [errors.WorldError]),
         ("UnreceivedMessagesWarning", [RuntimeWarning]),
     ],
 )

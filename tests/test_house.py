@@ -92,6 +92,7 @@ MAX_SETUP_LINES = 60
 LONGER_FILES: dict[str, str] = {}
 LONGER_BODIES: dict[str, str] = {}
 MORE_PARAMETERS = {
+    "klyng_mp/pool.py:Pool.__init__": "multiprocessing's own parameters, and what is ours",
     "klyng_mp/MPI/buffer_messages.py:BufferMessages.Sendrecv": "MPI's own parameters",
     "klyng_mp/MPI/object_calls.py:ObjectMessages.sendrecv": "MPI's own parameters",
     "klyng_mp/launch/program.py:ProgramOptions.__init__": "the options record itself",
@@ -170,6 +171,11 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/world_job.py": "tests/test_world.py",
     "klyng_mp/communicator/accounts.py": "tests/communicator/test_endpoint.py",
     "klyng_mp/communicator/room.py": "tests/communicator/test_waiting.py",
+    "klyng_mp/pooling/books.py": "tests/pooling/test_crew.py",
+    "klyng_mp/pooling/calls.py": "tests/test_pool.py",
+    "klyng_mp/pooling/dealing.py": "tests/pooling/test_crew.py",
+    "klyng_mp/pooling/inbox.py": "tests/pooling/test_crew.py",
+    "klyng_mp/pooling/staff.py": "tests/pooling/test_crew.py",
     "klyng_mp/communicator/waiters.py": "tests/communicator/test_waiting.py",
     "klyng_mp/robust.py": "tests/test_synchronize.py",
     "klyng_mp/__main__.py": "tests/cli/test_main.py",

@@ -9,6 +9,7 @@
        slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
        shared.c     what locks are made of: semlock.c (locks and semaphores), waiters.c (conditions and events)
+       crew.c       tasks and results of a pool, its parent's side (bench.c: its workers')
 
    What moves messages never sleeps. The module has no global state but who this process is (shared.c); it needs the
    interpreter lock. */
@@ -17,6 +18,7 @@
 
 PyObject *core_segment_size(PyObject *module, PyObject *args);
 PyObject *core_leave_locks(PyObject *module, PyObject *ignored);
+PyObject *core_pack_tasks(PyObject *module, PyObject *args);
 
 PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec)
@@ -61,7 +63,8 @@ core_exec(PyObject *module)
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
         head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0 ||
         semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
-        queue_setup(module, state) < 0 || mapping_setup(module, state) < 0)
+        queue_setup(module, state) < 0 || mapping_setup(module, state) < 0 ||
+        ledger_setup(module, state) < 0 || bench_setup(module, state) < 0)
         return -1;
     return 0;
 }
@@ -85,6 +88,9 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->semlock_type);
     Py_VISIT(state->waiters_type);
     Py_VISIT(state->flag_type);
+    Py_VISIT(state->tally_type);
+    Py_VISIT(state->ledger_type);
+    Py_VISIT(state->bench_type);
     Py_VISIT(state->dumps);
     Py_VISIT(state->loads);
     return 0;
@@ -109,6 +115,9 @@ core_clear(PyObject *module)
     Py_CLEAR(state->semlock_type);
     Py_CLEAR(state->waiters_type);
     Py_CLEAR(state->flag_type);
+    Py_CLEAR(state->tally_type);
+    Py_CLEAR(state->ledger_type);
+    Py_CLEAR(state->bench_type);
     Py_CLEAR(state->nothing);
     Py_CLEAR(state->not_yet);
     Py_CLEAR(state->dumps);
@@ -131,6 +140,10 @@ static PyMethodDef core_methods[] = {
      "Return the bytes of the segment for a number of ranks and a ring's size, with pools of slabs or without."},
     {"leave_locks", core_leave_locks, METH_NOARGS,
      "Let all locks that this process holds be those of a process that ended by itself, and was not killed."},
+    {"pack_tasks", core_pack_tasks, METH_VARARGS,
+     "Take items of an iterator and write them as tasks; return them as bytes, how many they are, what ended it (0: there\n"
+     "are as many, or as many bytes, as were allowed; 1: the iterator; 2: an item that needs the codec; 3: an exception of\n"
+     "the iterator), and that item or exception. Arguments: the iterator, most tasks, most bytes, main_by_reference."},
     {NULL},
 };
 

@@ -26,6 +26,8 @@ typedef struct {
     char line[112]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
     _Atomic uint64_t met[MEETINGS]; /* see meeting.c */
+    char own_line[128];
+    _Atomic uint64_t ahead; /* of a pool's worker: see crew.c */
 } RankPage;
 
 typedef struct {
@@ -316,6 +318,8 @@ Py_ssize_t port_read(Port *self, int64_t peer, const Reader *reader, void *conte
 bool port_has_met(const Port *self); /* whether all have come to one of the barriers that this rank waits in */
 bool ring_has_room(Port *self, Ring *ring); /* whether there is more than when it was last looked at */
 bool port_has_news(Port *self, Ring *ring); /* whether reading would find something; NULL for any ring */
+bool port_has_new_room(Port *self, bool last); /* whether a peer has made room that was waited for */
+bool port_prepare_sleep(Port *self); /* says that this rank sleeps, unless something is due: then it returns false */
 bool port_has_source(Port *self, uint32_t peer);  /* whether there ever was anything from it */
 void port_note_cpu(Port *self); /* lets others know on which processor this rank is */
 typedef bool Look(Port *self, Ring *ring);

@@ -178,8 +178,8 @@ collect_small(void *context, const Small *small)
 
 /* Tells whether a peer has made room that was waited for. Who hears of it may be interrupted, or be after something
    else, so it is told until all rings are read, by someone who pushes next what waits. */
-static bool
-has_new_room(Port *self, bool last)
+bool
+port_has_new_room(Port *self, bool last)
 {
     bool room = false;
     for (uint32_t peer = 0; peer < self->size; peer++)
@@ -205,7 +205,7 @@ method_read(Port *self, PyObject *object)
     static const Reader reader = {collect_small, collect_large};
     const bool enough = false;
     if (peer == ANY)
-        has_new_room(self, true);
+        port_has_new_room(self, true);
     if (port_read(self, peer, &reader, &collector, &enough) < 0) {
         if (PyList_GET_SIZE(collector.list) == 0)
             Py_CLEAR(collector.list);
@@ -277,7 +277,7 @@ method_leave(Port *self, PyObject *args)
 static bool
 is_anything_due(Port *self)
 {
-    return self->endings > 0 || self->due || port_has_news(self, NULL) || has_new_room(self, false) ||
+    return self->endings > 0 || self->due || port_has_news(self, NULL) || port_has_new_room(self, false) ||
            port_has_met(self);
 }
 
@@ -288,8 +288,8 @@ method_has_news(Port *self, PyObject *Py_UNUSED(ignored))
 }
 
 /* Says that this rank sleeps, unless something is due: then it returns false. */
-static bool
-prepare_sleep(Port *self)
+bool
+port_prepare_sleep(Port *self)
 {
     RankPage *page = page_of(self, self->rank);
     atomic_store(&page->sleeping, 1);
@@ -306,7 +306,7 @@ method_prepare_sleep(Port *self, PyObject *Py_UNUSED(ignored))
     if (!is_usable(self))
         return NULL;
     port_expect(self, 0); /* each step that came in earlier sleeps has counted down */
-    return PyBool_FromLong(prepare_sleep(self));
+    return PyBool_FromLong(port_prepare_sleep(self));
 }
 
 static PyObject *
@@ -358,7 +358,7 @@ method_doze(Port *self, PyObject *args)
     if (self->released) /* by another thread, while this one yielded */
         Py_RETURN_FALSE;
     port_expect(self, steps);
-    const bool asleep = prepare_sleep(self);
+    const bool asleep = port_prepare_sleep(self);
     const int woken = asleep ? wait_for_bell((Gate *)gate, poller, self->out[self->rank].bell) : 1;
     if (!self->released) {
         port_expect(self, 0);

@@ -196,6 +196,10 @@ take(Port *self, uint64_t size, SlabKey *key)
     if (index < 0)
         return NULL;
     OwnSlab *slab = &self->slabs[index];
+#ifdef MADV_POPULATE_WRITE
+    if (slab->use == 0)
+        madvise(pool + POOL_TABLE + slab->offset, slab->capacity, MADV_POPULATE_WRITE);
+#endif
     slab->use++;
     slab->used = true;
     slab->trimmed = false;

@@ -52,6 +52,10 @@ def ring_size(ranks: int) -> int:
 class Segment:
     """The shared memory of a World's ranks on this host, and their bells.
 
+    Args:
+        ranks: how many.
+        ring: the bytes of one ring, a power of two; None: what suits a World, in which all talk to all.
+
     Raises:
         OSError: no descriptors are left; none has been kept.
 
@@ -60,14 +64,15 @@ class Segment:
         bells: the eventfd of each rank.
     """
 
-    def __init__(self, ranks: int) -> None:
+    def __init__(self, ranks: int, *, ring: int | None = None) -> None:
         self.bells: list[int] = []
+        ring = ring or ring_size(ranks)
         self.fd = os.memfd_create("klyng_mp", os.MFD_CLOEXEC)
         try:
             try:
-                os.ftruncate(self.fd, core.segment_size(ranks, ring_size(ranks), True))
+                os.ftruncate(self.fd, core.segment_size(ranks, ring, True))
             except OSError:  # files may not be that large (RLIMIT_FSIZE): then large buffers go in pieces
-                os.ftruncate(self.fd, core.segment_size(ranks, ring_size(ranks), False))
+                os.ftruncate(self.fd, core.segment_size(ranks, ring, False))
             for _ in range(ranks):
                 self.bells.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         except BaseException:
@@ -169,7 +174,7 @@ class ShmTransport:
         self._bells: dict[int, int] = {}
         self._closed = False
         try:
-            self.port = core.Port(fd, ranks, ring_size(ranks), rank, incarnation, spin, progress)
+            self.port = core.Port(fd, ranks, self.ring_size(ranks), rank, incarnation, spin, progress)
         except BaseException:
             os.close(self._bell)
             raise
@@ -180,6 +185,11 @@ class ShmTransport:
         _PORTS.add(self.port)
         poller.register(self._bell, EPOLLIN, self._react)
         poller.attend(self._bell, self._is_quiet)
+
+    @staticmethod
+    def ring_size(ranks: int) -> int:
+        """Return the bytes of a ring of the segment, as it was made with."""
+        return ring_size(ranks)
 
     def learn_bell(self, peer: int, bell: int) -> None:
         """Ring a peer by this eventfd from now on, and own it."""
@@ -293,12 +303,15 @@ class ShmTransport:
             self._sink.deliver(message.source, message)
         if self.port.due:
             self._ring()
+        self._tell_endings()
+        return len(messages)
+
+    def _tell_endings(self) -> None:
         if self.port.endings:
             for ended, reason in self.port.take_endings():
                 if ended not in self._parted:
                     self._part_from(ended, reason)
                     self._sink.lost(ended, reason)
-        return len(messages)
 
     def _flush(self, peer: int, outbox: _Outbox) -> None:
         while outbox:

@@ -1,0 +1,175 @@
+"""The worker processes of a pool: started, watched, replaced when they end, ended.
+
+Layer: pooling; imports books, dealing, seats and worker.
+
+Invariants: everything but `end` is done with the desk's lock held. A worker that ended is replaced at its place, by one
+with a higher incarnation, unless the pool is over; three in a row that are never ready end the pool.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import contextmanager
+from functools import partial
+from select import EPOLLIN
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import LaunchError, describe_exitcode
+from klyng_mp.pooling.books import CLOSE, TERMINATE
+from klyng_mp.pooling.seats import PARENT
+from klyng_mp.pooling.tasks import ORDER, READY, STOP, UNFIT
+from klyng_mp.pooling.threads import limit_forks
+from klyng_mp.pooling.worker import worker_main
+from klyng_mp.wire.frames import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from klyng_mp.pooling.books import Books, Hand
+    from klyng_mp.pooling.dealing import Dealer
+    from klyng_mp.pooling.seats import Ways
+
+__all__ = ["Staff"]
+
+_TRIES = 3  # to start a worker, in a row
+_END_SECONDS = 1.0  # that a worker has to end when it is told to, before it is killed
+
+
+class Staff:
+    """The processes of a crew.
+
+    Raises:
+        OSError: a process cannot be started; none is left.
+
+    Attributes:
+        processes: those of all places, in their order.
+    """
+
+    def __init__(self, books: Books, dealer: Dealer, ways: Ways) -> None:
+        self.processes: list[Any] = []
+        self._books = books
+        self._dealer = dealer
+        self._ways = ways
+        self._failed_starts = 0
+        self._last_words = ""
+        try:
+            with self._limits():
+                for hand in books.hands:
+                    self.processes.append(self._start(hand))
+        except BaseException:
+            self.signal()
+            for process in self.processes:
+                process.join()
+            raise
+        for hand in books.hands:
+            self._watch(hand)
+
+    def hear(self, message: Any) -> None:
+        """Take a word of a worker about itself."""
+        if message.tag == READY:
+            self._books.hands[message.source - 1].is_ready = True
+            self._failed_starts = 0
+        elif message.tag == UNFIT:
+            self._last_words = message.head.decode("utf-8", "replace")
+
+    def dismiss(self) -> None:
+        """Let all workers leave."""
+        self._books.leaving = True
+        for hand in self._books.hands:
+            if not hand.is_gone:
+                message = Message(ORDER, PARENT, STOP, hand.incarnation, 0, b"", ())
+                self._books.transport.send(hand.place, message, copy=False)
+
+    def give_up(self, error: Exception) -> None:
+        """There will be no workers any more: everybody who waits, or will wait, is told why."""
+        self._books.broken = error
+        self._dealer.forget_all()
+        self.signal()
+        self._books.fail_all(error, call_back=True)
+
+    def signal(self) -> None:
+        """Tell all workers to end at once."""
+        for process in self.processes:
+            if process.exitcode is None:
+                process.terminate()
+
+    def end(self) -> None:
+        """Wait for the ends of workers that were told to, and kill who does not obey."""
+        deadline = time.monotonic() + _END_SECONDS
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+    # -- inside
+
+    def _limits(self) -> AbstractContextManager[Any]:
+        options = self._books.options
+        return limit_forks(options.worker.threads if options.forks else None)
+
+    def _start(self, hand: Hand) -> Any:
+        options = self._books.options
+        seat = self._ways.seat(hand.place, hand.incarnation)
+        process = options.make_process(target=worker_main, args=(seat, options.worker))
+        process.name = process.name.replace("Process", "PoolWorker")
+        process.daemon = True
+        with _interrupts_later():
+            process.start()
+        hand.process = process
+        self._ways.seated(hand.place)
+        return process
+
+    def _watch(self, hand: Hand) -> None:
+        self._books.desk.deaths.register(hand.process.sentinel, EPOLLIN, partial(self._bury, hand))
+
+    def _bury(self, hand: Hand, _events: int) -> None:
+        """A worker has ended: deal its tasks to others, and start its successor."""
+        books, process = self._books, hand.process
+        books.desk.deaths.unregister(process.sentinel)
+        if books.state == TERMINATE:
+            return
+        process.join()
+        self._dealer.disown(hand)
+        books.transport.disconnect(hand.place, dead=True)
+        was_ready, incarnation = hand.is_ready, hand.incarnation + 1
+        hand.begin()
+        hand.incarnation = incarnation
+        hand.is_gone = True
+        if not (books.leaving or books.broken or (books.state == CLOSE and not books.jobs)):
+            self._failed_starts += not was_ready
+            if self._failed_starts >= _TRIES:
+                self.give_up(self._describe_failed_starts(process))
+            else:
+                self._replace(hand)
+        books.desk.notify()
+
+    def _replace(self, hand: Hand) -> None:
+        try:
+            with self._limits():
+                self.processes[hand.place - 1] = self._start(hand)
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no worker
+            self.give_up(error)
+            return
+        hand.is_gone = False
+        self._watch(hand)
+        self._dealer.feed()
+
+    def _describe_failed_starts(self, process: Any) -> LaunchError:
+        words = f":\n\n{self._last_words.rstrip()}" if self._last_words else " (what it wrote to stderr tells more)"
+        return LaunchError(
+            f"{_TRIES} workers of this Pool in a row ended before they were ready, so no more are started; the last "
+            f"one {describe_exitcode(process.exitcode)}{words}"
+        )
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Block SIGINT here, and in what is started: a worker lets it come when it knows what to do with it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
