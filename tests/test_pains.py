@@ -179,12 +179,12 @@ def test_large_buffers_do_not_go_through_pickle():  # python/cpython#89467
     queue.close()
 
 
-WORKERS_OF_A_PARENT = """
+WORKERS_OF_A_PARENT = r"""
 import os, sys
 import klyng_mp as mp
 
 def compute(_):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # at once, also where Python does not buffer
     while True:
         pass
 
@@ -205,12 +205,12 @@ def test_workers_do_not_outlive_a_killed_parent(method, start_script, time_limit
         os.close(pidfd)
 
 
-INTERRUPTED = """
-import sys, time
+INTERRUPTED = r"""
+import os, sys
 import klyng_mp as mp
 
 def compute(number):
-    print("at work", flush=True)
+    os.write(1, b"at work\n")
     while True:
         pass
 

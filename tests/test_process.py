@@ -17,17 +17,17 @@ import klyng_mp as mp
 from klyng_mp.process import START_METHOD
 
 METHODS = ["fork", "spawn", "forkserver"]
-FAMILY = """
+FAMILY = r"""
 import os, signal, sys
 import klyng_mp as mp
 
 def grandchild():
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # at once, also where Python does not buffer
     while True:
         pass
 
 def daemon():
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\n".encode())  # at once, also where Python does not buffer
     child = mp.get_context(sys.argv[1]).Process(target=grandchild)
     child.start()
     assert child.daemon
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     process.start()
     bystander.start()
     open("bystander", "w").write(str(bystander.pid))
-    print(bystander.pid, flush=True)
+    os.write(1, f"{bystander.pid}\n".encode())
     process.join()
 """
 
