@@ -235,6 +235,7 @@ class SimpleQueue(standard.SimpleQueue):  # type: ignore[type-arg]
         self._ring = ring
         self._reader, self._writer = RingReader(ring), RingWriter(ring)
         self._poll = self._reader.poll
+        self._rlock = threading.Lock()  # the standard library's own Pool takes it when it terminates
 
     def get(self) -> Any:
         """Take an object out of the queue; wait until there is one."""

@@ -7,6 +7,7 @@ import functools
 import mmap
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.pool
 import os
 import pickle
 import signal
@@ -285,6 +286,13 @@ def test_a_queue_of_forks_does_not_go_elsewhere(method):
 def test_a_process_pool_executor(method):
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=mp.get_context(method)) as executor:
         assert list(executor.map(queuework.square, range(50))) == [number**2 for number in range(50)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_standard_librarys_own_pool(method):
+    with multiprocessing.pool.Pool(2, context=mp.get_context(method)) as pool:
+        assert pool.map(queuework.square, range(20)) == [number**2 for number in range(20)]
+    pool.join()
 
 
 def test_a_queue_among_other_things_to_wait_for(better):
