@@ -54,11 +54,23 @@ class WorldContext(WorldJob, BaseContext):
     @cached_property
     def Process(self) -> type[WorldProcess]:
         """The class of the processes that this World starts; see ``multiprocessing.Process``."""
+        self._be_context()
         return bind(self)
 
     def get_context(self, method: str | None = None) -> Any:
         """Return this World, or the context of another start method."""
+        self._be_context()
         return self if method == self._name else super().get_context(method)
+
+    def get_start_method(self, allow_none: bool = False) -> str:
+        """Return "zygote"."""
+        del allow_none
+        self._be_context()
+        return self._name
+
+    def _be_context(self) -> None:
+        """Let things of ``__main__`` travel by value from now on, also what a pool or queue of it is going to send."""
+        _ = self._task_codec
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a World belongs to the process that made it; other processes are sent what they need of it")

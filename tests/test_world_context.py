@@ -14,6 +14,7 @@ import weakref
 import pytest
 
 import klyng_mp as mp
+import klyng_mp.pool
 from klyng_mp.cli.ps import collect, render_table
 from klyng_mp.cli.ps import select as belonging_to
 
@@ -230,7 +231,6 @@ def test_mail_for_a_former_occupant_is_dropped(world):
         mp.send("for the first", dest=1)
         ready.set()
         gate.wait()
-        mp.comm().iprobe()  # whoever looks at its messages learns who is there
         mp.send("for the second", dest=1)
 
     sender = start(world, send_twice)
@@ -383,3 +383,92 @@ def test_a_lost_world_is_made_anew():
         assert join(process) == [-signal.SIGKILL]
         assert join(start(world, len, ())) == [0]
         assert world.run(mp.rank) == [0, 1]
+
+
+# -- pools -----------------------------------------------------------------------------------------------
+
+needs_pool = pytest.mark.skipif(not hasattr(mp.pool.Pool, "_crew"), reason="there is no Pool of ours yet")
+
+
+def square(x):
+    return mp.rank(), x * x
+
+
+def reduce_over_all(x):
+    return mp.comm().allreduce(x)
+
+
+@needs_pool
+def test_the_workers_of_a_pool_have_ranks_and_can_talk(world):
+    with world.Pool(2) as pool:
+        assert {rank for rank, _ in pool.map(square, range(20), chunksize=1)} <= {0, 1}
+        assert pool.map(reduce_over_all, range(2), chunksize=1) == [1, 1]
+        assert pool.map(lambda x: x + 1, [1]) == [2]
+        with pytest.raises(mp.WorldBusyError, match="PoolWorker"):
+            world.run(mp.rank)
+    assert world.run(mp.rank) == [0, 1]
+
+
+@needs_pool
+def test_an_idle_pool_is_never_told_to_be_deadlocked(world):
+    with world.Pool(2) as pool:
+        assert pool.map(abs, [-1, -2]) == [1, 2]
+        assert not multiprocessing.connection.wait([worker.sentinel for worker in mp.active_children()], 3)
+        assert pool.map(abs, [-3, -4]) == [3, 4]
+        report = world.report()
+    assert "rank 0: process PoolWorker-" in report
+    assert "rank 1: process PoolWorker-" in report
+
+
+@needs_pool
+def test_the_worker_that_follows_a_dead_one_has_its_rank(world):
+    with world.Pool(2) as pool:
+        with pytest.raises(mp.WorkerDiedError):
+            pool.apply(kill_itself)
+        assert pool.map(reduce_over_all, range(2), chunksize=1) == [1, 1]
+
+
+def kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@needs_pool
+def test_a_pool_larger_than_its_world_has_workers_without_a_rank():
+    def ask(_):
+        try:
+            return mp.rank()
+        except mp.NoRankError:
+            return -1
+
+    with mp.World(1) as world, world.Pool(2) as pool:
+        assert set(pool.map(ask, range(200), chunksize=1)) <= {-1, 0}
+
+
+@needs_pool
+def test_a_pool_starts_although_a_thread_holds_the_lock_of_logging(run_python):
+    """python/cpython#84559"""
+    code = """
+import logging, os, threading
+import klyng_mp as mp
+
+handler = logging.StreamHandler()
+logging.getLogger().addHandler(handler)
+held = threading.Event()
+
+def hold():
+    with handler.lock:
+        held.set()
+        threading.Event().wait()
+
+def work(x):
+    logging.getLogger().warning("from %d", x)
+    return x
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+with mp.World(2) as w:
+    with w.Pool(2) as pool:
+        print(pool.map(work, range(4)), flush=True)
+os._exit(0)  # the end of logging waits for the lock, too
+"""
+    assert run_python("-c", code).stdout == "[0, 1, 2, 3]\n"

@@ -65,7 +65,8 @@ express_send(Express *self, PyObject *const *args, Py_ssize_t count)
     Outcome outcome = NO_ROOM;
     /* Pickling may have run anything, so all that matters is looked at now. */
     Ring *ring = &self->port->out[peer];
-    if (how == ENCODED && gate_is_open(self->gate, self->context) && !self->port->released && ring->open) {
+    if (how == ENCODED && gate_is_open(self->gate, self->context) && !self->port->released && ring->open &&
+        !has_ended(self->port, peer, ring->incarnation)) {
         const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data, encoded.size};
         outcome = port_send_small(self->port, peer, &small);
         if (outcome == NO_ROOM && port_spin(self->port, ring_has_room, ring))
@@ -281,7 +282,7 @@ express_spread(Express *self, PyObject *const *args, Py_ssize_t count)
             rank = rank + 1 == self->size ? 0 : rank + 1;
             uint32_t peer = self->members[rank];
             Ring *ring = peer < port->size ? &port->out[peer] : NULL;
-            if (ring == NULL || !ring->open)
+            if (ring == NULL || !ring->open || has_ended(port, peer, ring->incarnation))
                 break;
             const Small small = {self->context, self->own, ring->incarnation, tag, encoded.code, encoded.data,
                                  encoded.size};

@@ -17,6 +17,7 @@
 #include "core.h"
 
 PyObject *core_segment_size(PyObject *module, PyObject *args);
+PyObject *core_place_of_end(PyObject *module, PyObject *rank);
 PyObject *core_leave_locks(PyObject *module, PyObject *ignored);
 PyObject *core_pack_tasks(PyObject *module, PyObject *args);
 
@@ -138,6 +139,8 @@ core_free(void *module)
 static PyMethodDef core_methods[] = {
     {"segment_size", core_segment_size, METH_VARARGS,
      "Return the bytes of the segment for a number of ranks and a ring's size, with pools of slabs or without."},
+    {"place_of_end", core_place_of_end, METH_O,
+     "Return where in a segment its owner writes, as four bytes, which incarnation of a rank has ended."},
     {"leave_locks", core_leave_locks, METH_NOARGS,
      "Let all locks that this process holds be those of a process that ended by itself, and was not killed."},
     {"pack_tasks", core_pack_tasks, METH_VARARGS,

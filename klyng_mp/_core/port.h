@@ -23,6 +23,7 @@ typedef struct {
     _Atomic uint32_t cpu; /* on which it was seen last */
     _Atomic uint32_t ringer; /* who rang its bell last */
     _Atomic int32_t quiet; /* while it sleeps: steps of collectives that may still come without its bell */
+    _Atomic uint32_t ended; /* the latest occupant whose end its supervisor has seen; only the supervisor writes it */
     char line[112]; /* processors fetch lines of 64 bytes in pairs */
     _Atomic uint64_t made[MAX_RANKS / 64];
     _Atomic uint64_t met[MEETINGS]; /* see meeting.c */
@@ -262,6 +263,13 @@ static inline RankPage *
 page_of(const Port *self, uint32_t rank)
 {
     return (RankPage *)(self->base + (size_t)rank * PAGE_SIZE);
+}
+
+/* Whether an occupant of a place has ended, so that a message for it would meet nobody. */
+static inline bool
+has_ended(const Port *self, uint32_t rank, uint32_t incarnation)
+{
+    return atomic_load_explicit(&page_of(self, rank)->ended, memory_order_acquire) >= incarnation;
 }
 
 /* Between these two the mapping stays, whatever runs. */

@@ -317,6 +317,15 @@ method_forget_calls(Port *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+method_has_ended(Port *self, PyObject *args)
+{
+    unsigned int rank, incarnation;
+    if (!PyArg_ParseTuple(args, "II:has_ended", &rank, &incarnation))
+        return NULL;
+    return PyBool_FromLong(!self->released && rank < self->size && has_ended(self, rank, incarnation));
+}
+
 /* Takes the bell's ringing from the one descriptor that shows something, if it is that; -1 with an exception. */
 static int
 wait_for_bell(Gate *gate, int poller, int bell)
@@ -540,6 +549,8 @@ PyMethodDef port_methods[] = {
     {"unland", (PyCFunction)method_unland, METH_O, "Put nothing into this one's landing any more, if it has it."},
     {"trim", (PyCFunction)method_trim, METH_NOARGS,
      "Give back the memory of those slabs of the own pool that were not used since the last call."},
+    {"has_ended", (PyCFunction)method_has_ended, METH_VARARGS,
+     "Tell whether the supervisor has seen the end of a rank's occupant with this incarnation."},
     {"forget_calls", (PyCFunction)method_forget_calls, METH_NOARGS, "Let nobody see any call of this rank any more."},
     {"privatize", (PyCFunction)method_privatize, METH_NOARGS,
      "In a forked child: replace every slab that was received and lives by a private copy, where it is."},

@@ -46,6 +46,16 @@ core_segment_size(PyObject *Py_UNUSED(module), PyObject *args)
     return PyLong_FromSize_t(pools ? segment_size(size, ring_size) : rings_size(size, ring_size));
 }
 
+/* Where in a segment a supervisor writes which occupant of a rank's place has ended: a uint32_t. */
+PyObject *
+core_place_of_end(PyObject *Py_UNUSED(module), PyObject *rank)
+{
+    const unsigned long number = PyLong_AsUnsignedLong(rank);
+    if (number == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    return PyLong_FromSize_t(number * PAGE_SIZE + offsetof(RankPage, ended));
+}
+
 /* -- Life --------------------------------------------------------------------------------------------------- */
 
 static void

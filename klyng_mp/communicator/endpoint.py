@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from klyng_mp.communicator.membership import readdress
 from klyng_mp.communicator.receiving import Receiving
 from klyng_mp.errors import ClosedError, KlyngError, PeerLostError
 from klyng_mp.transports.contract import SENT, Ticket
@@ -21,6 +22,8 @@ from klyng_mp.wire.frames import Message, is_collective
 from klyng_mp.wire.mailbox import ANSWERS, SYNCHRONOUS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from klyng_mp.deadline import Deadline
     from klyng_mp.wire.mailbox import Receive
 
@@ -57,7 +60,14 @@ class Handover:
 
 
 class Endpoint(Receiving):
-    """One process's place in a World; see `Membership` for its arguments and attributes."""
+    """One process's place in a World; see `Membership` for its arguments and attributes.
+
+    Attributes:
+        refresh: where peers may be replaced while a program runs: called, with the lock held, before a message is sent
+            to an occupant, so that news of its end is taken in first.
+    """
+
+    refresh: Callable[[int, int], None] | None = None
 
     def send(self, peer: int, message: Message, *, deadline: Deadline, doing: str) -> None:
         """Send; return when the kernel has the message, or holds it in the outbox if it is a small one.
@@ -217,6 +227,10 @@ class Endpoint(Receiving):
     def _start(self, peer: int, message: Message, doing: str, *, copy: bool) -> Ticket:
         if self._refusal is not None or message.context < self._lowest:
             self._admit(message.context, doing)
+        if self.refresh is not None:
+            self.refresh(peer, message.incarnation)
+            if (incarnation := self.incarnations.get(peer, message.incarnation)) != message.incarnation:
+                message = readdress(message, incarnation)
         try:
             if peer in self._peers.missing:
                 ticket = self._start_to_the_missing(peer, message, doing, copy=copy)

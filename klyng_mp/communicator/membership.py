@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from klyng_mp.native import core
     from klyng_mp.transports.contract import Transport
 
-__all__ = ["Membership"]
+__all__ = ["Membership", "readdress"]
 
 
 def _unknown(peer: int, context: int, number: int) -> None:
@@ -99,7 +99,7 @@ class Membership(Lifecycle):
                 self._part_from(peer)
             for ticket in self._peers.welcome(peer, incarnation):
                 try:
-                    self._transport.send(peer, _readdress(ticket.message, incarnation), copy=True)
+                    self._transport.send(peer, readdress(ticket.message, incarnation), copy=True)
                     ticket.done = True
                 except KlyngError as error:
                     ticket.error = error
@@ -228,7 +228,7 @@ class Membership(Lifecycle):
         self._transport.close()
 
 
-def _readdress(message: Message, incarnation: int) -> Message:
+def readdress(message: Message, incarnation: int) -> Message:
     """Return a message with the same content for another occupant of its receiver's place."""
     context, source, tag = message.context, message.source, message.tag
     return Message(context, source, tag, incarnation, message.code, message.head, message.buffers)

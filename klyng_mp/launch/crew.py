@@ -89,6 +89,11 @@ class Crew:
         self._loop.register(body.pidfd, select.EPOLLIN, lambda _events: self._reap(occupant, number))
         self._loop.register(body.channel.fileno(), select.EPOLLIN, lambda events: self._channel_ready(occupant, events))
 
+    def note_end(self, occupant: Occupant) -> None:
+        """Let those who share memory see that an occupant has ended."""
+        if self._segment is not None:
+            self._segment.note_end(occupant.rank, occupant.incarnation)
+
     # Talking
 
     def tell(self, occupant: Occupant, *record: Any, fds: Sequence[int] = ()) -> None:

@@ -78,8 +78,10 @@ class RankLink:
         self.endpoint.on_lost = self._lost
         self.endpoint.find_call = self._find_call
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
-        for peer in () if place.start is None else place.start.absent:
-            self.endpoint.expect(peer)
+        if place.start is not None:
+            self.endpoint.refresh = self._refresh
+            for peer in place.start.absent:
+                self.endpoint.expect(peer)
         self.endpoint.watch(place.channel.fileno(), self._hear)
         if place.driver is not None:
             self._transport.adopt(DRIVER, place.driver)
@@ -245,6 +247,12 @@ class RankLink:
             state = describe_idle(rank, self.balance()[0], self.endpoint.pending(), ended=self.run == run)
             return state._replace(steps=self.endpoint.room.steps)
         return describe_rank(self.endpoint, run) if self.run == run else describe_begin(rank)
+
+    def _refresh(self, peer: int, incarnation: int) -> None:
+        """Take in what the supervisor has said, if the peer's occupant may have ended."""
+        port = self.endpoint.port
+        if port is None or port.has_ended(peer, incarnation):
+            self._hear(0)
 
     def _retire(self) -> None:
         """End as if the driver had closed the World: a process is to have this place."""

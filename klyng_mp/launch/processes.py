@@ -105,6 +105,7 @@ class Processes:
             del self._waiting[occupant.rank]
         _close(process.task)
         if self._supervisor.occupants.get(occupant.rank) is occupant:
+            self._supervisor.note_end(occupant)
             for other in self._holders():
                 self._tell_end(other, occupant)
         self._owner.when_written(lambda: _report(process.exit_pipe, exitcode))

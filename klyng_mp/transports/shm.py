@@ -14,6 +14,7 @@ its rest is in the outbox of its peer and follows in order.
 from __future__ import annotations
 
 import os
+import sys
 from _thread import get_ident
 from collections import deque
 from contextlib import suppress
@@ -82,6 +83,10 @@ class Segment:
     def ring(self, rank: int) -> None:
         """Wake a rank."""
         ring_bell(self.bells[rank])
+
+    def note_end(self, rank: int, incarnation: int) -> None:
+        """Let the others see that an occupant of a place has ended, whether they have been told of it or not."""
+        os.pwrite(self.fd, incarnation.to_bytes(4, sys.byteorder), core.place_of_end(rank))
 
     def close(self) -> None:
         """Close the descriptors; ranks that were given theirs keep them."""
