@@ -203,7 +203,7 @@ class Membership(Lifecycle):
 
     def lost(self, peer: int, reason: str) -> None:
         """See `Sink.lost`."""
-        if peer in self._peers.lost:
+        if peer in self._peers.lost or peer in self._peers.expected:  # a former occupant, that nobody here has known
             return
         if self.on_lost is None:
             self.mark_lost(peer, reason)

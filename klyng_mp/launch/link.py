@@ -60,7 +60,7 @@ class RankLink:
         self.place = place
         self.codec = codec
         self.run = 0
-        self.running = False
+        self.running = self._retired = False
         self.aborted = 0  # runs up to this one were ended before they reached this rank
         self._calls: dict[tuple[int, int, int], str | None] = {}  # what peers say of theirs
         self._asked = 0  # the question that is answered when there is a run to tell of
@@ -129,7 +129,8 @@ class RankLink:
         """Let what was sent leave; tell the supervisor that this end is meant, and the others that nothing follows."""
         self.endpoint.flush(Deadline(None))
         self.tell("goodbye", report())
-        self.endpoint.close()
+        if not self._retired:  # else those that it would tell may be others by now, who await its successor
+            self.endpoint.close()
 
     def balance(self) -> tuple[dict[int, int], int]:
         """Return how many of this run's messages were sent to whom, and how many were received."""
@@ -256,6 +257,7 @@ class RankLink:
 
     def _retire(self) -> None:
         """End as if the driver had closed the World: a process is to have this place."""
+        self._retired = True
         self.endpoint.deliver(DRIVER, Message(CONTROL, DRIVER, CLOSE, self.place.incarnation, 0, b"", []))
 
     def _abort(self, run: int, rank: int | None, phrase: str) -> None:

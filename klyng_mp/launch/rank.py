@@ -66,7 +66,7 @@ def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None)
     if place.spec.preparation is not None:
         _import_main(place.spec.preparation)
     if place.start is not None:
-        run_started(place, place.start)
+        run_started(place, place.start, ends.leash)
     server = _Server(place)
     server.forward_logs()
     try:

@@ -43,14 +43,14 @@ class InheritedFd:
         return _inherited[self._index]
 
 
-def run_started(place: Place, start: Start) -> NoReturn:
-    """Be the process that was started in this place, or in none."""
+def run_started(place: Place, start: Start, leash: int) -> NoReturn:
+    """Be the process that was started in this place, or in none; the leash is that of `BodyEnds`."""
     global _inherited
     fd, *_inherited = place.task
     task = read_task(fd)
     link = _take_rank(place, start, task)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = _bootstrap(task)
+    code = _bootstrap(task, leash)
     end_process(code, lambda: _say_goodbye(place, link))
 
 
@@ -66,7 +66,7 @@ def _take_rank(place: Place, start: Start, task: Task) -> RankLink | None:
     return link
 
 
-def _bootstrap(task: Task) -> int:
+def _bootstrap(task: Task, leash: int) -> int:
     """Rebuild the process object and let it run; return its exit code."""
     own: Any = multiprocessing.current_process()
     own.authkey = task.authkey
@@ -82,7 +82,7 @@ def _bootstrap(task: Task) -> int:
         del own._inheriting  # noqa: SLF001
     for index in set(range(len(_inherited))) - _detached:
         os.close(_inherited[index])
-    exitcode: int = process._bootstrap(parent_sentinel=_watch_parent(process._parent_pid))  # noqa: SLF001 - as each start method does
+    exitcode: int = process._bootstrap(parent_sentinel=_reopen(leash))  # noqa: SLF001 - as each start method does
     return exitcode
 
 
@@ -105,12 +105,13 @@ def _set_up_logger(task: Task) -> None:
         util.get_logger().setLevel(task.log_level)
 
 
-def _watch_parent(pid: int) -> int | None:
-    """Return a descriptor that becomes readable when the driver ends, for ``parent_process().join()``."""
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:  # it is gone already, and so is this process in a moment
-        return None
+def _reopen(leash: int) -> int:
+    """Return another end of the leash's pipe, for who wants to see the parent's end in its own way.
+
+    A duplicate would not do: whom the kernel kills at the end is a matter of what `os.open` returns, and shared by all
+    duplicates of it.
+    """
+    return os.open(f"/proc/self/fd/{leash}", os.O_RDONLY | os.O_NONBLOCK)
 
 
 def _say_goodbye(place: Place, link: RankLink | None) -> None:
