@@ -211,7 +211,8 @@ class World(WorldContext):
                 self._end_session(self._job)
                 self._known = _ask_ranks(self._job, self._codec, self._asked, Deadline(timeout))
             transport = "shm" if self._spec.shares_memory else "stream"
-            return WorldStatistics(self.size, native.core is not None, transport, self._run_number, list(self._known))
+            runs = self._run_number - self._sessions
+            return WorldStatistics(self.size, native.core is not None, transport, runs, list(self._known))
 
     def report(self, timeout: float | None = None) -> str:
         """Return what each rank does now: its call, whom it waits for, since when and where; or where it computes.
@@ -297,7 +298,9 @@ class World(WorldContext):
             raise
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "running" if self._run and not self._run.done() else "idle"
+        state = (
+            "closed" if self._closed else "running" if self._runs() else "with processes" if self._started else "idle"
+        )
         return f"<World of {self.size} ranks, {state}>"
 
 

@@ -48,6 +48,7 @@ class WorldContext(WorldJob, BaseContext):
         super().__init__(spec, method, preload, label=label)
         self._started: dict[Popen, tuple[str, int]] = {}  # name and place of those whose end is not known
         self._session = 0  # the number of the one that goes on, or 0
+        self._sessions = 0  # how many numbers they have had that are no runs'
         self._packing = threading.Lock()
         self._pump: threading.Thread | None = None
 
@@ -76,7 +77,7 @@ class WorldContext(WorldJob, BaseContext):
         raise TypeError("a World belongs to the process that made it; other processes are sent what they need of it")
 
     def _start_ranks(self) -> None:
-        self._session = 0
+        self._session = self._sessions = 0
         super()._start_ranks()
 
     # What the class of its processes calls; see `Starter`
@@ -153,6 +154,7 @@ class WorldContext(WorldJob, BaseContext):
             return NO_RANK, f"{places} of its World were held when it was started"
         if not held:
             self._run_number += 1
+            self._sessions += 1
             self._session = self._run_number
         return free, ""
 

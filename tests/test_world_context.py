@@ -190,6 +190,43 @@ def test_a_run_after_one_process_that_was_killed_at_once(world):
     assert world.run(mp.rank) == [0, 1]
 
 
+def test_a_rank_that_dies_while_a_process_holds_the_other_place(world, capfd):
+    queue, gate = world.SimpleQueue(), world.Event()
+    (_, other) = world.run(os.getpid)
+    holder = start(world, hold, gate, queue)
+    assert queue.get()[1] == 0
+    os.kill(other, signal.SIGKILL)
+    gate.set()
+    assert join(holder) == [0]
+    ends = os.pidfd_open(world.run(os.getpid)[1])
+    os.close(ends)
+    assert "rank 1 was killed by SIGKILL" in capfd.readouterr().err
+    assert world.run(mp.rank) == [0, 1]
+
+
+def test_killed_before_they_have_begun(world):
+    for _ in range(20):
+        both = [start(world, signal.pause) for _ in range(2)]
+        for process in both:
+            process.kill()
+        assert join(*both) == [-signal.SIGKILL] * 2
+    assert world.run(mp.rank) == [0, 1]
+
+
+def test_statistics_count_runs_and_not_what_processes_do(world):
+    assert world.run(mp.rank) == [0, 1]
+    assert join(start(world, len, ())) == [0]
+    statistics = world.statistics()
+    assert statistics.runs == 1
+    assert [one.rank for one in statistics.ranks] == [0, 1]
+    assert "idle" in repr(world)
+    process = start(world, signal.pause)
+    assert "with processes" in repr(world)
+    assert world.statistics().runs == 1
+    process.kill()
+    join(process)
+
+
 def test_the_server_of_a_manager_takes_no_place(world):
     with world.Manager() as manager:
         shared = manager.dict(answer=42)
