@@ -91,9 +91,9 @@ class Crew:
             if books.broken is not None or books.state == TERMINATE:
                 self.fail(job.result, books.broken or closed_error())
                 return
-            books.open(job)
             if books.ledger is None:
                 self._desk.see_deaths()  # what is sent to a dead worker counts as begun
+            books.open(job)
             self._dealer.feed()
             if not wait:
                 self._desk.attend()

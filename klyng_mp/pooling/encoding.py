@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Encoder"]
 
 _MAIN = b"main__"
-_PICKLE = 9  # codec's: what is no pickle refers to its globals in ways of its own
+_BY_VALUE = b"klyng_mp.wire.rebuild"  # in a pickle of what has no name: it may use any global
 
 
 class Encoder:
@@ -70,7 +70,8 @@ class Encoder:
         if self._known is None:
             return codec().encode(obj, name=name)
         encoded = self._by_reference.encode(obj, name=name)
-        if _MAIN in encoded[1] and (self._is_new(encoded[1]) if encoded[0] == _PICKLE else not self.main_by_reference):
+        head = encoded[1]
+        if _MAIN in head and ((_BY_VALUE in head and not self.main_by_reference) or self._is_new(head)):
             return self._by_value.encode(obj, name=name)
         return encoded
 

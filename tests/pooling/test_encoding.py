@@ -58,6 +58,13 @@ def test_workers_that_are_no_forks_have_what_the_file_has(main):
     assert not is_by_reference(encoder.encode(main.old))
 
 
+def test_what_has_no_name_finds_what_is_younger(main):
+    encoder = Encoder(forks=True)
+    exec("nameless = lambda: young()\ndef young(): return 1", main.__dict__)
+    code, head, _ = encoder.encode(main.nameless)
+    assert (code, b"young" in head) == (10, True)
+
+
 def test_functions_of_modules_are_known():
     encoder = Encoder(forks=False)
     assert encoder.is_known(poolwork.square)
