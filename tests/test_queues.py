@@ -25,7 +25,7 @@ import klyng_mp as mp
 from klyng_mp import carrierqueues, native, queues
 
 METHODS = ["fork", "spawn", "forkserver"]
-KILLS = 60
+KILLS = 25
 needs_core = pytest.mark.skipif(native.core is None, reason="without the core, queues are the standard library's")
 
 

@@ -115,7 +115,7 @@ class ApplyResult(standard.ApplyResult):  # type: ignore[type-arg]
 AsyncResult = ApplyResult
 
 
-class MapResult(ApplyResult):
+class MapResult(ApplyResult, standard.MapResult):  # type: ignore[type-arg]
     """The result of ``map_async`` and ``starmap_async``."""
 
     def _put(self, job: Job, index: int, success: bool, value: Any) -> bool:
@@ -229,7 +229,7 @@ class IMapIterator(standard.IMapIterator):  # type: ignore[type-arg]
         self._number = self._due
 
 
-class IMapUnorderedIterator(IMapIterator):
+class IMapUnorderedIterator(IMapIterator, standard.IMapUnorderedIterator):  # type: ignore[type-arg]
     """The results of ``imap_unordered``, as they come."""
 
     def _put(self, job: Job, index: int, success: bool, value: Any) -> bool:

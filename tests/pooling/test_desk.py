@@ -116,7 +116,7 @@ def test_another_threads_news_wake_who_looks(work):
     flag = []
     thread = threading.Thread(target=work.desk.wait, args=(lambda: bool(flag), 30))
     thread.start()
-    while thread not in work.lookers:
+    while work.desk._looking is not thread:
         os.sched_yield()
     with work.desk.lock:
         flag.append(1)
