@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from klyng_mp import native
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, LaunchError, WorldBusyError
+from klyng_mp.launch.appmodules import AppModules
 from klyng_mp.launch.control import STATISTICS
 from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import LocalJob, flush_standard_streams, report_on_signal
@@ -172,10 +173,15 @@ class World(WorldContext):
         self._check_places()
         self._bury_idle_dead(job)
         self._end_session(job)
-        if not self._started and (changed := self._modules.changed()):
+        if self._started and self._method == "fork":
+            return job  # ranks can only be as this process was at World(), and restarting would end its processes
+        if changed := self._modules.changed():
             _say(f"{', '.join(changed)} changed on disk: the ranks are restarted")
-            self.restart()
-            return self._open_job()
+            if not self._started:
+                self.restart()
+                return self._open_job()
+            self._end_session(job, renew=True)  # processes without a place live on
+            self._modules = AppModules()
         return job
 
     def _bury_idle_dead(self, job: LocalJob) -> None:

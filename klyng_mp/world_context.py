@@ -158,10 +158,10 @@ class WorldContext(WorldJob, BaseContext):
             self._session = self._run_number
         return free, ""
 
-    def _end_session(self, job: LocalJob) -> None:
-        """Give the places that processes have had to warm ranks again."""
-        if self._session:
-            job.ask("refill", self._session, deadline=NEVER, doing="bringing ranks back to life")
+    def _end_session(self, job: LocalJob, *, renew: bool = False) -> None:
+        """Give the places that processes have had to warm ranks again; ``renew`` replaces the other ranks, too."""
+        if self._session or renew:
+            job.ask("refill", self._run_number, renew, deadline=NEVER, doing="bringing ranks back to life")
             self._session = 0
 
     # Inside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -225,6 +226,21 @@ def test_statistics_count_runs_and_not_what_processes_do(world):
     assert world.statistics().runs == 1
     process.kill()
     join(process)
+
+
+def test_ranks_are_renewed_beside_a_process_without_a_place(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "module_on_disk_too.py"
+    path.write_text("def value():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    module = importlib.import_module("module_on_disk_too")
+    with mp.World(2) as world, world.Manager() as manager:
+        assert world.run(module.value) == [1, 1]
+        path.write_text("def value():\n    return 1000\n")
+        assert world.run(module.value) == [1000, 1000]
+        assert world.run(module.value) == [1000, 1000]
+        assert list(manager.list([3])) == [3]
+    assert capsys.readouterr().err.count("module_on_disk_too.py changed on disk") == 1
 
 
 def test_the_server_of_a_manager_takes_no_place(world):

@@ -87,9 +87,14 @@ class Processes:
             if serial in (0, occupant.process.serial if occupant.process else 0):
                 os.kill(occupant.body.pid, signum)
 
-    def end_session(self, run: int) -> None:
-        """Give the places that processes have left back to runs, of which this number will not be one."""
+    def end_session(self, run: int, *, renew: bool) -> None:
+        """Give the places that processes have left back to runs, of which this number will not be one.
+
+        With ``renew`` the ranks that serve are replaced, too.
+        """
         self._supervisor.finish_run(run)
+        for occupant in self._supervisor.servers() if renew else ():
+            self._supervisor.retire(occupant)
         self._supervisor.refill()
 
     def ended(self, occupant: Occupant, exitcode: int) -> None:

@@ -366,8 +366,8 @@ class _Job(Owner):
         elif kind == "signal":
             processes.signal(*rest)
         elif kind == "refill":
-            self._refill, run = rest
-            processes.end_session(run)
+            self._refill, run, renew = rest
+            processes.end_session(run, renew=renew)
         elif kind == "flush":
             self._output.drain_all()
             self._when_written(lambda: self._tell("answer", rest[0]))
