@@ -171,8 +171,10 @@ class World(WorldContext):
                 f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
             )
         self._check_places()
-        self._bury_idle_dead(job)
+        first = self._session or self._run_number + 1  # in a session those that die are those of its number
+        self._bury_idle_dead(job, first)
         self._end_session(job)
+        self._bury_idle_dead(job, first)  # who was seen to be dead meanwhile
         if self._started and self._method == "fork":
             return job  # ranks can only be as this process was at World(), and restarting would end its processes
         if changed := self._modules.changed():
@@ -184,13 +186,12 @@ class World(WorldContext):
             self._modules = AppModules()
         return job
 
-    def _bury_idle_dead(self, job: LocalJob) -> None:
+    def _bury_idle_dead(self, job: LocalJob, first: int) -> None:
         """Go on after ranks that died between two runs: they have been replaced already."""
-        first = self._session or self._run_number + 1  # in a session they are those of its number
         for number in range(first, max(job.settled, default=0) + 1):
             if (cause := job.settled.pop(number, None)) is None:
-                return
-            self._run_number = number
+                continue
+            self._run_number = max(self._run_number, number)
             if cause.kind == "stillborn":
                 job.lost = LaunchError(f"rank {cause.rank} could not start: {cause.detail}\n{cause.text}".rstrip())
                 raise job.lost

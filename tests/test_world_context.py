@@ -196,11 +196,13 @@ def test_a_rank_that_dies_while_a_process_holds_the_other_place(world, capfd):
     (_, other) = world.run(os.getpid)
     holder = start(world, hold, gate, queue)
     assert queue.get()[1] == 0
+    end = os.pidfd_open(other)
     os.kill(other, signal.SIGKILL)
+    assert multiprocessing.connection.wait([end], 30)
+    os.close(end)
     gate.set()
     assert join(holder) == [0]
-    ends = os.pidfd_open(world.run(os.getpid)[1])
-    os.close(ends)
+    assert world.run(os.getpid)[1] != other
     assert "rank 1 was killed by SIGKILL" in capfd.readouterr().err
     assert world.run(mp.rank) == [0, 1]
 
