@@ -597,7 +597,7 @@ def test_more_permits_than_it_began_with_are_counted(fork):
 
 def test_more_processes_than_are_counted(fork):
     semaphore = fork.Semaphore(1)
-    for _ in range(130):
+    for _ in range(260):
         pid = os.fork()
         if pid == 0:
             os._exit(0 if semaphore.acquire(False) and semaphore.release() is None else 1)
