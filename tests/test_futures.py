@@ -13,7 +13,9 @@ import pytest
 import klyng_mp as mp
 from klyng_mp.futures import WorldExecutor
 
-pytestmark = pytest.mark.may_leave("fds", why="pytest holds for a while what fixtures and raised errors refer to")
+pytestmark = pytest.mark.may_leave(
+    "fds", "files", why="pytest holds for a while what fixtures and raised errors refer to"
+)
 
 
 def die():

@@ -238,6 +238,7 @@ def test_what_cannot_be_rebuilt_is_lost_and_the_queue_goes_on(better):
     finish(queue)
 
 
+@needs_core
 def test_a_subclass_may_take_care_of_what_cannot_travel():
     class Tolerant(queues.Queue):
         def _on_queue_feeder_error(self, error, obj):
@@ -340,6 +341,7 @@ def test_arrays_leave_no_descriptors():
     finish(queue)
 
 
+@needs_core  # else whoever puts it waits until somebody gets it
 def test_an_array_outlives_its_sender():
     queue = mp.Queue()
     process = mp.Process(target=queuework.put_all, args=(queue, [np.arange(100_000)]))
