@@ -2,7 +2,7 @@
 
 import multiprocessing.dummy as dummy
 import threading
-from multiprocessing.pool import AsyncResult, MapResult, Pool, ThreadPool
+from multiprocessing.pool import ThreadPool
 
 
 def name_of(_):
@@ -13,7 +13,7 @@ if __name__ == "__main__":
     with ThreadPool(3) as pool:
         print(pool.map(lambda x: x + 1, range(5)), all(pool.map(name_of, range(5))))
         result = pool.map_async(str, range(3))
-        print(result.get(), isinstance(result, AsyncResult), isinstance(result, MapResult), isinstance(pool, Pool))
+        print(result.get(), result.ready(), result.successful(), isinstance(pool, ThreadPool))
         print(list(pool.imap_unordered(len, ["a"])), pool.apply(divmod, (7, 2)))
     with dummy.Pool(2) as pool:
         print(pool.starmap(max, [(1, 2), (4, 3)]))
