@@ -3,7 +3,7 @@
 Layer: above context, below world, which is one. It starts processes, and knows who holds which place; of runs it knows
 only what world tells it.
 
-A *session* is the time from the first process that takes a place to the next run. All processes of a session have
+A *session* is the time from a process that takes a place until none holds any. All processes of a session have
 communicators of one context, so they can send to each other; it has a number among the World's runs, so that what is
 left of it cannot be received in a run, or in the next session.
 """

@@ -261,9 +261,40 @@ def test_what_is_sent_to_a_place_waits_for_its_process(world):
     assert join(sender, receiver) == [0, 0]
 
 
-def queue_all(queue, count):
+def test_what_a_process_has_sent_before_it_ended_waits_too():
+    with mp.World(3) as world:
+        queue = world.SimpleQueue()
+        sent = [1, {"a": b"x" * 100_000}, "last"]
+        keeper = start(world, signal.pause, daemon=True)
+        assert join(start(world, lambda: [mp.comm().isend(one, dest=2) for one in sent])) == [0]
+        successor = start(world, signal.pause, daemon=True)  # or its place would be known as one whose holder is gone
+        receiver = start(world, queue_all, queue, 3, 1)
+        assert [queue.get() for _ in range(3)] == sent
+        assert join(receiver) == [0]
+    assert [keeper.exitcode, successor.exitcode] == [-signal.SIGTERM] * 2
+
+
+def test_who_sends_and_ends_before_the_next_is_started_is_heard(world):
+    """Whether it has ended by then depends on the machine, and those who start one after the other do not see it."""
+    queue = world.SimpleQueue()
+    assert join(start(world, lambda: mp.send("early", dest=1))) == [0]
+    keeper = start(world, signal.pause)
+    assert join(start(world, queue_all, queue, 1)) == [0]
+    assert queue.get() == "early"
+    keeper.kill()
+    join(keeper)
+    assert join(start(world, lambda: mp.send("stale", dest=1))) == [0]
+    assert world.run(mp.rank) == [0, 1]
+    keeper = start(world, signal.pause)
+    receiver = start(world, receive, queue, 0)
+    keeper.kill()
+    assert join(keeper, receiver) == [-signal.SIGKILL, 0]
+    assert queue.get() == "PeerLostError 0"  # a run has come between
+
+
+def queue_all(queue, count, source=0):
     for _ in range(count):
-        queue.put(mp.recv(source=0))
+        queue.put(mp.recv(source=source))
 
 
 def test_who_waits_for_a_process_that_has_ended_is_told(world):

@@ -125,6 +125,11 @@ class Endpoint(Receiving):
         with self._room.lock:
             self._peers.expect(peer)
 
+    def take_early(self) -> list[tuple[int, Message]]:
+        """Return what waits for peers that have not come yet, each with its receiver, to be kept for them elsewhere."""
+        with self._room.lock:
+            return self._peers.take_early()
+
     # -- messages whose sender wants to know
 
     def send_synchronously(self, peer: int, message: Message, *, deadline: Deadline, doing: str) -> None:

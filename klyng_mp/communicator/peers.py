@@ -129,6 +129,17 @@ class Peers:
         self.expected[peer].append(ticket)
         return ticket
 
+    def take_early(self) -> list[tuple[int, Message]]:
+        """Return what waits for peers to come, each with its receiver; it is the caller's from now on."""
+        taken = []
+        for peer, tickets in self.expected.items():
+            for ticket in tickets:
+                if not ticket.withdrawn:
+                    ticket.done = True
+                    taken.append((peer, ticket.message))
+            tickets.clear()
+        return taken
+
     def early_bytes(self, peer: int) -> int:
         """Return how much waits for a peer to come."""
         return sum(ticket.message.nbytes for ticket in self.expected.get(peer, ()) if not ticket.withdrawn)

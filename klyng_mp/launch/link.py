@@ -128,6 +128,9 @@ class RankLink:
     def say_goodbye(self, report: Callable[[], tuple[Any, ...]]) -> None:
         """Let what was sent leave; tell the supervisor that this end is meant, and the others that nothing follows."""
         self.endpoint.flush(Deadline(None))
+        for peer, message in self.endpoint.take_early():
+            buffers = [bytes(buffer) for buffer in message.buffers]
+            self.tell("mail", peer, (message.context, message.source, message.tag, message.code, message.head, buffers))
         self.tell("goodbye", report())
         if not self._retired:  # else those that it would tell may be others by now, who await its successor
             self.endpoint.close()
@@ -225,6 +228,8 @@ class RankLink:
             self.endpoint.mark_lost(peer, what, incarnation=incarnation, orderly=orderly)
         elif kind == "abort":
             self._abort(*rest)
+        elif kind == "mail":
+            self._take_mail(rest[0])
         elif kind == "retire":
             self._retire()
         elif kind == "state":
@@ -248,6 +253,13 @@ class RankLink:
             state = describe_idle(rank, self.balance()[0], self.endpoint.pending(), ended=self.run == run)
             return state._replace(steps=self.endpoint.room.steps)
         return describe_rank(self.endpoint, run) if self.run == run else describe_begin(rank)
+
+    def _take_mail(self, message: tuple[Any, ...]) -> None:
+        """Take a message that its sender, which has ended since, sent before this process came."""
+        context, source, tag, code, head, buffers = message
+        own = [bytearray(buffer) for buffer in buffers]
+        self.endpoint.deliver(source, Message(context, source, tag, self.place.incarnation, code, head, own))
+        self.endpoint.room.notify()
 
     def _refresh(self, peer: int, incarnation: int) -> None:
         """Take in what the supervisor has said, if the peer's occupant may have ended."""

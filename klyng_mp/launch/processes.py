@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.occupant import Occupant, StartedProcess
 from klyng_mp.launch.surroundings import NO_RANK
+from klyng_mp.wire.frames import make_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +43,7 @@ class Processes:
         self._spec = spec
         self._owner = owner
         self._waiting: dict[int, Occupant] = {}  # for the end of who gives way to them, by rank
+        self._mail: defaultdict[int, list[Any]] = defaultdict(list)  # of senders that have ended, by rank
         self.living: dict[int, Occupant] = {}
         self.places: set[int] = set()
 
@@ -87,12 +90,26 @@ class Processes:
             if serial in (0, occupant.process.serial if occupant.process else 0):
                 os.kill(occupant.body.pid, signum)
 
+    def keep_mail(self, sender: Occupant, rank: int, message: Any) -> None:
+        """Keep a message of a process that ends for the first one that comes to a place, even if all others have ended.
+
+        Whether they have is a matter of how fast each is: who starts several in a row must not have to know.
+        """
+        occupant, process = self._supervisor.occupants[rank], sender.process
+        if process is None:
+            return
+        if not _has_come(occupant, process):
+            self._mail[rank].append(message)
+        elif occupant.alive:
+            self._supervisor.tell(occupant, "mail", message)
+
     def end_session(self, run: int, *, renew: bool) -> None:
         """Give the places that processes have left back to runs, of which this number will not be one.
 
         With ``renew`` the ranks that serve are replaced, too.
         """
         self._supervisor.finish_run(run)
+        self._mail.clear()
         for occupant in self._supervisor.servers() if renew else ():
             self._supervisor.retire(occupant)
         self._supervisor.refill()
@@ -125,6 +142,9 @@ class Processes:
         assert process is not None  # noqa: S101 - ranks that serve are not started here
         self._supervisor.occupy(occupant)
         self._tell_place(occupant)
+        for context, *rest in self._mail.pop(occupant.rank, ()):
+            own = make_context(process.run) | context % make_context(1)  # the same communicator of this session
+            self._supervisor.tell(occupant, "mail", (own, *rest))
         for former in self._supervisor.occupants.values():
             if not former.alive and _has_come(former, process):
                 self._tell_end(occupant, former)

@@ -212,9 +212,8 @@ class Supervisor(Crew):
             self._segment.ring(rest[0])
             if occupant.asks_first(rest[0]):
                 self.tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
-        elif kind == "relay":
-            if (other := self.occupants[rest[0]]).alive:
-                self.tell(other, "relayed", occupant.rank, *rest[1:])
+        elif kind in {"relay", "mail"}:
+            self._pass_on(occupant, kind, *rest)
         elif kind == "lost":
             self._explain_loss(occupant, *rest)
         elif kind == "failed":
@@ -234,6 +233,13 @@ class Supervisor(Crew):
             self._owner.reported(occupant, rest[0])
         else:
             occupant.take_note(kind, *rest)
+
+    def _pass_on(self, occupant: Occupant, kind: str, rank: int, *words: Any) -> None:
+        """Hand what one process has for another to it, now or when it has come."""
+        if kind == "mail":
+            self.processes.keep_mail(occupant, rank, *words)
+        elif (other := self.occupants[rank]).alive:
+            self.tell(other, "relayed", occupant.rank, *words)
 
     # Ending
 
