@@ -5,10 +5,11 @@ Layer: above world. The executor's calls are tasks of a Pool of the World's rank
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future
-from functools import partial
+from functools import cache, partial
 from multiprocessing import TimeoutError as PoolTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
@@ -74,9 +75,8 @@ class WorldExecutor(Executor):
         self._waiting: deque[tuple[Future[Any], Callable[..., Any]]] = deque()
         self._changed = threading.Condition()
         self._ending: threading.Thread | None = None
-        if not _executors:
-            Finalize(None, _shut_all_down, exitpriority=_BEFORE_POOLS)
         _executors.add(self)
+        _see_to_the_end(os.getpid())
 
     def submit(self, fn: Callable[..., _Result], /, *args: Any, **kwargs: Any) -> Future[_Result]:
         """Have ``fn(*args, **kwargs)`` called in a worker, and return its future.
@@ -201,6 +201,11 @@ def _iterate(results: Any, deadline: Deadline) -> Iterator[Any]:
 
 _executors: WeakSet[WorldExecutor] = WeakSet()
 _BEFORE_POOLS = 100  # of the finalizers of multiprocessing; a Pool's has 15
+
+
+@cache
+def _see_to_the_end(_pid: int) -> None:
+    Finalize(None, _shut_all_down, exitpriority=_BEFORE_POOLS)
 
 
 def _shut_all_down() -> None:

@@ -417,7 +417,7 @@ class SharedMemoryManager(BaseManager, standard.SharedMemoryManager):
     _Server = SharedMemoryServer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # so that it is called as the standard one
 
     def SharedMemory(self, size: int) -> shared_memory.SharedMemory:
         """Return a new block, which the manager removes at its end."""

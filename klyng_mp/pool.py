@@ -177,7 +177,7 @@ class Pool(standard.Pool):
         """
         return self._calls.map(func, iterable, (CALL, MAP), chunksize, MapResult(self), wait=True).get()  # type: ignore[no-any-return]
 
-    def map_async(  # results are of any type
+    def map_async(
         self,
         func: Any,
         iterable: Iterable[Any],

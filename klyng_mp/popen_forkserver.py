@@ -6,21 +6,14 @@ Layer: above process. There is one server for this and the standard module.
 from __future__ import annotations
 
 import multiprocessing.popen_forkserver as standard
-from typing import Any
 
-from klyng_mp.leash import hold
-from klyng_mp.process import undecided_start_method
+from klyng_mp.process import Launching
 
 __all__ = ["Popen"]
 
 
-class Popen(standard.Popen):
+class Popen(Launching, standard.Popen):
     """See ``multiprocessing.popen_forkserver.Popen``."""
-
-    def _launch(self, process_obj: Any) -> None:
-        with undecided_start_method():
-            super()._launch(process_obj)  # type: ignore[misc]
-        hold(self)
 
     def duplicate_for_child(self, fd: int) -> int:
         """Let the child have a descriptor, and return its place; asked for twice where pickling needs two attempts."""

@@ -21,24 +21,27 @@ from multiprocessing.process import (  # type: ignore[attr-defined]
     current_process,
     parent_process,
 )
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from klyng_mp.leash import put_on_leash
+from klyng_mp.leash import hold, put_on_leash
 from klyng_mp.reduction import ForkingPickler, loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.popen_fork import Popen
 
 __all__ = [
     "ORIGINAL_DIR",
     "START_METHOD",
     "AuthenticationString",
     "BaseProcess",
+    "Launching",
     "StartMethod",
     "active_children",
     "current_process",
     "parent_process",
-    "undecided_start_method",
+    "rebuild",
+    "take_apart",
 ]
 
 
@@ -89,10 +92,8 @@ class BaseProcess(standard.BaseProcess):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickle to be started elsewhere: as a pickle of its own, in which anything may be."""
-        reduced: Any = super().__reduce_ex__(max(protocol, 2))
-        _, (cls, *arguments), *rest = reduced
-        content = cls, arguments, rest[0] if rest else None
-        return _rebuild, (bytes(ForkingPickler.dumps(content)), START_METHOD.name)
+        del protocol  # what is made here goes to a process of the same Python
+        return _open, (bytes(ForkingPickler.dumps(take_apart(self))),)
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
         if self._start_method is not None:
@@ -103,19 +104,41 @@ class BaseProcess(standard.BaseProcess):
         return exitcode
 
 
-def _rebuild(content: bytes, method: str | None) -> Any:
+def _open(content: bytes) -> Any:
+    function, arguments = loads(content)
+    return function(*arguments)
+
+
+def take_apart(process_obj: Any) -> tuple[Any, ...]:
+    """Return a function and its arguments, which make the process object elsewhere."""
+    reduced: Any = object.__reduce_ex__(process_obj, 2)
+    func, arguments, *rest = reduced
+    return rebuild, (func, arguments, rest[0] if rest else None, START_METHOD.name)
+
+
+def rebuild(func: Any, arguments: tuple[Any, ...], state: Any, method: str | None) -> Any:
+    """Return the process object that was taken apart."""
     START_METHOD.name = method
-    cls, arguments, state = loads(content)
-    process = cls.__new__(cls, *arguments)
-    if hasattr(process, "__setstate__"):
-        process.__setstate__(state)
-    else:
-        process.__dict__.update(state)
+    process = func(*arguments)
+    if state is not None:
+        if hasattr(process, "__setstate__"):
+            process.__setstate__(state)
+        else:
+            process.__dict__.update(state)
     return process
 
 
+class Launching:
+    """What goes before the standard library's Popen of a start method: it settles nothing, and the child is held."""
+
+    def _launch(self, process_obj: Any) -> None:
+        with _undecided_start_method():
+            super()._launch(process_obj)  # type: ignore[misc]
+        hold(cast("Popen", self))
+
+
 @contextmanager
-def undecided_start_method() -> Iterator[None]:
+def _undecided_start_method() -> Iterator[None]:
     """Keep the standard module's default context as undecided as it is: it is settled when anything is started."""
     context: Any = standard_context._default_context
     undecided = context.get_start_method(allow_none=True) is None

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.connection import Connection
 from klyng_mp.deadline import NEVER, Deadline
-from klyng_mp.machine import usable_cpus
 from klyng_mp.native import core
 from klyng_mp.reduction import DupFd, ForkingPickler, codec, loads
 from klyng_mp.segments import SegmentPool, receive, table_of
@@ -78,7 +77,7 @@ class Ring:
 
     def _open(self, memory: int, travels: bool, receiver: socket.socket, sender: socket.socket, bell: int) -> None:
         self._receiver, self._sender, self.bell = receiver, sender, bell
-        self._queue = core.Queue(memory, travels, receiver.fileno(), sender.fileno(), bell, usable_cpus() > 1)
+        self._queue = core.Queue(memory, travels, receiver.fileno(), sender.fileno(), bell)
         self.poll = self._queue.poll
 
     def __del__(self, close: Any = os.close) -> None:  # at the interpreter's end this module's names are gone

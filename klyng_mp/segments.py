@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from klyng_mp.native import core
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["Segment", "SegmentPool", "receive", "table_of"]
+__all__ = ["Segment", "SegmentPool", "aligned", "receive", "table_of", "views_of"]
 
 _LINE_BYTES = 64
 _COUNT = struct.Struct("<Q")
@@ -35,7 +35,8 @@ _KEPT_SEGMENTS = 16
 _KEPT_BYTES = 1 << 28
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """Return where the next cache line begins."""
     return -size % _LINE_BYTES + size
 
 
@@ -72,7 +73,7 @@ class Segment:
         for part in parts:
             end = start + len(part)
             self._memory[start:end] = part
-            start = _aligned(end)
+            start = aligned(end)
 
     def give_back(self) -> None:
         """Mark it as free: it was not sent after all."""
@@ -101,7 +102,7 @@ class SegmentPool:
         Raises:
             OSError: there is no memory, or no descriptor, left.
         """
-        size = mmap.PAGESIZE + sum(_aligned(len(part)) for part in parts)
+        size = mmap.PAGESIZE + sum(aligned(len(part)) for part in parts)
         with self._lock:
             fitting = [each for each in self._segments if size <= each.size <= 4 * size and each.free]
             segment = min(fitting, key=lambda each: each.size, default=None)
@@ -140,15 +141,18 @@ def receive(fd: int, sizes: Sequence[int] | None = None) -> list[memoryview]:
         whole = memoryview(core.Mapping(fd))
     finally:
         os.close(fd)
-    start = 0
-    if sizes is None:
-        (count,) = _COUNT.unpack_from(whole)
-        sizes = struct.unpack_from(f"<{count}Q", whole, _COUNT.size)
-        start = _aligned(_COUNT.size * (1 + count))
+    if sizes is not None:
+        return views_of(whole, sizes)
+    (count,) = _COUNT.unpack_from(whole)
+    return views_of(whole, struct.unpack_from(f"<{count}Q", whole, _COUNT.size), aligned(_COUNT.size * (1 + count)))
+
+
+def views_of(whole: memoryview, sizes: Iterable[int], start: int = 0) -> list[memoryview]:
+    """Return views of parts that begin at cache lines, one behind the other."""
     views = []
     for size in sizes:
         views.append(whole[start : start + size])
-        start = _aligned(start + size)
+        start = aligned(start + size)
     return views
 
 

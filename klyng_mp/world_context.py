@@ -24,9 +24,10 @@ from klyng_mp.errors import KlyngError, LaunchError, WorldBusyError
 from klyng_mp.launch.job import interrupt_processes
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
+from klyng_mp.process import take_apart
 from klyng_mp.reduction import make_codec
 from klyng_mp.world_job import WorldJob
-from klyng_mp.world_process import WorldProcess, bind, take_apart
+from klyng_mp.world_process import WorldProcess, bind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

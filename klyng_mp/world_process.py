@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
 from klyng_mp.errors import ForkedError
-from klyng_mp.process import START_METHOD, BaseProcess
+from klyng_mp.process import BaseProcess
 
 if TYPE_CHECKING:
     from klyng_mp.popen_zygote import Starter
 
-__all__ = ["WorldProcess", "bind", "rebuild", "take_apart"]
+__all__ = ["WorldProcess", "bind"]
 
 _PREFIX = "of_world_"
 _bound: WeakValueDictionary[str, type[WorldProcess]] = WeakValueDictionary()
@@ -64,22 +64,3 @@ def __getattr__(name: str) -> Any:
     if name.startswith(_PREFIX):
         return _bound.get(name, WorldProcess)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def take_apart(process_obj: Any) -> tuple[Any, ...]:
-    """Return a function and its arguments, which make the process object elsewhere."""
-    reduced: Any = object.__reduce_ex__(process_obj, 2)
-    func, arguments, *rest = reduced
-    return rebuild, (func, arguments, rest[0] if rest else None, START_METHOD.name)
-
-
-def rebuild(func: Any, arguments: tuple[Any, ...], state: Any, method: str | None) -> Any:
-    """Return the process object that was taken apart."""
-    START_METHOD.name = method
-    process = func(*arguments)
-    if state is not None:
-        if hasattr(process, "__setstate__"):
-            process.__setstate__(state)
-        else:
-            process.__dict__.update(state)
-    return process

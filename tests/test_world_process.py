@@ -9,8 +9,8 @@ import pickle
 import pytest
 
 import klyng_mp as mp
-from klyng_mp.process import BaseProcess
-from klyng_mp.world_process import WorldProcess, bind, rebuild, take_apart
+from klyng_mp.process import BaseProcess, rebuild, take_apart
+from klyng_mp.world_process import WorldProcess, bind
 
 
 class Nobody:

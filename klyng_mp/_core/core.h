@@ -13,6 +13,17 @@
 #define ANY (-1) /* as a source or a tag; mailbox.py's ANY_SOURCE and ANY_TAG */
 #define SYNCHRONOUS 0x80 /* mailbox.py's: a bit of a message's code, while it has not been matched */
 
+/* Tells the processor that this is a loop which waits for another one. */
+static inline void
+relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* -- The module ------------------------------------------------------------------------------------------- */
 
 typedef struct SemLock SemLock; /* semlock.c */

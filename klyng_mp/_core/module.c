@@ -9,7 +9,7 @@
        slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
        shared.c     what locks are made of: semlock.c (locks and semaphores), waiters.c (conditions and events)
-       crew.c       tasks and results of a pool, its parent's side (bench.c: its workers')
+       crew.c       tasks of a pool on their way out (ledger.c: what its parent knows; bench.c: what its workers do)
 
    What moves messages never sleeps. The module has no global state but who this process is (shared.c); it needs the
    interpreter lock. */

@@ -41,10 +41,6 @@
 #define LINE 64
 #define LARGE UINT32_MAX /* as the size of a record: its number follows */
 #define LOCK_SPINS 200   /* a copy takes less, unless its process has lost its processor */
-#define SPIN_NS 20000    /* about what a sleep and a wake-up cost */
-#define SPIN_LOOKS 16    /* between two looks at the clock */
-#define FEW_SPINS 16     /* after that many in vain, only every SELDOM-th wait spins */
-#define SELDOM 32
 
 typedef struct {
     uint32_t magic;
@@ -54,9 +50,9 @@ typedef struct {
     _Alignas(LINE) _Atomic Identity getting;
     _Atomic uint32_t get_sleepers;
     _Alignas(LINE) _Atomic uint64_t tail;
-    _Atomic uint32_t getters; /* that sleep */
+    Sleepers getters;
     _Alignas(LINE) _Atomic uint64_t head;
-    _Atomic uint32_t putters;
+    Sleepers putters;
     _Alignas(LINE) _Atomic uint32_t buffered;
     _Atomic uint32_t watched;
     _Alignas(LINE) char ring[UNITS * UNIT];
@@ -85,31 +81,10 @@ word_of(uint32_t count, uint32_t place)
     return (uint64_t)count << 32 | place;
 }
 
-/* The lower half of a word, for the kernel to sleep on. */
-static inline _Atomic uint32_t *
-half_of(_Atomic uint64_t *word)
-{
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    return (_Atomic uint32_t *)word + 1;
-#else
-    return (_Atomic uint32_t *)word;
-#endif
-}
-
 static inline uint32_t
 units_of(uint32_t size)
 {
     return (uint32_t)((sizeof(Record) + size + UNIT - 1) / UNIT);
-}
-
-static inline void
-relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
 }
 
 /* -- The locks ---------------------------------------------------------------------------------------------- */
@@ -187,9 +162,10 @@ append(Queue *self, uint32_t size)
 {
     Memory *memory = self->memory.base;
     const uint64_t tail = atomic_load_explicit(&memory->tail, memory_order_relaxed);
+    note_cpu(&memory->getters);
     atomic_store(&memory->tail, word_of(count_of(tail) + 1, place_of(tail) + units_of(size)));
     unlock(&memory->putting, &memory->put_sleepers);
-    if (atomic_load(&memory->getters))
+    if (atomic_load(&memory->getters.count))
         wake(half_of(&memory->tail), 1);
     if (atomic_load(&memory->watched))
         ring_bell(self);
@@ -201,6 +177,7 @@ advance(Queue *self, uint64_t head, uint32_t size)
 {
     Memory *memory = self->memory.base;
     head = word_of(count_of(head) + 1, place_of(head) + units_of(size));
+    note_cpu(&memory->putters);
     atomic_store(&memory->head, head);
     if (atomic_load(&memory->watched) && atomic_load(&memory->tail) == head) {
         uint64_t rung;
@@ -331,42 +308,23 @@ take(Queue *self, uint64_t head, PyObject **data, int *fd)
         }
     }
     unlock(&memory->getting, &memory->get_sleepers);
-    if (atomic_load(&memory->putters))
+    if (atomic_load(&memory->putters.count))
         wake(half_of(&memory->head), 1);
     return taken;
 }
 
-/* Looks for a record for about as long as a wake-up would take, where that was not in vain lately. */
-static bool
-spin(Queue *self, uint64_t head)
+/* Sleeps while the tail is where the head is. */
+static Awakening
+sleep_for_records(Queue *self, uint32_t place, int64_t until)
 {
     Memory *memory = self->memory.base;
-    if (!self->spin || (self->vain_spins >= FEW_SPINS && self->skipped_spins++ % SELDOM))
-        return false;
-    int64_t end = 0;
-    for (unsigned looks = 1;; looks++) {
-        if (atomic_load_explicit(&memory->tail, memory_order_acquire) != head) {
-            self->vain_spins = 0;
-            return true;
-        }
-        relax();
-        if (looks % SPIN_LOOKS == 0) {
-            const int64_t now = monotonic_ns();
-            if (end == 0)
-                end = now + SPIN_NS;
-            else if (now > end)
-                break;
-        }
-    }
-    if (self->vain_spins < FEW_SPINS)
-        self->vain_spins++;
-    return false;
+    return look_and_sleep_on(half_of(&memory->tail), place, &memory->getters, &self->patience, until);
 }
 
 Taken
 queue_get(Queue *self, int64_t until, PyObject **data, int *fd)
 {
-    for (bool spun = false;;) {
+    for (;;) {
         Memory *memory = self->memory.base;
         if (lock(&memory->getting, &memory->get_sleepers) < 0)
             return RAISING;
@@ -380,10 +338,7 @@ queue_get(Queue *self, int64_t until, PyObject **data, int *fd)
         unlock(&memory->getting, &memory->get_sleepers);
         if (until != FOREVER && monotonic_ns() >= until)
             return NOTHING_THERE;
-        if (!spun && spin(self, head))
-            continue;
-        spun = true;
-        if (sleep_on(half_of(&memory->tail), place_of(head), &memory->getters, until) == INTERRUPTED)
+        if (sleep_for_records(self, place_of(head), until) == INTERRUPTED)
             return RAISING;
     }
 }
@@ -399,7 +354,7 @@ queue_poll(Queue *self, int64_t until)
             return 1;
         if (until != FOREVER && monotonic_ns() >= until)
             return 0;
-        if (sleep_on(half_of(&memory->tail), place_of(head), &memory->getters, until) == INTERRUPTED)
+        if (sleep_for_records(self, place_of(head), until) == INTERRUPTED)
             return -1;
     }
 }
@@ -416,7 +371,7 @@ Awakening
 queue_wait_taken(Queue *self, uint32_t taken, int64_t until)
 {
     Memory *memory = self->memory.base;
-    return sleep_on(half_of(&memory->head), taken, &memory->putters, until);
+    return look_and_sleep_on(half_of(&memory->head), taken, &memory->putters, &self->patience, until);
 }
 
 uint32_t

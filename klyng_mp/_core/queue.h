@@ -10,8 +10,7 @@ typedef struct {
     Shared memory;
     int reader, writer; /* of the socket for descriptors; the caller's */
     int bell;           /* an eventfd; the caller's */
-    bool spin;          /* whether a core is free to wait on */
-    unsigned vain_spins, skipped_spins;
+    Patience patience;
 } Queue;
 
 /* What became of an object that was to be put. FULL: there are as many as may be. NO_ROOM: they take all the room. FAILED

@@ -7,10 +7,9 @@
 static PyObject *
 queue_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"memory", "travels", "reader", "writer", "bell", "spin", NULL};
-    int memory, travels, reader, writer, bell, spin;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "ipiiip:Queue", names, &memory, &travels, &reader, &writer, &bell,
-                                     &spin))
+    static char *names[] = {"memory", "travels", "reader", "writer", "bell", NULL};
+    int memory, travels, reader, writer, bell;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "ipiii:Queue", names, &memory, &travels, &reader, &writer, &bell))
         return NULL;
     Queue *self = (Queue *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -19,7 +18,6 @@ queue_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->reader = reader;
     self->writer = writer;
     self->bell = bell;
-    self->spin = spin;
     if ((memory < 0 ? queue_make(self, travels) : queue_open(self, memory)) < 0)
         Py_CLEAR(self);
     return (PyObject *)self;

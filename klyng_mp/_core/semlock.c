@@ -72,13 +72,6 @@ is_counted(const SemLock *self)
     return (self->page->flags & IS_COUNTED) && !atomic_load_explicit(&self->page->nobodys, memory_order_relaxed);
 }
 
-/* The half of a lock's word that is slept on: that with the pid and the bits. */
-static inline _Atomic uint32_t *
-half_of(_Atomic uint64_t *word)
-{
-    return (_Atomic uint32_t *)word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
-}
-
 /* Forgets what was the parent's. */
 void
 semlock_notice_fork(SemLock *self)

@@ -245,16 +245,6 @@ futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timesp
     return (int)syscall(SYS_futex, word, operation, value, timeout, NULL, 0);
 }
 
-static inline void
-relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 /* Looks for a while whether the word changes, unless who will change it needs this processor; tells whether it did. */
 static bool
 look_for_change(_Atomic uint32_t *word, uint32_t expected, uint32_t cpu, Patience *patience)

@@ -64,6 +64,13 @@ int shared_setup(void);
 #define LOOK_NS 400000000 /* between two looks at whether the others live: a fifth of what is promised */
 #define FOREVER INT64_MAX
 
+/* The half of a word that the kernel can sleep on: the lower one. */
+static inline _Atomic uint32_t *
+half_of(_Atomic uint64_t *word)
+{
+    return (_Atomic uint32_t *)word + (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__);
+}
+
 int64_t monotonic_ns(void);
 
 /* When a wait has to be over: a number of seconds, below 0 as 0, or None for never; 0, or -1 with an exception. */

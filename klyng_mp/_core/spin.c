@@ -5,9 +5,9 @@
    was in vain before. That is done with the interpreter lock held. */
 
 #include "port.h"
+#include "shared.h"
 
 #include <sched.h>
-#include <time.h>
 
 #define SPIN_NS 40000         /* about what a sleep and a wake-up cost, so spinning at most doubles a wait */
 #define LONG_SPIN_NS 400000   /* where the peer is at work on what is waited for */
@@ -17,24 +17,6 @@
 #define SELDOM 32
 #define MOST_YIELDS 8         /* about what each other rank of a few needs to come to where this one is */
 #define YIELD_NS 100000       /* who gets the processor back so late shares it with one that computes */
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static inline void
-relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
 
 void
 port_note_cpu(Port *self)
@@ -68,7 +50,7 @@ look_for(Port *self, Look *ready, Ring *ring, uint64_t while_ns, uint64_t *spent
             return true;
         relax();
         if (looks % SPIN_LOOKS == 0) {
-            uint64_t now = now_ns();
+            uint64_t now = (uint64_t)monotonic_ns();
             if (start == 0)
                 start = now;
             *spent = now - start;
@@ -99,7 +81,7 @@ port_stay(Port *self, Look *ready, Ring *ring, uint64_t *end)
 {
     if (!self->spin)
         return false;
-    uint64_t now = now_ns(), spent;
+    uint64_t now = (uint64_t)monotonic_ns(), spent;
     if (*end == 0)
         *end = now + MOST_NS;
     return now < *end && look_for(self, ready, ring, LONG_SPIN_NS, &spent);
@@ -115,8 +97,8 @@ port_yield(Port *self, Ready *ready, const void *what)
     bool came = false;
     port_enter(self); /* nobody unmaps what is looked at */
     Py_BEGIN_ALLOW_THREADS
-    const uint64_t end = now_ns() + YIELD_NS;
-    for (int yields = 0; !came && yields < MOST_YIELDS && now_ns() < end; yields++) {
+    const uint64_t end = (uint64_t)monotonic_ns() + YIELD_NS;
+    for (int yields = 0; !came && yields < MOST_YIELDS && (uint64_t)monotonic_ns() < end; yields++) {
         sched_yield();
         came = ready(self, what);
     }

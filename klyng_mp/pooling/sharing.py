@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import NothingSharedError
 from klyng_mp.reduction import DupFd, codec
+from klyng_mp.segments import aligned, views_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["Shared", "SharedValues", "install_shared", "shared"]
-
-_ALIGNMENT = 64  # of arrays: vector instructions like it
 
 
 class Shared:
@@ -57,7 +56,7 @@ class Shared:
             position = 0
             for part in parts:
                 _write(fd, part, position)
-                position += _padded(len(part))
+                position += aligned(len(part))
             os.ftruncate(fd, max(position, 1))
         except BaseException:
             os.close(fd)
@@ -72,12 +71,8 @@ class Shared:
     def read(self, decoder: Codec) -> dict[str, Any]:
         """Map the memory and return the objects."""
         view = memoryview(mmap.mmap(self.fd, 0, prot=mmap.PROT_READ))
-        parts = []
-        position = 0
-        for length in self.lengths:
-            parts.append(view[position : position + length])
-            position += _padded(length)
-        values: dict[str, Any] = decoder.decode(self.code, bytes(parts[0]), parts[1:])
+        head, *buffers = views_of(view, self.lengths)
+        values: dict[str, Any] = decoder.decode(self.code, bytes(head), buffers)
         return values
 
     def close(self) -> None:
@@ -85,10 +80,6 @@ class Shared:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
-
-
-def _padded(length: int) -> int:
-    return (length + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
 
 
 def _write(fd: int, view: memoryview, position: int) -> None:

@@ -14,6 +14,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.native import core
+from klyng_mp.wire.codec import PICKLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,8 +63,6 @@ CANNOT_TRAVEL = 0x7F  # the code of what could not be encoded
 
 MORE, AT_END, LONG_ITEM, ITERATOR_RAISED = range(4)  # what ended `pack_tasks`
 
-GLOBAL = 9  # the codec's code of a plain pickle
-
 _TASK = struct.Struct("<IHBx")  # as TaskHeader in _core/crew.h
 _WORK = struct.Struct("<QqIIHBB")
 _KNOWN = 0xFF  # the code of a function that the worker has already
@@ -95,7 +94,7 @@ class Function(NamedTuple):
         if kind is FunctionType and encoder.is_known(function):
             found: Function | None = encoder.functions.get(function)
             if found is None:
-                found = cls((GLOBAL, pickle.dumps(function, 5), []), True, function.__qualname__)
+                found = cls((PICKLE, pickle.dumps(function, 5), []), True, function.__qualname__)
                 encoder.functions[function] = found
             return found
         name = getattr(function, "__qualname__", None) or kind.__name__

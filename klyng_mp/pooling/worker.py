@@ -12,6 +12,7 @@ import random
 import signal
 from itertools import starmap
 from multiprocessing import util
+from select import EPOLLIN
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.room import EpollPoller
@@ -328,4 +329,4 @@ def _watch_parent(worker: _Worker) -> None:
             worker.poller.unregister(sentinel)
             worker.stopping = True
 
-        worker.poller.register(sentinel, 1, leave)
+        worker.poller.register(sentinel, EPOLLIN, leave)

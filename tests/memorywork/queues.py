@@ -20,7 +20,7 @@ def queue_with(memory=-1, travels=False):
     receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     bell = os.eventfd(0, os.EFD_NONBLOCK)
     with receiver, sender:
-        yield partial(core.Queue, memory, travels, receiver.fileno(), sender.fileno(), bell, False)
+        yield partial(core.Queue, memory, travels, receiver.fileno(), sender.fileno(), bell)
     os.close(bell)
 
 
