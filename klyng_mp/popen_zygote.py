@@ -17,7 +17,7 @@ from multiprocessing.context import set_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.launch.job import pass_on_interrupt
+from klyng_mp.launch.job import PASSED_ON, pass_on_interrupt
 from klyng_mp.launch.processes import EXIT_CODE
 from klyng_mp.launch.started import InheritedFd
 
@@ -107,9 +107,10 @@ class Popen:
         if self.returncode is None:
             try:
                 ended = _wait_readable(self.sentinel, Deadline(timeout))
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as interrupt:
                 if self._world is not None:
                     self._world.interrupt_processes()
+                    setattr(interrupt, PASSED_ON, True)
                 raise
             if ended:
                 self._take_exit_code()

@@ -384,6 +384,7 @@ def test_ctrl_c_is_passed_on(tmp_path, where, time_limit):
         out, error = driver.communicate(timeout=time_limit(20))
     assert out == "interrupted\n"
     assert error.endswith("KeyboardInterrupt\n")
+    assert error.count("Traceback") == 1, "the process was interrupted once"
     assert driver.returncode == -signal.SIGINT
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
 
-__all__ = ["LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
+__all__ = ["PASSED_ON", "LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
 
 
 _DYING_MILLISECONDS = 200
@@ -280,6 +280,9 @@ class LocalJob:
         self._transport.adopt(rank, sock)
 
 
+PASSED_ON = "passed_on"  # what a KeyboardInterrupt has once processes were interrupted for it
+
+
 def interrupt_processes(job: LocalJob) -> None:
     """Send SIGINT to all processes that were started in a job."""
     with job.endpoint.lock:
@@ -287,8 +290,12 @@ def interrupt_processes(job: LocalJob) -> None:
 
 
 def pass_on_interrupt() -> None:
-    """At the end of a program that Ctrl-C has ended: interrupt its started processes, which it is going to wait for."""
-    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+    """At the end of a program that Ctrl-C has ended: interrupt its started processes, which it is going to wait for.
+
+    Those have been interrupted already if it came while the program waited for one of them.
+    """
+    last = getattr(sys, "last_value", None)
+    if isinstance(last, KeyboardInterrupt) and not hasattr(last, PASSED_ON):
         for job in list(_jobs):
             if job.has_started:
                 interrupt_processes(job)

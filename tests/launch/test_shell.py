@@ -820,7 +820,9 @@ def test_ctrl_c_leaves_the_trace(command, tmp_path):
     assert program.finish() == 130
     found = TraceFile(tmp_path / "t.json")
     assert found.about["missing"] == {}
-    assert found.names(0) == found.names(1) == ["recv (KeyboardInterrupt)"]
+    calls = [found.names(rank) for rank in range(2)]
+    assert ["recv (KeyboardInterrupt)"] in calls
+    assert all(names in (["recv (KeyboardInterrupt)"], []) for names in calls)  # one may not have come to it yet
 
 
 def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(result, tmp_path):
