@@ -34,7 +34,7 @@ robust = pytest.mark.skipif(native.core is None, reason="the standard library's 
 standard_heap = pytest.mark.may_leave("fds", why="the standard library's barrier keeps its heap")
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[pytest.param(one, marks=pytest.mark.slow) if one == "spawn" else one for one in METHODS])
 def ctx(request):
     return klyng_mp.get_context(request.param)
 
