@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import statistics
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -140,31 +141,39 @@ def time_apply(side: str, *, quick: bool) -> float:
         return (time.perf_counter() - began) / count
 
 
-def time_arrays(side: str, *, quick: bool) -> float:
-    """Return the seconds of one array of 1 MiB, there and back."""
-    count = 8 if quick else 100
+def time_arrays(side: str, *, first: bool, quick: bool) -> float:
+    """Return the seconds of one array of 1 MiB, there and back: in the first map of a pool, or in later ones."""
+    count, repeats = (8, 2) if quick else (100, 5)
     arrays = [make_array() for _ in range(count)]
+    times = []
     with open_pool(side) as pool:
         pool.map(arrays[:WORKERS], 1)
-        began = time.perf_counter()
-        result = pool.map(arrays, 1)
-        took = (time.perf_counter() - began) / count
-    check(len(result), count)
-    for array in result:
-        check_array(array)
-    return took
+        for _ in range(1 if first else 1 + repeats):
+            began = time.perf_counter()
+            result = pool.map(arrays, 1)
+            times.append((time.perf_counter() - began) / count)
+            check(len(result), count)
+            for array in result:
+                check_array(array)
+            del result
+    return times[0] if first else statistics.median(times[1:])
 
 
-def time_start(side: str, method: str, *, quick: bool) -> float:
-    """Return the seconds from no pool of four to none again, with one map between."""
-    del quick  # it cannot be done less often than once
+def time_start(side: str, method: str, *, first: bool, quick: bool) -> float:
+    """Return the seconds from no pool of four to none again, with one map between: a process' first, or later ones.
+
+    The first one imports what a pool needs.
+    """
     context = importlib.import_module(side).get_context(method)
-    began = time.perf_counter()
-    with PoolOf(context, START_WORKERS) as pool:
-        result = pool.map(range(START_WORKERS), None)
-    took = time.perf_counter() - began
-    check(result, list(range(START_WORKERS)))
-    return took
+    repeats = 2 if quick or method == "spawn" else 10
+    times = []
+    for _ in range(1 if first else 1 + repeats):
+        began = time.perf_counter()
+        with PoolOf(context, START_WORKERS) as pool:
+            result = pool.map(range(START_WORKERS), None)
+        times.append(time.perf_counter() - began)
+        check(result, list(range(START_WORKERS)))
+    return times[0] if first else statistics.median(times[1:])
 
 
 def put_all(queue: Any, value: Any, count: int) -> None:
@@ -230,9 +239,11 @@ ROWS: dict[str, Callable[..., float]] = {
     "map, 20 000 tasks, chunksize=1": lambda side, **size: time_map(side, 1, **size),
     "map, 20 000 tasks, default chunks": lambda side, **size: time_map(side, None, **size),
     "apply, there and back": time_apply,
-    "map over 1 MiB arrays, each": time_arrays,
-    "Pool(4), fork: start, map, stop": lambda side, **size: time_start(side, "fork", **size),
-    "Pool(4), spawn: start, map, stop": lambda side, **size: time_start(side, "spawn", **size),
+    "map over 1 MiB arrays, each": lambda side, **size: time_arrays(side, first=False, **size),
+    "map over 1 MiB arrays, first map": lambda side, **size: time_arrays(side, first=True, **size),
+    "Pool(4), fork: start, map, stop": lambda side, **size: time_start(side, "fork", first=False, **size),
+    "Pool(4), fork: a process' first": lambda side, **size: time_start(side, "fork", first=True, **size),
+    "Pool(4), spawn: start, map, stop": lambda side, **size: time_start(side, "spawn", first=False, **size),
     "Queue, small objects, each": STREAM,
     "Queue, small object, to and fro": ROUND,
     "Queue, 1 MiB arrays, each": STREAM_OF_ARRAYS,

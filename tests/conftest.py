@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import multiprocessing.forkserver
+import multiprocessing.heap
 import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
@@ -20,6 +21,8 @@ import uuid
 from pathlib import Path
 
 import pytest
+
+import klyng_mp.heap
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTOR = float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))
@@ -64,6 +67,13 @@ def run_python(tmp_path, time_limit):
         )
 
     return run
+
+
+@pytest.fixture
+def own_heap(monkeypatch):
+    """Give the test heaps of its own for shared values: one keeps its arenas, with their descriptors."""
+    for package in (klyng_mp.heap, multiprocessing.heap):
+        monkeypatch.setattr(package.BufferWrapper, "_heap", package.Heap())
 
 
 # -- nothing is left behind ------------------------------------------------------------------------

@@ -102,6 +102,25 @@ def test_arguments_and_results_of_all_sizes(pool):
         assert np.array_equal(found, np.arange(array))
 
 
+def test_an_array_that_a_task_has_changed_and_returns_comes_back(pool):
+    arrays = [np.full(100_000, number) for number in range(20)]
+    for _ in range(3):
+        for number, found in enumerate(pool.map(work.add_one, arrays, chunksize=1)):
+            assert found[0] == found[-1] == number + 1
+            found[:] = 0
+    assert all(array[0] == number for number, array in enumerate(arrays))
+
+
+def test_an_array_that_a_worker_keeps_is_not_the_parents(context):
+    with context.Pool(1) as pool:
+        found = [pool.apply(work.keep, (np.full(100_000, number),)) for number in range(5)]
+        pool.apply(work.add_one_to_all_that_is_kept)
+        assert [int(array.sum()) // 100_000 for array in found] == list(range(5))
+        for array in found:
+            array[:] = 7
+        assert pool.apply(work.sums_of_all_that_is_kept) == [100_000 * (number + 1) for number in range(5)]
+
+
 def test_arguments_are_not_shared_between_tasks(pool):
     shared = [1]
     assert pool.map(lambda x: x.append(len(x)) or x, [shared] * 20, chunksize=1) == [[1, 1]] * 20
@@ -722,9 +741,10 @@ def test_a_pool_that_is_alive_at_exit(run_python, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_the_core(run_python):
+def test_without_the_core(run_python, tmp_path):
     done = run_python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not without_the_core",
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/inner", __file__,
+        "-k", "not without_the_core",
         cwd=os.path.dirname(os.path.dirname(__file__)), env={"KLYNG_MP_NATIVE": "0"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

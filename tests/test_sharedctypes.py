@@ -13,6 +13,8 @@ import pytest
 import klyng_mp as mp
 from klyng_mp import heap, sharedctypes, synchronize
 
+pytestmark = pytest.mark.usefixtures("own_heap")
+
 METHODS = ["fork", "spawn", "forkserver"]
 COUNT = 200
 
@@ -24,13 +26,6 @@ class Point(ctypes.Structure):
 @pytest.fixture(params=METHODS)
 def context(request):
     return mp.get_context(request.param)
-
-
-@pytest.fixture(autouse=True)
-def own_heap(monkeypatch):
-    """Give each test a heap of its own: one keeps its arenas, with their descriptors."""
-    for package in (heap, multiprocessing.heap):
-        monkeypatch.setattr(package.BufferWrapper, "_heap", package.Heap())
 
 
 def count(number, numbers, text, point, raw):

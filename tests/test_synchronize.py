@@ -314,6 +314,7 @@ def test_cpythons_own_tests_pass(run_python, method):
 # -- between processes -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("own_heap")
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_one_at_a_time(ctx, kind):
     lock, counter = getattr(ctx, kind)(), multiprocessing.get_context("spawn").Value("q", 0, lock=False)
@@ -327,6 +328,7 @@ def test_only_one_at_a_time(ctx, kind):
     assert counter.value == 4000
 
 
+@pytest.mark.usefixtures("own_heap")
 def test_without_a_lock_it_would_be_noticed(fork):
     counter = multiprocessing.get_context("fork").Value("q", 0, lock=False)
     workers = [fork.Process(target=lockwork.count_up, args=(None, counter, 2000, 2)) for _ in range(4)]

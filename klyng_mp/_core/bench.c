@@ -218,13 +218,23 @@ leave_to_python(int kind, const Batch *task, PyObject *first, PyObject *second, 
     return Py_BuildValue("(iKLOOOO)", kind, task->context, task->first, task->note, first, second, third);
 }
 
+/* Returns the buffers of a task, which its batch does not keep: they are the task's own, to be changed or given away. */
+static PyObject *
+take_buffers(PyObject *all, Py_ssize_t first, Py_ssize_t count)
+{
+    PyObject *buffers = count ? PySequence_GetSlice(all, first, first + count) : PyTuple_New(0);
+    for (Py_ssize_t index = first; buffers != NULL && PyList_CheckExact(all) && index < first + count; index++)
+        if (PyList_SetItem(all, index, Py_NewRef(Py_None)) < 0)
+            Py_CLEAR(buffers);
+    return buffers;
+}
+
 static PyObject *
 leave_task(const Batch *task, const TaskHeader *header, const char *head, Py_ssize_t buffer)
 {
     PyObject *code = PyLong_FromLong(header->code);
     PyObject *bytes = PyBytes_FromStringAndSize(head, header->size);
-    PyObject *buffers = header->buffers ? PySequence_GetSlice(task->buffers, buffer, buffer + header->buffers)
-                                        : PyTuple_New(0);
+    PyObject *buffers = take_buffers(task->buffers, buffer, header->buffers);
     PyObject *result = NULL;
     if (code != NULL && bytes != NULL && buffers != NULL)
         result = leave_to_python(LEFT_TASK, task, code, bytes, buffers);

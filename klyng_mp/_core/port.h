@@ -200,6 +200,8 @@ typedef struct {
     uint64_t use;
     bool used; /* since the pool was last trimmed */
     bool trimmed; /* it has no memory */
+    bool fresh; /* nor had it when it was taken */
+    bool mapped; /* all of it has been mapped to be written here */
 } OwnSlab;
 
 typedef struct Port {

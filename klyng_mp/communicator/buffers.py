@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from klyng_mp.wire.frames import Message, Part
     from klyng_mp.wire.mailbox import Receive
 
-__all__ = ["Gift", "Target", "allocate"]
+__all__ = ["Gift", "Target", "allocate", "give_unshared"]
+
+_LONE_REFERENCES = 3  # a list's, a name's, and that of the call that counts
 
 _CONTIGUOUS = "recv_into() needs a contiguous buffer: receive with recv(), and assign what it returns"
 
@@ -59,6 +61,26 @@ class Gift:
         """See to it that the array is not written to any more, if it was given away."""
         if self._array is not None and any(slab.given for slab in self._slabs):
             self._array.setflags(write=False)
+
+
+def give_unshared(port: Port, buffers: list[Any]) -> list[Any]:
+    """Return the buffers of a message that is not sent yet, so that slabs that are nobody's but its own are given away.
+
+    Args:
+        port: the core's.
+        buffers: views; the list is emptied, and nothing else may keep what they are of.
+    """
+    found = [port.find_slab(buffer) for buffer in buffers]
+    if not any(found):
+        return buffers
+    rest = [buffer if slab is None else None for buffer, slab in zip(buffers, found, strict=True)]
+    buffers.clear()  # what made them goes now, unless somebody still has it
+    given: list[Any] = []
+    for index, buffer in enumerate(rest):
+        slab = found[index]
+        alone = slab is not None and sys.getrefcount(slab) == _LONE_REFERENCES
+        given.append(buffer if slab is None else slab if alone else memoryview(slab))
+    return given
 
 
 class _Decoder(Protocol):

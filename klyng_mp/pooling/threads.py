@@ -2,8 +2,10 @@
 
 Layer: pooling; imports launch's names of the variables.
 
-What is loaded before a fork is limited by the parent for as long as it forks: a forked OpenBLAS that is told a number
-starts its threads anew, which takes milliseconds. Which libraries are loaded is found out once.
+What is loaded before a fork is limited by the parent for as long as it forks. Not so OpenBLAS: a fork ends its threads,
+and to tell it a number, in the parent or in the child, starts them anew, which then spin for a tenth of a second beside
+the workers. So the child writes the number where OpenBLAS keeps it, before it has any threads. Which libraries are
+loaded is found out once.
 """
 
 from __future__ import annotations
@@ -35,20 +37,45 @@ def _find_libraries() -> Any:
 
 
 def limit_forks(number: int | None) -> AbstractContextManager[Any]:
-    """Return a context in which forks get libraries that use so many threads; None: as many as here."""
+    """Return a context in which forks get libraries that use so many threads, but for what `limit_threads` does there.
+
+    Args:
+        number: of threads; None: as many as here.
+    """
     controller = None if number is None else _find_libraries()
-    limits: AbstractContextManager[Any] = nullcontext() if controller is None else controller.limit(limits=number)
+    if controller is None:
+        return nullcontext()
+    others = [library.filepath for library in controller.lib_controllers if _number_of(library) is None]
+    limits: AbstractContextManager[Any] = controller.select(filepath=others).limit(limits=number)
     return limits
 
 
-def limit_threads(number: int, *, loaded: bool) -> None:
+def limit_threads(number: int, *, is_fork: bool) -> None:
     """Let libraries use so many threads in this process.
 
     Args:
         number: of threads.
-        loaded: also those that are loaded already.
+        is_fork: this process was just forked, in `limit_forks`.
     """
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, str(number)))
-    controller = _find_libraries() if loaded else None
-    if controller is not None:
+    controller = _find_libraries()
+    if controller is None:
+        return
+    if not is_fork:
         controller.limit(limits=number)
+        return
+    for library in controller.lib_controllers:
+        if (place := _number_of(library)) is not None:
+            place.value = number
+
+
+def _number_of(library: Any) -> Any:
+    """Return where an OpenBLAS keeps the number of its threads; None for any other library."""
+    if library.internal_api != "openblas":
+        return None
+    import ctypes  # noqa: PLC0415 - only where there is such a library
+
+    try:
+        return ctypes.c_int.in_dll(library.dynlib, "blas_cpu_number")
+    except ValueError:  # one that hides it
+        return None

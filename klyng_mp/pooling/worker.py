@@ -8,13 +8,14 @@ returns, becomes an answer; only what is no Exception ends the worker.
 
 from __future__ import annotations
 
-import random
+import gc
 import signal
 from itertools import starmap
 from multiprocessing import util
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from klyng_mp.communicator.buffers import give_unshared
 from klyng_mp.communicator.room import EpollPoller
 from klyng_mp.pooling.seats import OPEN_WAYS, PARENT, Seat
 from klyng_mp.pooling.sharing import Shared, install_shared
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
     from klyng_mp.pooling.tasks import Work
     from klyng_mp.wire.codec import Codec, Encoded
+
+    _Answer = tuple[int, int, int, bytes, list[Any]]  # context, index, code, head, buffers
 
 __all__ = ["PureBench", "WorkerOptions", "call_function", "worker_main"]
 
@@ -172,8 +175,10 @@ class _Worker:
             elif left[0] == NEWS:
                 self._transport.drain(PARENT)
             else:
-                self._do(*left)
-                left = None
+                answer = self._do(*left)
+                left = None  # nothing of the task is kept here
+                self._send_answer(*answer)
+                del answer
 
     def _take(self, message: Any) -> None:
         work = unpack_work(message.head, message.buffers)
@@ -194,7 +199,8 @@ class _Worker:
             work.text, work.offset, work.buffers, work.buffer,
         )  # fmt: skip
 
-    def _do(self, kind: int, context: int, index: int, note: _Note, *content: Any) -> None:
+    def _do(self, kind: int, context: int, index: int, note: _Note, *content: Any) -> _Answer:
+        """Return what is left of a task to be sent: all else that belongs to it has gone when this has returned."""
         first, second, third = content
         argument: Any = first
         if kind == TASK:
@@ -204,42 +210,31 @@ class _Worker:
                 argument = self.codec.decode(first, second, third)
                 value = call_function(note.how, function, argument)
             except Exception as error:  # noqa: BLE001 - it is the task's answer
-                self._send_error(context, index, note, argument, error)
-                return
+                return (context, index, *self._encode_error(index, note, argument, error))
         elif kind == ERROR:
-            self._send_error(context, index, note, argument, second)
-            return
+            return (context, index, *self._encode_error(index, note, argument, second))
         else:
             value = second
-        self._send_result(context, index, note, argument, value)
-
-    def _send_result(self, context: int, index: int, note: _Note, argument: Any, value: Any) -> None:
         try:
-            code, head, buffers = self.codec.encode(value, name="the result")
+            return (context, index, *self.codec.encode(value, name="the result"))
         except Exception as refusal:  # noqa: BLE001 - it is the task's answer
-            self._refuse(context, index, refusal, value)
-            return
-        del note, argument
-        self.send(context, index, code, head, buffers)
+            return (context, index, *_refuse(refusal, value))
 
-    def _refuse(self, context: int, index: int, refusal: Exception, value: Any) -> None:
-        try:
-            shown = repr(value)
-        except Exception as error:  # noqa: BLE001 - whatever it says of itself, this is about something else
-            shown = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
-        self.send(context, index, CANNOT_TRAVEL, pack_refusal(refusal, shown), ())
-
-    def _send_error(self, context: int, index: int, note: _Note, argument: Any, error: Exception) -> None:
+    def _encode_error(self, index: int, note: _Note, argument: Any, error: Exception) -> Encoded:
         text = _describe_error(error) + _describe_task(index, note, argument, self.codec)
         trace, error.__traceback__ = error.__traceback__, None
         try:
             code, head, buffers = self.codec.encode(error)
         except Exception as refusal:  # noqa: BLE001 - it is the task's answer
-            self._refuse(context, index, refusal, error)
-            return
+            return _refuse(refusal, error)
         finally:
             del trace
-        self.send(context, index, code | FAILURE, pack_failure(text, head), buffers)
+        return code | FAILURE, pack_failure(text, head), buffers
+
+    def _send_answer(self, context: int, index: int, code: int, head: bytes, buffers: list[Any]) -> None:
+        if buffers and self._shared is not None:
+            buffers = give_unshared(self._transport.port, buffers)
+        self.send(context, index, code, head, buffers)
 
     # -- moving messages
 
@@ -269,6 +264,14 @@ class _Worker:
         self._transport.close()
 
 
+def _refuse(refusal: Exception, value: Any) -> Encoded:
+    try:
+        shown = repr(value)
+    except Exception as error:  # noqa: BLE001 - whatever it says of itself, this is about something else
+        shown = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+    return CANNOT_TRAVEL, pack_refusal(refusal, shown), []
+
+
 def _describe_error(error: Exception) -> str:
     import traceback  # noqa: PLC0415 - only who has an error needs it
 
@@ -291,6 +294,9 @@ def _describe_task(index: int, note: _Note, argument: Any, decoder: Codec) -> st
 def worker_main(seat: Seat, options: WorkerOptions) -> None:
     """Be a worker, in a process that was started for it."""
     is_fork = bool(OPEN_WAYS)
+    if is_fork:
+        # What the parent made stays as it is: a collection would write to, and so copy, all its pages.
+        gc.freeze()
     for ways in list(OPEN_WAYS):
         ways.abandon(seat)  # a fork has its parent's descriptors, and those of its parent's other pools
     _prepare(options, is_fork=is_fork)
@@ -310,13 +316,12 @@ def worker_main(seat: Seat, options: WorkerOptions) -> None:
 
 
 def _prepare(options: WorkerOptions, *, is_fork: bool) -> None:
-    random.seed()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Not ignored: what a task starts must have it as it is by default.
         signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # it was blocked while the process started
     if options.threads is not None:
-        limit_threads(options.threads, loaded=not is_fork)
+        limit_threads(options.threads, is_fork=is_fork)
 
 
 def _watch_parent(worker: _Worker) -> None:

@@ -10,6 +10,7 @@ import pytest
 from contracts.transport import fill, message, turn_until
 
 from klyng_mp import native
+from klyng_mp.communicator.buffers import give_unshared
 
 if native.core is None:
     pytest.skip("the native core is not in use", allow_module_level=True)
@@ -300,6 +301,25 @@ def test_a_gift_is_found_by_its_memory(sides):
     assert port.find_slab(bytes(1 << 20)) is None
     one.send(other, message(one, b"h", [mine]))
     assert port.find_slab(view) is None
+
+
+def test_what_only_a_message_has_is_given_and_all_else_is_copied(sides):
+    np = pytest.importorskip("numpy")
+    one, other, _ = sides
+    port = one.transport.port
+    lone, shared, part, twice = (np.frombuffer(memoryview(port.allocate(1 << 20)), "u1") for _ in range(4))
+    for number, array in enumerate((lone, shared, part, twice)):
+        array[:] = number
+    buffers = [memoryview(array) for array in (lone, np.ones(10), shared, part[5:], twice, twice)]
+    kept = shared
+    del lone, part, twice, shared, array
+    given = give_unshared(port, buffers)
+    assert not buffers
+    assert [type(buffer).__name__ for buffer in given] == ["Slab"] + ["memoryview"] * 5
+    one.send(other, message(one, b"h", given))
+    assert given[0].given
+    kept[:] = 9
+    assert [bytes(buffer)[-1] for buffer in take(other)] == [0, 63, 1, 2, 3, 3]
 
 
 def test_small_ones_are_not_worth_a_slab(sides):
