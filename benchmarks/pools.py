@@ -9,6 +9,7 @@ Pool(2), beside ``multiprocessing.Pool`` where nothing else is said:
 
 * a map of 20 000 tasks with ``chunksize=1``: at most 0.2 of its time, and 0.05 of loky's and of multiprocess';
   with default chunks 1.0;
+* one task that sleeps for a second and 1 000 for a millisecond: at most 1.05 of two threads that sleep as much;
 * ``apply``, there and back: at most 0.1; a map over NumPy arrays of 1 MiB, there and back: 0.1;
 * ``Pool(4)``, its start, first map and stop, by fork: at most 1.0 of its by fork, and 0.2 of its by spawn;
   the last two in a process that has done it before: a first time, which pays for fresh memory, or imports, on both
@@ -45,7 +46,7 @@ from common import (
     seconds,
     text_table,
 )
-from pools_peer import ROWS, SIDES, has_row
+from pools_peer import IDEAL, ROWS, SIDES, has_row
 
 if TYPE_CHECKING:
     import argparse
@@ -57,13 +58,14 @@ OURS, STANDARD = "klyng_mp", "multiprocessing"
 TIMEOUT = 120.0  # seconds for one row of one side; each takes a few
 HERE = Path(__file__).resolve().parent
 
-MAP, DEFAULT, APPLY, ARRAYS, _, FORK, _, SPAWN, STREAM, ROUND, ARRAY_STREAM, ARRAY_ROUND = ROWS
+MAP, DEFAULT, UNEVEN, APPLY, ARRAYS, _, FORK, _, SPAWN, STREAM, ROUND, ARRAY_STREAM, ARRAY_ROUND = ROWS
 # What is judged: our row, whose, its row, and at most how much of its time.
 LIMITS = (
     (MAP, STANDARD, MAP, 1 / 5),
     (MAP, "loky", MAP, 1 / 20),
     (MAP, "multiprocess", MAP, 1 / 20),
     (DEFAULT, STANDARD, DEFAULT, 1.0),
+    (UNEVEN, IDEAL, UNEVEN, 1.05),
     (APPLY, STANDARD, APPLY, 1 / 10),
     (ARRAYS, STANDARD, ARRAYS, 1 / 10),
     (FORK, STANDARD, FORK, 1.0),

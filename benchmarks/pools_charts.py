@@ -39,7 +39,7 @@ def draw(medians: Mapping[str, float], sides: Sequence[str], rounds: int, file: 
         "Pools and queues", f"Times faster than {STANDARD}, of medians of {rounds}; below 1 is slower.", width=11.0
     )
     axes = figure.add_axes((0.06, 0.17, 0.925, 0.60))
-    others = [side for side in sides if side != STANDARD]
+    others = [side for side in sides if side in STYLES]
     width = GROUP / max(1, len(others))
     for index, side in enumerate(others):
         draw_side(axes, medians, rows, side, (index * width - GROUP / 2 + width / 2, width))

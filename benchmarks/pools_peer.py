@@ -13,6 +13,7 @@ import importlib
 import json
 import statistics
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -30,7 +31,8 @@ START_WORKERS = 4
 ARRAY = 131_072  # numbers of eight bytes: 1 MiB
 MODULES = ("klyng_mp", "multiprocessing", "multiprocess")
 EXECUTORS = ("loky", "concurrent.futures")
-SIDES = (*MODULES, *EXECUTORS)
+IDEAL = "threading"  # threads that take sleeps from one list: nothing can be sooner
+SIDES = (*MODULES, *EXECUTORS, IDEAL)
 
 
 class BadAnswerError(Exception):
@@ -76,9 +78,9 @@ class PoolOf:
         self.pool.close()
         self.pool.join()
 
-    def map(self, items: Iterable[Any], chunksize: int | None) -> list[Any]:
-        """Map `same` over the items."""
-        return self.pool.map(same, items, chunksize)
+    def map(self, items: Iterable[Any], chunksize: int | None, function: Callable[[Any], Any] = same) -> list[Any]:
+        """Map a function over the items."""
+        return self.pool.map(function, items, chunksize)
 
     def apply(self, item: Any) -> Any:
         """Call `same` once."""
@@ -97,9 +99,9 @@ class ExecutorOf:
     def __exit__(self, *_exc: object) -> None:
         self.executor.shutdown(wait=True)
 
-    def map(self, items: Iterable[Any], chunksize: int | None) -> list[Any]:
-        """Map `same` over the items."""
-        return list(self.executor.map(same, items, chunksize=chunksize or 1))
+    def map(self, items: Iterable[Any], chunksize: int | None, function: Callable[[Any], Any] = same) -> list[Any]:
+        """Map a function over the items."""
+        return list(self.executor.map(function, items, chunksize=chunksize or 1))
 
     def apply(self, item: Any) -> Any:
         """Call `same` once."""
@@ -157,6 +159,35 @@ def time_arrays(side: str, *, first: bool, quick: bool) -> float:
                 check_array(array)
             del result
     return times[0] if first else statistics.median(times[1:])
+
+
+def time_uneven(side: str, *, quick: bool) -> float:
+    """Return the seconds of one long task and many short ones, which sleep."""
+    naps = [0.1, *[0.001] * 100] if quick else [1.0, *[0.001] * 1000]
+    if side == IDEAL:
+        return time_threads(naps)
+    with open_pool(side) as pool:
+        pool.map(range(WORKERS * 4), 1)
+        began = time.perf_counter()
+        pool.map(naps, 1, time.sleep)
+        return time.perf_counter() - began
+
+
+def time_threads(naps: list[float]) -> float:
+    """Return the seconds in which threads sleep it all, each of them the next one when it is free."""
+    left = iter(naps)
+
+    def work() -> None:
+        for nap in left:
+            time.sleep(nap)
+
+    threads = [threading.Thread(target=work) for _ in range(WORKERS)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
 
 
 def time_start(side: str, method: str, *, first: bool, quick: bool) -> float:
@@ -238,6 +269,7 @@ ROUND, ROUND_OF_ARRAYS = queue_rows(time_round)
 ROWS: dict[str, Callable[..., float]] = {
     "map, 20 000 tasks, chunksize=1": lambda side, **size: time_map(side, 1, **size),
     "map, 20 000 tasks, default chunks": lambda side, **size: time_map(side, None, **size),
+    "1 task of 1 s, 1 000 of 1 ms": time_uneven,
     "apply, there and back": time_apply,
     "map over 1 MiB arrays, each": lambda side, **size: time_arrays(side, first=False, **size),
     "map over 1 MiB arrays, first map": lambda side, **size: time_arrays(side, first=True, **size),
@@ -254,6 +286,8 @@ ONLY_MODULES = {row for row in ROWS if row.startswith(("Queue", "Pool")) or "def
 
 def has_row(side: str, row: str) -> bool:
     """Tell whether a side has what a row measures."""
+    if side == IDEAL:
+        return ROWS[row] is time_uneven
     return side in MODULES or row not in ONLY_MODULES
 
 

@@ -154,6 +154,7 @@ class Crew:
         if self.books.is_ours and self.books.state == RUN:
             with self._desk.lock:
                 self.books.state = CLOSE
+                self._inbox.dismiss()
                 self._desk.kick()
 
     def terminate(self) -> None:

@@ -96,6 +96,11 @@ class Inbox:
         if books.has_bars:
             for job in books.jobs.values():
                 job.show_progress()
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Let the workers of a closed pool leave, once there is nothing to be done; with the desk's lock held."""
+        books = self._books
         if books.state == CLOSE and not books.jobs and not books.leaving and self.staff is not None:
             self.staff.dismiss()
 

@@ -365,7 +365,7 @@ def test_pools_prints_and_writes_its_verdicts_and_draws_its_chart(tmp_path):
     record = json.loads(file.read_text())
     assert printed.count(" ok\n") + printed.count(" MISSED\n") == len(record["figures"])
     missing = {side for side in ("loky", "multiprocess") if importlib.util.find_spec(side) is None}
-    assert len(record["figures"]) == 12 - len(missing)
+    assert len(record["figures"]) == 13 - len(missing)
     assert ("left out" in printed) == bool(missing)
     sides = {name.partition(":")[0] for name in record["samples"]}
     assert sides == {"klyng_mp", "multiprocessing", "concurrent.futures", "loky", "multiprocess"} - missing
@@ -395,10 +395,13 @@ def test_executors_have_no_queues_and_no_default_chunks(load):
     peer = load("pools_peer")
     assert [row for row in peer.ROWS if peer.has_row("loky", row)] == [
         "map, 20 000 tasks, chunksize=1",
+        "1 task of 1 s, 1 000 of 1 ms",
         "apply, there and back",
         "map over 1 MiB arrays, each",
+        "map over 1 MiB arrays, first map",
     ]
     assert all(peer.has_row("multiprocess", row) for row in peer.ROWS)
+    assert [row for row in peer.ROWS if peer.has_row(peer.IDEAL, row)] == ["1 task of 1 s, 1 000 of 1 ms"]
 
 
 def test_messaging_judges_only_what_both_sides_did(load):
