@@ -55,7 +55,10 @@ from klyng_mp.context import Process as Process
 from klyng_mp.context import ProcessError as ProcessError
 from klyng_mp.context import TimeoutError as TimeoutError
 from klyng_mp.context import _default_context
+from klyng_mp.errors import BeaconBusyError as BeaconBusyError
+from klyng_mp.errors import BeaconError as BeaconError
 from klyng_mp.errors import BrokenLockError as BrokenLockError
+from klyng_mp.errors import BundleError as BundleError
 from klyng_mp.errors import ClosedError as ClosedError
 from klyng_mp.errors import CodecError as CodecError
 from klyng_mp.errors import CollectiveMismatchError as CollectiveMismatchError
@@ -65,6 +68,7 @@ from klyng_mp.errors import ForkedError as ForkedError
 from klyng_mp.errors import KlyngError as KlyngError
 from klyng_mp.errors import LaunchError as LaunchError
 from klyng_mp.errors import LocalProtocolError as LocalProtocolError
+from klyng_mp.errors import MachinesError as MachinesError
 from klyng_mp.errors import MessageTooLargeError as MessageTooLargeError
 from klyng_mp.errors import NoRankError as NoRankError
 from klyng_mp.errors import NothingSharedError as NothingSharedError
@@ -144,9 +148,12 @@ __all__ = [
     "Array",
     "AuthenticationError",
     "Barrier",
+    "BeaconBusyError",
+    "BeaconError",
     "BoundedSemaphore",
     "BrokenLockError",
     "BufferTooShort",
+    "BundleError",
     "Cartesian",
     "ClosedError",
     "CodecError",
@@ -163,6 +170,7 @@ __all__ = [
     "LaunchError",
     "LocalProtocolError",
     "Lock",
+    "MachinesError",
     "Manager",
     "MatchedMessage",
     "MessageTooLargeError",

@@ -22,6 +22,11 @@ those, so that existing ``except`` clauses keep working::
     ├── BrokenLockError               who held a lock was killed (also OSError)
     ├── NothingSharedError            no Pool shares anything with this process (also LookupError)
     ├── DeadlineError                 a ``timeout=`` ran out (also both TimeoutErrors)
+    ├── MachinesError                 the machines file, or a list of hosts, cannot be used (also ValueError)
+    ├── BeaconError                   a beacon cannot be reached, or does not do what it is asked for
+    │   ├── AuthenticationError       it is not the one, or does not know us (also multiprocessing's)
+    │   ├── BundleError               the program cannot travel, or does not fit there
+    │   └── BeaconBusyError           a limit of it is reached
     └── WorldError
         ├── RankFailedError           a rank raised
         ├── RankDiedError             a rank's process ended without returning
@@ -42,7 +47,11 @@ import signal
 from typing import Any
 
 __all__ = [
+    "AuthenticationError",
+    "BeaconBusyError",
+    "BeaconError",
     "BrokenLockError",
+    "BundleError",
     "ClosedError",
     "CodecAttributeError",
     "CodecError",
@@ -54,6 +63,7 @@ __all__ = [
     "KlyngError",
     "LaunchError",
     "LocalProtocolError",
+    "MachinesError",
     "MessageTooLargeError",
     "NoRankError",
     "NothingSharedError",
@@ -210,6 +220,34 @@ class DeadlineError(KlyngError, multiprocessing.TimeoutError, TimeoutError):
     def __init__(self, doing: str, seconds: float, *, left: str = "") -> None:
         super().__init__(f"{doing} did not finish within {seconds:g} s" + (f"; {left}" if left else ""))
         self.seconds = seconds
+
+
+class MachinesError(KlyngError, ValueError):
+    """The machines file, or a list of hosts, cannot be used; correct what the message names."""
+
+
+class BeaconError(KlyngError):
+    """A beacon cannot be reached, or does not do what it is asked for; the message says what to do.
+
+    Attributes:
+        host: which, as the user wrote it.
+    """
+
+    def __init__(self, message: str, host: str = "") -> None:
+        super().__init__(message)
+        self.host = host
+
+
+class AuthenticationError(BeaconError, multiprocessing.AuthenticationError):
+    """A beacon is not the one that it should be, or does not know us; check the password or the pinned fingerprint."""
+
+
+class BundleError(BeaconError):
+    """The program cannot travel to a host, or does not fit there; install or list what the message names."""
+
+
+class BeaconBusyError(BeaconError):
+    """A limit of a beacon is reached; wait, ask for less, or have the limit raised in its beacon.toml."""
 
 
 class WorldError(KlyngError):

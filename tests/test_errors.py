@@ -47,6 +47,11 @@ TABLE = [
         "release it before a process ends",
         {"ended": True},
     ),
+    (errors.MachinesError("no such host: lab2"), "no such host: lab2", {}),
+    (errors.BeaconError("nobody answers", "lab2"), "nobody answers", {"host": "lab2"}),
+    (errors.AuthenticationError("wrong password", "lab2"), "wrong password", {"host": "lab2"}),
+    (errors.BundleError("numpy is missing", "lab2"), "numpy is missing", {"host": "lab2"}),
+    (errors.BeaconBusyError("8 ranks at most", "lab2"), "8 ranks at most", {"host": "lab2"}),
     (errors.DeadlineError("recv", 2.5), "recv did not finish within 2.5 s", {"seconds": 2.5}),
     (
         errors.DeadlineError("send", 1, left="nothing was sent"),
@@ -156,6 +161,11 @@ def test_every_error_is_in_the_table():
         ("NoRankError", [errors.WorldError]),
         ("NothingSharedError", [LookupError, errors.KlyngError]),
         ("WorkerDiedError", [errors.WorldError]),
+        ("MachinesError", [ValueError, errors.KlyngError]),
+        ("BeaconError", [errors.KlyngError]),
+        ("AuthenticationError", [multiprocessing.AuthenticationError, errors.BeaconError]),
+        ("BundleError", [errors.BeaconError]),
+        ("BeaconBusyError", [errors.BeaconError]),
         ("UnreceivedMessagesWarning", [RuntimeWarning]),
     ],
 )

@@ -29,6 +29,7 @@ ROOMS = (
     "transports",
     "communicator",
     "launch",
+    "remote",
     "reduction",
     "util",
     "process",
@@ -76,8 +77,9 @@ FORBIDDEN = {
 
 # Too slow to import, or not wanted in every rank: only inside the function that needs them.
 HEAVY = {
-    "IPython", "asyncio", "concurrent", "ctypes", "dataclasses", "difflib", "dill", "email", "http",
-    "importlib.metadata", "inspect", "json", "logging", "numpy", "pathlib", "runpy", "ssl", "subprocess", "tempfile",
+    "IPython", "asyncio", "concurrent", "cryptography", "ctypes", "dataclasses", "difflib", "dill", "email", "http",
+    "importlib.metadata", "inspect", "json", "logging", "numpy", "pathlib", "runpy", "spake2", "ssl", "subprocess",
+    "tempfile",
     "threadpoolctl", "traceback",
 }  # fmt: skip
 
