@@ -416,7 +416,6 @@ slab_privatize(Port *self)
 }
 
 static PyMemberDef slab_members[] = {
-    {"use", T_ULONGLONG, offsetof(Slab, key.use), READONLY, "how often its memory was used, with this time"},
     {"given", T_BOOL, offsetof(Slab, given), READONLY, "whether it was given to another rank"},
     {NULL},
 };
