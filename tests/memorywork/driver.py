@@ -22,8 +22,8 @@ MODES = {"one": 1, "all": 0}  # whether one allocation fails, or all from one on
 REPEATS, ROUNDS = 20, 15
 MORE_THAN_ANY = 1000  # allocations of one call
 
-# What CPython itself leaves behind: for an extension that is loaded again, and when memory runs out while it pickles, or
-# unpickles.
+# What CPython itself leaves behind: for an extension that is loaded again, and when memory runs out while it pickles
+# or unpickles.
 LEAVING = {
     ("module", ""),
     ("express_recv", "buffer_within"),
