@@ -72,9 +72,10 @@ class Base:
         self._ranks = {number: rank for rank, number in enumerate(members)}
         self.call_log = CallLog()
         self._short = make_express(endpoint, context, members, codec)
-        self.short_collective = make_express(endpoint, context | 1, members, codec)
-        self.direct = self.short_collective is not None and 2 < self.size <= _MOST_DIRECT
         self.meeting = make_meeting(endpoint, context, members)
+        near = endpoint.port is not None and all(member in endpoint.nearby for member in members)
+        self.short_collective = make_express(endpoint, context | 1, members, codec) if near else None
+        self.direct = near and 2 < self.size <= _MOST_DIRECT
         self.closed = False
         endpoint.call_logs[context] = self.call_log
 

@@ -51,6 +51,6 @@ def make_meeting(endpoint: Endpoint, context: int, members: Sequence[int]) -> co
     It is there on all of them or on none.
     """
     port, slot = endpoint.port, (context - make_context(run_of(context))) // 2  # the communicator's index
-    if port is None or slot >= core.MEETINGS or max(members) >= port.size:
+    if port is None or slot >= core.MEETINGS or not all(member in endpoint.nearby for member in members):
         return None
     return core.Meeting(endpoint.lock, port, context, slot, members)

@@ -20,7 +20,7 @@ from klyng_mp.wire.frames import Message
 from klyng_mp.wire.mailbox import SYNCHRONOUS, Mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from klyng_mp.communicator.calls import CallLog
     from klyng_mp.deadline import Deadline
@@ -45,6 +45,7 @@ class Membership(Lifecycle):
         mailbox: what has arrived; use it with the lock held.
         incarnations: of the peers that are known, by number; what is sent to them carries it.
         port: the core's, where some of the peers share memory with this process, else None.
+        nearby: those that do.
         call_logs: of the communicators that use this endpoint, by their contexts.
         free_index: of the contexts of this run, the first that no communicator here has or had.
         find_call: says what collective call of a number another endpoint made in a context, and where in its program;
@@ -66,21 +67,25 @@ class Membership(Lifecycle):
         self.free_index = 1  # 0 is that of all ranks
         self._transport: Transport = Nowhere()
         self.port: core.Port | None = None
+        self.nearby: Sequence[int] = range(0)
         self._sent: defaultdict[int, int] = defaultdict(int)
         self._lowest = 0
         self._dropped = 0
         self._over_below = 0  # contexts below it belong to a run whose program is over here
         self._refused: list[Message] = []  # which it will not receive, and whose senders want to know
 
-    def use(self, transport: Transport, port: core.Port | None = None) -> None:
+    def use(self, transport: Transport, port: core.Port | None = None, nearby: Sequence[int] | None = None) -> None:
         """Reach all peers by this transport.
 
         Args:
             transport: knows the way to each.
             port: the core's, where some of them share memory with this process.
+            nearby: those that do; None: all that the port knows of.
         """
         self._transport = transport
         self.port = port
+        if port is not None:
+            self.nearby = range(port.size) if nearby is None else nearby
 
     def nap(self, steps: int = 0, on: int | None = None) -> bool:
         """See `WaitingRoom.nap`."""

@@ -110,6 +110,10 @@ class Crew:
             self.tell(occupant, "gone", rank, other.incarnation, what, other.orderly)
         os.close(fd)
 
+    def is_here(self, rank: int) -> bool:
+        """Tell whether a place is on this host."""
+        return rank in self._spec.share
+
     def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int) -> None:
         """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
         other = self.occupants[rank]

@@ -153,7 +153,7 @@ class LocalJob:
 
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
         """Ask for a run to be ended early; ``settled`` tells when it has been."""
-        self._channel.send_now("end", run, wish, phrase, grace, signum)
+        self._channel.send_now("end", run, wish, None, phrase, grace, signum)
 
     def fence(self, run: int) -> None:
         """Say that a run is over, and ask for all its output to be written; ``fenced`` tells when it has been."""

@@ -29,7 +29,9 @@ from klyng_mp.wire.frames import CONTROL, DRIVER, Message, make_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klyng_mp.launch.spec import Network, Wires
     from klyng_mp.launch.surroundings import Place
+    from klyng_mp.transports.contract import Transport
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["RankLink", "make_link"]
@@ -71,10 +73,14 @@ class RankLink:
         self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
         self._memory: ShmTransport | None = None
+        self._wires: Wires | None = None
+        routes: dict[int, Transport] = {DRIVER: self._transport}
+        if place.spec.network is not None:
+            self._reach_others(place.spec.network, routes)
         if place.shared is None:
-            self.endpoint.use(self._transport)
+            self.endpoint.use(Routes(self._transport, routes))
         else:
-            self._share_memory(*place.shared)
+            self._share_memory(*place.shared, routes)
         self.endpoint.on_lost = self._lost
         self.endpoint.find_call = self._find_call
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
@@ -176,8 +182,16 @@ class RankLink:
         else:
             self._calls[peer, context, number] = text
 
-    def _share_memory(self, memory: int, bell: int) -> None:
-        """Reach the other ranks through the memory that all of them share, and the driver over its socket."""
+    def _reach_others(self, network: Network, routes: dict[int, Transport]) -> None:
+        """Have routes to the ranks of other hosts, and to the driver where it is not on this one."""
+        spec = self.place.spec
+        self._wires = network.attach(self.endpoint, lambda peer: self.tell("dial", peer))
+        routes.update({peer: self._wires.transport for peer in range(spec.size) if peer not in spec.share})
+        if network.far_driver:
+            routes[DRIVER] = self._wires.transport
+
+    def _share_memory(self, memory: int, bell: int, routes: dict[int, Transport]) -> None:
+        """Reach the ranks of this host through the memory that all of them share, and others by their routes."""
         place = self.place
         self._memory = ShmTransport(
             self.endpoint,
@@ -187,7 +201,7 @@ class RankLink:
             call=lambda peer: self.tell("ring", peer),
             progress=self.endpoint.progress,
         )
-        self.endpoint.use(Routes(self._memory, {DRIVER: self._transport}), self._memory.port)
+        self.endpoint.use(Routes(self._memory, routes), self._memory.port, place.spec.share)
 
     def _connect(self, peer: int) -> None:
         """Make a connection and let the supervisor hand its other end to the peer.
@@ -218,6 +232,10 @@ class RankLink:
             peer, incarnation = rest
             self.endpoint.mark_present(peer, incarnation)
             self._transport.adopt(peer, socket.socket(fileno=fds[0]))
+        elif kind == "accept" and self._wires is not None:
+            self._wires.accept(rest[0], fds[0])
+        elif kind == "dial" and self._wires is not None:
+            self._wires.dial(rest[0])
         elif kind == "bell":
             assert self._memory is not None  # noqa: S101 - who has none asks for no bell
             self._memory.learn_bell(rest[0], fds[0])

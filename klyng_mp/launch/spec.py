@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 import resource
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.native import VARIABLE, core, is_wanted
 
-__all__ = ["BLAS_VARIABLES", "RankSpec"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.transports.contract import Transport
+
+__all__ = ["BLAS_VARIABLES", "Network", "RankSpec", "Wires"]
 
 BLAS_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -33,11 +39,47 @@ _LIMITS = (
 )
 
 
+class Wires(Protocol):
+    """What leads from a rank, or the driver, to those on other hosts.
+
+    Attributes:
+        transport: reaches them.
+    """
+
+    transport: Transport
+
+    def accept(self, source: int, fd: int) -> None:
+        """Own the descriptor of a connection that somebody opened, who says to be ``source``."""
+
+    def dial(self, peer: int) -> None:
+        """Open a connection to a peer that wants one and is not to open it itself."""
+
+
+class Network(Protocol):
+    """How the ranks of a World that spans hosts reach each other.
+
+    Attributes:
+        far_driver: whether the driver is on another host.
+    """
+
+    far_driver: bool
+
+    def attach(self, endpoint: Endpoint, ask: Callable[[int], None]) -> Wires:
+        """Return what leads from an endpoint of this process to others.
+
+        Args:
+            endpoint: the rank's, or the driver's.
+            ask: has a peer open a connection to here.
+        """
+
+
 class RankSpec:
     """The surroundings of the ranks of one World, as they were in the driver at ``World()``.
 
     Attributes:
         size: number of ranks.
+        share: those of them that are on this host.
+        network: leads to the others; None where all are here.
         host: name of the machine, for labels and errors.
         cwd, path, argv, umask: the driver's directory, ``sys.path``, ``sys.argv`` and file mode mask.
         environment: the whole environment of a rank.
@@ -54,11 +96,13 @@ class RankSpec:
 
     __slots__ = (
         "affinity", "argv", "blas_threads", "cwd", "environment", "host", "inherited_fds", "limits", "log_level",
-        "main_by_reference", "may_spin", "path", "preparation", "seed", "size", "umask",
+        "main_by_reference", "may_spin", "network", "path", "preparation", "seed", "share", "size", "umask",
     )  # fmt: skip
 
     def __init__(self, size: int, host: str) -> None:
         self.size = size
+        self.share = range(size)
+        self.network: Network | None = None
         self.host = host
         self.cwd = os.getcwd()
         self.path = list(sys.path)
@@ -80,14 +124,15 @@ class RankSpec:
     @property
     def shares_memory(self) -> bool:
         """Whether the ranks of one host talk through shared memory, by the native core."""
-        return core is not None and is_wanted(self.environment.get(VARIABLE)) and 1 < self.size <= core.MAX_RANKS
+        wanted = core is not None and is_wanted(self.environment.get(VARIABLE))
+        return wanted and len(self.share) > 1 and self.size <= core.MAX_RANKS
 
     def share_cpus(self, cpus: int) -> None:
         """Share ``cpus`` among the ranks: their BLAS threads, unless the user has set them, and who may spin."""
-        self.may_spin = self.size <= cpus
+        self.may_spin = len(self.share) <= cpus
         if any(name in self.environment for name in BLAS_VARIABLES):
             return
-        self.blas_threads = max(1, cpus // self.size)
+        self.blas_threads = max(1, cpus // len(self.share))
         self.environment.update((name, str(self.blas_threads)) for name in BLAS_VARIABLES)
 
 

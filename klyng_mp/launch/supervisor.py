@@ -28,7 +28,7 @@ from klyng_mp.launch.watch import Watch
 from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.loop import Loop, Timer
@@ -59,6 +59,15 @@ class Owner:
 
     def reported(self, occupant: Occupant, report: tuple[Any, ...]) -> None:
         """A rank's program has come to its end; ``report`` balances its messages."""
+
+    def caused(self, run: int, cause: Cause) -> None:
+        """A run is being ended early, for the first reason that was seen here."""
+
+    def parted(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
+        """A rank's process has ended, or its connections have been lost."""
+
+    def reach_out(self, kind: str, rank: int, *words: Any) -> None:
+        """A rank wants something of another host's: "dial", "relay" or "lost"; ``rank`` is the other's."""
 
     def launched(self, serial: int, body: Body) -> None:
         """A process was started."""
@@ -104,7 +113,7 @@ class Supervisor(Crew):
 
     def start(self, ranks: Iterable[int] | None = None) -> None:
         """Bring ranks to life (by default all), each as the next occupant of its place."""
-        ranks = range(self._spec.size) if ranks is None else list(ranks)
+        ranks = self._spec.share if ranks is None else list(ranks)
         for rank in ranks:  # all at once, since each is told of all the others
             self._incarnations[rank] = self._incarnations.get(rank, 0) + 1
         born, sockets = [], []
@@ -122,7 +131,8 @@ class Supervisor(Crew):
             self._tell_if_gone()
         else:
             self._owner.born(born, sockets)
-            self.watch.start()
+            if self._spec.network is None:  # who waits for whom on several hosts, none of their supervisors knows
+                self.watch.start()
         for ours in sockets:
             ours.close()
 
@@ -130,7 +140,8 @@ class Supervisor(Crew):
         self.watch.stack_file()
         body = self._launcher.launch(self._spec)
         try:
-            driver = list(socket.socketpair()) if self._serve else []
+            far = self._spec.network is not None and self._spec.network.far_driver
+            driver = list(socket.socketpair()) if self._serve and not far else []
         except OSError:
             body.dismiss()
             raise
@@ -177,8 +188,8 @@ class Supervisor(Crew):
         self._owner.catch_up()
         expected = self._killed or (self._closing and occupant.orderly)
         if not expected:
-            for other in self.servers():
-                self.tell(other, "gone", occupant.rank, occupant.incarnation, what, occupant.orderly)
+            self.tell_end(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
+            self._owner.parted(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
             if not occupant.ready:
                 self.end_run(Cause("stillborn", occupant.rank, occupant.unfit or f"it {what}", stderr, exitcode))
             elif not occupant.orderly or exitcode:
@@ -212,6 +223,8 @@ class Supervisor(Crew):
             self._segment.ring(rest[0])
             if occupant.asks_first(rest[0]):
                 self.tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
+        elif kind in {"dial", "relay", "lost"} and not self.is_here(rest[0]):
+            self._owner.reach_out(kind, rest[0], occupant.rank, *rest[1:])
         elif kind in {"relay", "mail"}:
             self._pass_on(occupant, kind, *rest)
         elif kind == "lost":
@@ -238,8 +251,19 @@ class Supervisor(Crew):
         """Hand what one process has for another to it, now or when it has come."""
         if kind == "mail":
             self.processes.keep_mail(occupant, rank, *words)
-        elif (other := self.occupants[rank]).alive:
-            self.tell(other, "relayed", occupant.rank, *words)
+        else:
+            self.tell_rank(rank, "relayed", occupant.rank, *words)
+
+    def tell_rank(self, rank: int, *record: Any, fds: Sequence[int] = ()) -> None:
+        """Send a record to the occupant of a place, if there is one."""
+        occupant = self.occupants.get(rank)
+        if occupant is not None and occupant.alive:
+            self.tell(occupant, *record, fds=fds)
+
+    def tell_end(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
+        """Let the ranks that are here know that one, here or elsewhere, has ended."""
+        for other in self.servers():
+            self.tell(other, "gone", rank, incarnation, what, orderly)
 
     # Ending
 
@@ -247,6 +271,7 @@ class Supervisor(Crew):
         """End the current run early, unless it is ending already: then only ``grace`` may shorten."""
         if self.cause is None:
             self.cause = cause
+            self._owner.caused(self.run, cause)
             for occupant in self.servers():
                 if signum is not None:
                     signal_group(occupant, signum)

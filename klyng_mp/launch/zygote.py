@@ -260,6 +260,17 @@ class _Job(Owner):
         if cause.kind == "stillborn" and self._supervisor is not None:
             self._supervisor.kill()
 
+    def caused(self, run: int, cause: Cause) -> None:
+        if self.spec.network is not None:
+            self._tell("caused", run, cause)
+
+    def parted(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
+        if self.spec.network is not None:
+            self._tell("parted", rank, incarnation, what, orderly)
+
+    def reach_out(self, kind: str, rank: int, *words: Any) -> None:
+        self._tell("out", kind, rank, list(words))
+
     def catch_up(self) -> None:
         if not self._ended:
             self._ready(select.EPOLLIN)
@@ -336,8 +347,8 @@ class _Job(Owner):
             return
         kind, *rest = record
         if kind == "end":
-            run, wish, phrase, grace, signum = rest
-            cause = Cause(wish, None, phrase)
+            run, wish, rank, phrase, grace, signum = rest
+            cause = Cause(wish, rank, phrase)
             if run == supervisor.run:
                 supervisor.end_run(cause, grace=grace, signum=signum)
             else:  # it came to its end while the wish was on its way
@@ -356,8 +367,23 @@ class _Job(Owner):
             supervisor.close()
         elif kind == "kill":
             supervisor.kill()
-        else:
+        elif not self._obey_of_others(supervisor, kind, rest, fds):
             self._obey_of_processes(supervisor.processes, kind, rest, fds)
+
+    @staticmethod
+    def _obey_of_others(supervisor: Supervisor, kind: str, rest: list[Any], fds: list[int]) -> bool:
+        """Do what ranks of other hosts, and the driver's news of them, ask for; tell whether it was that."""
+        if kind in {"accept", "dial", "relayed"}:
+            rank, *words = rest
+            supervisor.tell_rank(rank, kind, *words, fds=fds)
+        elif kind == "gone":
+            rank, incarnation, what, orderly = rest
+            supervisor.tell_end(rank, incarnation, what, orderly=orderly)
+        else:
+            return False
+        for fd in fds:
+            os.close(fd)
+        return True
 
     def _obey_of_processes(self, processes: Processes, kind: str, rest: list[Any], fds: list[int]) -> None:
         if kind == "start":
