@@ -28,7 +28,7 @@ from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, LOG,
 
 if TYPE_CHECKING:
     from klyng_mp.launch.control import Cause
-    from klyng_mp.launch.job import LocalJob
+    from klyng_mp.launch.driver import Job
     from klyng_mp.wire.codec import Codec
     from klyng_mp.wire.frames import Message
 
@@ -47,7 +47,7 @@ class Run:
         collected: whether somebody has been given its results, or its error.
     """
 
-    def __init__(self, job: LocalJob, codec: Codec, number: int) -> None:
+    def __init__(self, job: Job, codec: Codec, number: int) -> None:
         self.number = number
         self._job = job
         self._codec = codec
@@ -216,13 +216,14 @@ class Run:
             self._error = RunCancelledError("the run was ended by Ctrl-C")
 
     def _explain(self, cause: Cause) -> BaseException:
-        rank, host = cause.rank, self._job.spec.host
+        rank = cause.rank
         if cause.kind == "stillborn":
             return LaunchError(f"rank {rank} could not start: {cause.detail}\n{cause.text}".rstrip())
         if cause.kind == "deadlock":
             return DeadlockError(cause.text, cause.cycle)
         if rank is None:
             return RunCancelledError(f"the run {cause.detail}")
+        host = self._job.host_of(rank)
         if cause.kind == "failed":
             error: WorldError = RankFailedError(rank, host, cause.detail, cause.text)
             error.__cause__ = self._original(rank)

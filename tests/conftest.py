@@ -159,8 +159,8 @@ def fds_left(before):
 
 def zygotes():
     """Return the zygotes of this process: they stay for its later Worlds, and end with it."""
-    job = sys.modules.get("klyng_mp.launch.job")
-    return list(job._zygotes.values()) if job else []
+    module = sys.modules.get("klyng_mp.launch.zygotes")
+    return list(module.zygotes.values()) if module else []
 
 
 def is_spare(pid):

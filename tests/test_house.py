@@ -159,6 +159,8 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/dummy/connection.py": "tests/dummy/test_dummy.py",
     "klyng_mp/forkserver.py": "tests/test_context.py",
     "klyng_mp/heap.py": "tests/test_sharedctypes.py",
+    "klyng_mp/launch/driver.py": "tests/launch/test_job.py",
+    "klyng_mp/launch/zygotes.py": "tests/launch/test_job.py",
     "klyng_mp/popen_fork.py": "tests/test_process.py",
     "klyng_mp/popen_forkserver.py": "tests/test_process.py",
     "klyng_mp/popen_spawn_posix.py": "tests/test_process.py",

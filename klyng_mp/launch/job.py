@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
 import signal
 import socket
 import sys
@@ -16,30 +15,24 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.errors import ClosedError, LaunchError, WorldError
 from klyng_mp.launch.channel import Channel, reserve_standard_fds
 from klyng_mp.launch.control import CLOSE
-from klyng_mp.launch.launcher import interpreter_command
-from klyng_mp.transports.stream import StreamTransport
-from klyng_mp.wire.frames import CONTROL, DRIVER, Message
+from klyng_mp.launch.driver import Job, write_output
+from klyng_mp.launch.zygotes import ZygoteProcess, forget_zygotes, reap, stop_zygotes, zygote_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from klyng_mp.deadline import Deadline
-    from klyng_mp.launch.control import Cause
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
 
 __all__ = ["PASSED_ON", "LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
 
 
-_DYING_MILLISECONDS = 200
-
-
-class LocalJob:
-    """The ranks of one World on this machine.
+class LocalJob(Job):
+    """The ranks of one World on this machine; see `Job` for the rest of its attributes.
 
     Args:
         spec: what the ranks are to be.
@@ -51,35 +44,19 @@ class LocalJob:
         LaunchError: the zygote could not be started, or refuses the preload; nothing is left.
 
     Attributes:
-        endpoint: the driver's end of the messages.
-        settled: causes of the runs that ended early, by run.
-        fenced: the last run whose output has been forwarded whole.
-        forwards_output: whether output comes over the channel, to be written here.
-        closed: whether every process of the job has ended.
-        lost: the error that says why the job can do nothing more, or None.
         has_started: whether processes were started from it, which the end of this process is to wait for.
     """
 
     def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
         reserve_standard_fds()
-        self.spec = spec
-        self._incarnations = dict.fromkeys(range(spec.size), 1)
-        self.settled: dict[int, Cause] = {}
-        self.fenced = 0
-        self.closed = False
-        self.lost: WorldError | None = None
+        super().__init__(spec)
         self.has_started = False
         self._trouble: LaunchError | None = None
         self._asked = 0
         self._answers: dict[int, tuple[list[Any], list[int]]] = {}
         self._unwanted: set[int] = set()  # questions whose answers nobody waits for any more
-        self.forwards_output = False
         self._forked: int | None = None
-        self._zygote: _ZygoteProcess | None = None
-        self.endpoint = Endpoint(DRIVER)
-        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)
-        self.endpoint.use(self._transport)
-        self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
+        self._zygote: ZygoteProcess | None = None
         try:
             self._channel, theirs = Channel.pair()
         except OSError:
@@ -108,7 +85,7 @@ class LocalJob:
             else:
                 fds = [fd, stdin, *(number for number in outputs if number is not None)]
                 has = [number is not None for number in outputs]
-                self._zygote = _zygote_for(tuple(preload))
+                self._zygote = zygote_for(tuple(preload))
                 self._zygote.channel.send_now("job", method, self.spec, label, *has, fds=fds)
         finally:
             if stdin:
@@ -133,34 +110,16 @@ class LocalJob:
 
     # Asking
 
-    def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:
-        """Send the same message to ranks (by default all) without waiting."""
-        for rank in range(self.spec.size) if ranks is None else ranks:
-            self.endpoint.start_send(rank, Message(CONTROL, DRIVER, run, self._incarnations[rank], *encoded))
-
-    def all_sent(self) -> bool:
-        """Tell whether all that was submitted is with the kernel."""
-        return not self._transport.pending()
-
-    def answer(self, tag: int | str) -> Message | None:
-        """Return the next answer that has come with this tag, or None."""
-        with self.endpoint.lock:
-            return self.endpoint.mailbox.take(CONTROL, -1, tag)
-
-    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
-        """Wait until ``ready()``, or the job is lost, or the deadline is over (DeadlineError)."""
-        self.endpoint.wait(lambda: ready() or self.lost is not None or self.closed, deadline, doing)
-
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
-        """Ask for a run to be ended early; ``settled`` tells when it has been."""
+        """See `Job.end_run`."""
         self._channel.send_now("end", run, wish, None, phrase, grace, signum)
 
     def fence(self, run: int) -> None:
-        """Say that a run is over, and ask for all its output to be written; ``fenced`` tells when it has been."""
+        """See `Job.fence`."""
         self._channel.send_now("fence", run)
 
     def over(self, run: int) -> None:
-        """Say that a run is over and has left no output to wait for."""
+        """See `Job.over`."""
         self._channel.send_now("over", run)
 
     def ask(
@@ -190,28 +149,28 @@ class LocalJob:
         return self._answers.pop(question)
 
     def report(self, deadline: Deadline) -> list[RankState]:
-        """Ask what each rank does now; see `ask` for the errors."""
+        """See `Job.report`."""
         (states,), _ = self.ask("report", deadline=deadline, doing="World.report()")
         return cast("list[RankState]", states)
 
     def show_report(self) -> None:
-        """Have the supervisor write what each rank does to standard error; may be called by a signal handler."""
+        """See `Job.show_report`."""
         # Not by way of the Channel, in which the signal may have come: the kernel takes such a packet whole.
         with suppress(OSError):  # full, or gone: who asks by a signal is not told
             self._channel.socket.send(Channel.pack("show"))
 
     def close(self) -> None:
-        """Ask the ranks to end by themselves; ``closed`` tells when they have."""
+        """See `Job.close`."""
         self._channel.send_now("close")
         self.submit(CLOSE, (0, b"", []))
 
     def kill(self) -> None:
-        """End the ranks at once; ``closed`` tells when they have."""
+        """See `Job.kill`."""
         if not self.closed and self.lost is None:
             self._channel.send_now("kill")
 
     def wait_closed(self, deadline: Deadline, doing: str) -> None:
-        """Wait until every process of the job has ended."""
+        """See `Job.wait_closed`."""
         try:
             self.wait(lambda: self.closed, deadline, doing)
         except ClosedError:  # the endpoint is of no use any more; the channel still is
@@ -220,16 +179,16 @@ class LocalJob:
                 self._hear(0)
 
     def dispose(self) -> None:
-        """Give the job up: what still runs of it is killed, and nothing more is heard of it."""
+        """See `Job.dispose`."""
         _jobs.discard(self)
         self.endpoint.close()
         self._channel.close()
         if self._forked is not None:
-            _reap(self._forked)
+            reap(self._forked)
             self._forked = None
 
     def forget(self) -> None:
-        """Close what this process inherited of its parent's job by being forked."""
+        """See `Job.forget`."""
         self._forked = None
         self._channel.close()
 
@@ -265,19 +224,12 @@ class LocalJob:
             else:
                 self._answers[rest[0]] = rest[1:], fds
         elif kind == "output":
-            name, data = rest
-            if (stream := getattr(sys, name)) is not None:
-                stream.write(data.decode(errors="replace"))
+            write_output(*rest)
         elif kind == "unlaunchable":
             self._trouble = LaunchError(f"ranks could not be started: {rest[0]}")
         elif kind == "closed":
             self.closed = True
             self.lost = self._trouble  # only now, when those that could be started have ended
-
-    def _welcome(self, rank: int, incarnation: int, sock: socket.socket) -> None:
-        self._incarnations[rank] = incarnation
-        self.endpoint.mark_present(rank, incarnation)
-        self._transport.adopt(rank, sock)
 
 
 PASSED_ON = "passed_on"  # what a KeyboardInterrupt has once processes were interrupted for it
@@ -334,72 +286,7 @@ def _is_real(stream: TextIO | None, original: TextIO | None, number: int) -> boo
         return False
 
 
-class _ZygoteProcess:
-    """The driver's end of a zygote."""
-
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        from multiprocessing.util import spawnv_passfds  # noqa: PLC0415 - a program without Worlds does not need it
-
-        self.suspect = False  # one of its jobs has ended without a word
-        self.channel, theirs = Channel.pair()
-        fd = theirs.fileno()
-        command = interpreter_command("klyng_mp.launch.zygote", "zygote_main", [fd])
-        self.pid: int = spawnv_passfds(os.fsencode(sys.executable), command, [fd])
-        theirs.close()
-        try:
-            if preload:
-                self._preload(preload)
-        except BaseException:
-            self.stop()
-            raise
-
-    def _preload(self, names: tuple[str, ...]) -> None:
-        self.channel.send_now("preload", list(names), list(sys.path))
-        try:
-            (_, wrong), _ = self.channel.receive_now()
-        except EOFError:
-            wrong = f"the zygote ended while it imported {', '.join(names)}"
-        if wrong:
-            raise LaunchError(wrong)
-
-    def alive(self) -> bool:
-        """Tell whether it can take another job; a dead one is laid to rest."""
-        if self.suspect:
-            # Its descriptors are closed one after the other, and only then it is a child to wait for.
-            poll = select.poll()
-            poll.register(self.channel, select.POLLIN)
-            self.suspect = False
-            if poll.poll(_DYING_MILLISECONDS):
-                self.stop()
-                return False
-        if dead := _reap(self.pid, os.WNOHANG):
-            self.channel.close()
-        return not dead
-
-    def stop(self) -> None:
-        """Let it end, and what is left of its jobs with it."""
-        self.channel.close()
-        _reap(self.pid)
-
-
-def _reap(pid: int, options: int = 0) -> bool:
-    """Lay a child to rest; return whether it has ended. The program may have waited for all its children itself."""
-    try:
-        return os.waitpid(pid, options)[0] == pid
-    except ChildProcessError:
-        return True
-
-
-_zygotes: dict[tuple[Any, ...], _ZygoteProcess] = {}
 _jobs: weakref.WeakSet[LocalJob] = weakref.WeakSet()
-
-
-def _zygote_for(preload: tuple[str, ...]) -> _ZygoteProcess:
-    key = (preload, sys.executable, tuple(sys.flags), tuple(sys.warnoptions))
-    zygote = _zygotes.get(key)
-    if zygote is None or not zygote.alive():
-        zygote = _zygotes[key] = _ZygoteProcess(preload)
-    return zygote
 
 
 @atexit.register
@@ -408,8 +295,7 @@ def _end_all() -> None:
         sys.modules["multiprocessing.util"]._exit_function()  # noqa: SLF001 - joins processes; their World ends after that
     for job in list(_jobs):
         job.dispose()
-    while _zygotes:
-        _zygotes.popitem()[1].stop()
+    stop_zygotes()
 
 
 def _forget_all() -> None:
@@ -417,9 +303,7 @@ def _forget_all() -> None:
     for job in list(_jobs):
         job.forget()
     _jobs.clear()
-    for zygote in _zygotes.values():
-        zygote.channel.close()
-    _zygotes.clear()
+    forget_zygotes()
 
 
 os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,143 @@
+"""A job as its driver speaks to it: the messages to its ranks and from them, wherever they are.
+
+Layer: launch; how ranks are brought to life, and how their supervisors are spoken to, is for subclasses.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.transports.stream import StreamTransport
+from klyng_mp.wire.frames import CONTROL, DRIVER, Message
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.errors import WorldError
+    from klyng_mp.launch.control import Cause
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.state import RankState
+    from klyng_mp.transports.contract import Transport
+
+__all__ = ["Job", "write_output"]
+
+
+class Job:
+    """The ranks of one World, as its driver sees them.
+
+    Args:
+        spec: what the ranks are to be.
+
+    Attributes:
+        endpoint: the driver's end of the messages.
+        settled: causes of the runs that ended early, by run.
+        fenced: the last run whose output has been forwarded whole.
+        forwards_output: whether output comes by way of this process, to be written here.
+        closed: whether every process of the job has ended.
+        lost: the error that says why the job can do nothing more, or None.
+        has_started: whether processes were started from it.
+    """
+
+    has_started = False
+
+    def __init__(self, spec: RankSpec) -> None:
+        self.spec = spec
+        self.settled: dict[int, Cause] = {}
+        self.fenced = 0
+        self.forwards_output = False
+        self.closed = False
+        self.lost: WorldError | None = None
+        self._incarnations = dict.fromkeys(range(spec.size), 1)
+        self.endpoint = Endpoint(DRIVER)
+        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)
+        self._ways: Transport = self._transport
+        self.endpoint.use(self._ways)
+        self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
+
+    def host_of(self, rank: int) -> str:
+        """Return the name of a rank's host."""
+        del rank
+        return self.spec.host
+
+    # Messages
+
+    def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:
+        """Send the same message to ranks (by default all) without waiting."""
+        for rank in range(self.spec.size) if ranks is None else ranks:
+            self.endpoint.start_send(rank, Message(CONTROL, DRIVER, run, self._incarnations[rank], *encoded))
+
+    def all_sent(self) -> bool:
+        """Tell whether all that was submitted is with the kernel."""
+        return not self._ways.pending()
+
+    def answer(self, tag: int | str) -> Message | None:
+        """Return the next answer that has come with this tag, or None."""
+        with self.endpoint.lock:
+            return self.endpoint.mailbox.take(CONTROL, -1, tag)
+
+    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
+        """Wait until ``ready()``, or the job is lost, or the deadline is over (DeadlineError)."""
+        self.endpoint.wait(lambda: ready() or self.lost is not None or self.closed, deadline, doing)
+
+    def _welcome(self, rank: int, incarnation: int, sock: socket.socket) -> None:
+        """Take note that a rank has come to life, and how it is reached; with the endpoint's lock held."""
+        self._incarnations[rank] = incarnation
+        self.endpoint.mark_present(rank, incarnation)
+        self._transport.adopt(rank, sock)
+
+    # Supervisors
+
+    def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
+        """Ask for a run to be ended early; ``settled`` tells when it has been."""
+        raise NotImplementedError
+
+    def fence(self, run: int) -> None:
+        """Say that a run is over, and ask for all its output to be written; ``fenced`` tells when it has been."""
+        raise NotImplementedError
+
+    def over(self, run: int) -> None:
+        """Say that a run is over and has left no output to wait for."""
+        raise NotImplementedError
+
+    def report(self, deadline: Deadline) -> list[RankState]:
+        """Ask what each rank does now.
+
+        Raises:
+            DeadlineError: there was no answer in time.
+            WorldError: the job is lost, or over.
+        """
+        raise NotImplementedError
+
+    def show_report(self) -> None:
+        """Have what each rank does written to standard error; may be called by a signal handler."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Ask the ranks to end by themselves; ``closed`` tells when they have."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End the ranks at once; ``closed`` tells when they have."""
+        raise NotImplementedError
+
+    def wait_closed(self, deadline: Deadline, doing: str) -> None:
+        """Wait until every process of the job has ended."""
+        raise NotImplementedError
+
+    def dispose(self) -> None:
+        """Give the job up: what still runs of it is killed, and nothing more is heard of it."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Close what this process inherited of its parent's job by being forked."""
+        raise NotImplementedError
+
+
+def write_output(name: str, data: bytes) -> None:
+    """Write what ranks have printed to this program's "stdout" or "stderr"."""
+    if (stream := getattr(sys, name)) is not None:
+        stream.write(data.decode(errors="replace"))
