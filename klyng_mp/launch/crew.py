@@ -100,6 +100,17 @@ class Crew:
         """Send a record to a rank, at once or when it reads."""
         occupant.tell(self._loop, record, fds)
 
+    def tell_rank(self, rank: int, *record: Any, fds: Sequence[int] = ()) -> None:
+        """Send a record to the occupant of a place, if there is one."""
+        occupant = self.occupants.get(rank)
+        if occupant is not None and occupant.alive:
+            self.tell(occupant, *record, fds=fds)
+
+    def tell_end(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
+        """Let the ranks that are here know that one, here or elsewhere, has ended."""
+        for other in self.servers():
+            self.tell(other, "gone", rank, incarnation, what, orderly)
+
     def _introduce(self, occupant: Occupant, rank: int, fd: int) -> None:
         """Hand one end of a rank's new connection to the rank that it is for."""
         other = self.occupants[rank]

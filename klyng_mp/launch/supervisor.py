@@ -28,7 +28,7 @@ from klyng_mp.launch.watch import Watch
 from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.loop import Loop, Timer
@@ -253,17 +253,6 @@ class Supervisor(Crew):
             self.processes.keep_mail(occupant, rank, *words)
         else:
             self.tell_rank(rank, "relayed", occupant.rank, *words)
-
-    def tell_rank(self, rank: int, *record: Any, fds: Sequence[int] = ()) -> None:
-        """Send a record to the occupant of a place, if there is one."""
-        occupant = self.occupants.get(rank)
-        if occupant is not None and occupant.alive:
-            self.tell(occupant, *record, fds=fds)
-
-    def tell_end(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
-        """Let the ranks that are here know that one, here or elsewhere, has ended."""
-        for other in self.servers():
-            self.tell(other, "gone", rank, incarnation, what, orderly)
 
     # Ending
 
