@@ -29,19 +29,20 @@ def write_script(folder, text, name="driver.py"):
 
 
 class Program:
-    """A Python process; its standard error goes to a file, so that only its output must be read."""
+    """A Python process; its standard error goes to a file, so that only its output must be read.
 
-    def __init__(self, *words, cwd, env=None, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **keywords):
+    ``start`` is who starts it: Popen, or what starts programs on another host, as `networks.Host.run`.
+    """
+
+    def __init__(self, *words, cwd, env=None, start=subprocess.Popen, **keywords):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
         self.out = ""
-        self.process = subprocess.Popen(
+        self.process = start(
             [sys.executable, *map(str, words)],
             cwd=cwd,
             env=environment(env),
-            stdin=stdin,
-            stdout=stdout,
             stderr=self._errors,
-            **keywords,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **keywords},
         )
 
     def __enter__(self):
