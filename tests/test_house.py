@@ -113,6 +113,7 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",
     "klyng_mp/launch/zygote.py": "imported only by zygotes",
     "klyng_mp/sharedctypes.py": "imported only by who makes shared ctypes",
+    "klyng_mp/transports/secure.py": "imported only by whoever has peers on other hosts",
 }
 LATE_IMPORTS = {
     "klyng_mp/context.py": "the factory methods: a program imports only what it makes",

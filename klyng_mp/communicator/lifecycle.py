@@ -104,6 +104,16 @@ class Lifecycle:
             if not self._settle(ready, deadline, doing, on):
                 raise deadline.error(doing)
 
+    def attend(self) -> None:
+        """Have messages move also while no thread of this process is in a call, by a thread that is started for it.
+
+        For an endpoint with peers on other hosts. May be called again. The thread ends with the endpoint.
+
+        Cost: a thread that sleeps; a peer's message wakes it, unless somebody waits here.
+        """
+        with self._room.lock:
+            self._room.attend()
+
     def add_chore(self, chore: Chore) -> None:
         """Let something go on whenever a thread waits here or makes progress."""
         with self._room.lock:
@@ -153,7 +163,10 @@ class Lifecycle:
         """
         with self._room.lock:
             self._refuse(lambda doing: ClosedError(f"this rank has closed its communicator, so {doing} cannot be done"))
+            attendant = self._room.attendant
             self._room.close()
+        if attendant is not None and not self._room.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001
+            attendant.join()
 
     def abandon(self) -> None:
         """In a forked child: close its copies of the descriptors and refuse everything with ForkedError."""

@@ -19,6 +19,8 @@ from klyng_mp.native import core
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from klyng_mp.communicator.attendant import Attendant
+
 __all__ = ["MAX_EVENTS", "EpollPoller", "Gate", "PureGate", "Room"]
 
 MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
@@ -103,6 +105,8 @@ class Room:
         lock: guards the endpoint and all below it; re-entrant, because callbacks call the endpoint.
         poller: what is waited for besides other threads.
         guests: who waits in event loops.
+        attendant: the thread that serves while nobody waits, if there is one.
+        turn: how often callbacks were called.
     """
 
     def __init__(self, spoiled: Callable[[], None], served: Callable[[], None]) -> None:
@@ -114,8 +118,10 @@ class Room:
         self._waiters: list[Waiter] = []
         self._polling: Waiter | None = None
         self._calling = False
-        self._turn = 0  # how often callbacks were called
+        self.turn = 0
         self._closed = False
+        self._napping = False
+        self.attendant: Attendant | None = None
         self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Only the thread that it was rung for may silence it: others that look meanwhile leave it alone.
         self.poller.register(self._doorbell, select.EPOLLIN, lambda _: None)
@@ -145,10 +151,38 @@ class Room:
         if self._closed:
             return
         self._closed = True
+        if self.attendant is not None:
+            self.attendant.stop()
         if self._waiters or self.guests:
             self.notify()
         else:
-            self._close_descriptors()
+            self._close_if_left()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a thread waits here, or naps, and so serves the descriptors; needs the lock."""
+        return self._napping or bool(self._waiters)
+
+    def attend(self) -> None:
+        """Have the descriptors served by a thread of their own while nobody waits; needs the lock."""
+        if self.attendant is None and not self._closed and not self.stopped:
+            from klyng_mp.communicator.attendant import Attendant  # noqa: PLC0415 - only where peers are remote
+
+            self.attendant = Attendant(self)
+            self.attendant.start()
+
+    def spoil(self) -> None:
+        """Refuse everything, since an exception has come where there is nobody to tell; needs the lock."""
+        self._spoiled()
+
+    def part(self) -> None:
+        """Take note that the attendant's thread ends; needs the lock."""
+        self.attendant = None
+        self._close_if_left()
+
+    def progress(self) -> None:
+        """Do what is due at the descriptors, without waiting; needs the lock."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """Close this process's copies of the descriptors, in a forked child; its parent's are untouched."""
@@ -156,6 +190,9 @@ class Room:
         self.stopped = stopped
         self._waiters.clear()
         self.guests.clear()
+        if self.attendant is not None:
+            self.attendant.abandon()
+            self.attendant = None
         self._closed = True
         self._close_descriptors()
 
@@ -163,7 +200,7 @@ class Room:
         if noises := self.poller.noises(True):
             return self.poller.wait(0, MAX_EVENTS) + noises  # or a peer that never stops would hide all others
         self._polling = waiter
-        lock, turn = self.lock, self._turn
+        lock, turn = self.lock, self.turn
         try:
             lock.release()
             events = self.poller.wait(seconds, MAX_EVENTS)
@@ -179,7 +216,7 @@ class Room:
                     waiter.called = False
                     os.eventfd_read(self._doorbell)
         # Another thread may have served them since; what is still due will be told again.
-        return events if turn == self._turn else []
+        return events if turn == self.turn else []
 
     def _sleep(self, waiter: Waiter, seconds: float | None) -> None:
         if waiter.alarm is None:
@@ -207,7 +244,7 @@ class Room:
 
     def _call(self, events: list[tuple[int, int]]) -> None:
         callbacks = self.poller.callbacks
-        self._turn += 1
+        self.turn += 1
         self._calling = True
         try:
             for fd, happened in events:
@@ -231,12 +268,18 @@ class Room:
     def _leave(self) -> None:
         """Let another thread poll, unless one does or is about to, or guests; the last one out closes."""
         if not self._waiters:
+            if self.attendant is not None and self.attendant.wants_call:
+                self.attendant.call()
             if self.guests:
                 self.guests.notify(everybody=True)
-            elif self._closed:
-                self._close_descriptors()
+            else:
+                self._close_if_left()
         elif self._polling is None and not any(waiter.called for waiter in self._waiters):
             self._wake(self._waiters[0])
+
+    def _close_if_left(self) -> None:
+        if self._closed and not self._waiters and not self.guests and self.attendant is None:
+            self._close_descriptors()
 
     def _close_descriptors(self) -> None:
         if self._doorbell >= 0:

@@ -90,9 +90,7 @@ class WaitingRoom(Room):
         waiters = self._waiters
         waiters.append(waiter)
         self.lock.waiting += 1
-        brief = None
-        if _count():
-            brief, waiter.thread = _FIRST_SLEEP, get_ident()
+        brief = self._mind_threads(waiter) if _count() else None
         try:
             while True:
                 left = deadline.left()
@@ -114,7 +112,7 @@ class WaitingRoom(Room):
             waiters.remove(waiter)
             self.lock.waiting -= 1
             self._account(needed[0] if needed is not None and len(needed) == 1 else None, began)
-            if waiters or self.guests or self._closed:
+            if waiters or self.guests or self._closed or self.attendant is not None:
                 self._leave()
 
     def nap(self, port: core.Port, steps: int = 0, on: int | None = None) -> bool:
@@ -128,10 +126,13 @@ class WaitingRoom(Room):
             steps: how many steps of collectives it is for, of which only the last one rings; 0 for any message.
             on: the peer that is waited for, if it is one.
         """
-        if self.lock.waiting or _count() or self.stopped or self._calling or self._closed or self.chores:
+        if self.lock.waiting or self.stopped or self._calling or self._closed or self.chores:
             return False
         began = perf_counter_ns()
-        woken = port.doze(self.lock, self.poller.fileno(), steps)
+        if not _count():
+            woken = port.doze(self.lock, self.poller.fileno(), steps)
+        else:
+            woken = self._nap_beside_attendant(port, steps)
         if on is None and woken and port.ringer < port.size:  # of several it was the last
             on = port.ringer
         self._account(on, began)
@@ -168,6 +169,30 @@ class WaitingRoom(Room):
     def is_quiet(self) -> bool:
         """Whether a guest may sleep until the poller's descriptor shows something; needs the lock."""
         return self._closed or self._polling is not None or not self.poller.noises(True)
+
+    def _mind_threads(self, waiter: Waiter) -> float | None:
+        """Send the attendant away; return how long the first sleep may be, where there are threads of the program."""
+        attendant = self.attendant
+        if attendant is not None:
+            if attendant.is_watching:
+                attendant.send_away()
+            if _count() == 1:
+                return None
+        waiter.thread = get_ident()
+        return _FIRST_SLEEP
+
+    def _nap_beside_attendant(self, port: core.Port, steps: int) -> bool:
+        """See `nap`; where the only other thread is the attendant."""
+        attendant = self.attendant
+        if attendant is None or _count() > 1:
+            return False
+        self._napping = True  # first to say it and then to look, as the attendant does: the lock is not held
+        try:
+            return not attendant.is_watching and port.doze(self.lock, self.poller.fileno(), steps)
+        finally:
+            self._napping = False
+            if attendant.wants_call:
+                attendant.call()
 
     def _is_over(self, ready: Callable[[], bool]) -> bool:
         if self.chores:

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from klyng_mp.errors import PeerLostError, RemoteProtocolError
 from klyng_mp.transports.contract import SENT, Ticket, TransportStatistics
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.transports.contract import Poller, Sink
+    from klyng_mp.transports.secure import SecureSocket
 
 __all__ = ["StreamTransport"]
 
@@ -72,22 +73,45 @@ class _Parcel(Ticket):
 class _Connection:
     """One socket and the reader of what comes from it."""
 
-    __slots__ = ("fd", "link", "open", "reader", "recv_into", "reset", "sock")
+    __slots__ = ("fd", "link", "open", "reader", "recv_into", "reset", "secure", "sock", "watching")
 
-    def __init__(self, link: _Link, sock: socket.socket) -> None:
+    def __init__(self, link: _Link, sock: socket.socket | SecureSocket) -> None:
         self.link = link
         self.sock = sock
         self.fd = sock.fileno()
         self.reader = FrameReader()
-        self.recv_into = sock.recv_into
+        self.recv_into: Callable[[memoryview], int] = sock.recv_into
+        # Only those who have one import its class.
+        self.secure = cast("SecureSocket", sock) if hasattr(sock, "held") else None
         self.open = True
         self.reset = False
+        self.watching = False  # for when the kernel takes bytes
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether there is anything for when the kernel takes bytes."""
+        link = self.link
+        return (link.out is self and bool(link.outbox)) or (self.secure is not None and self.secure.waits)
+
+    def close(self, *, goodbye: bool) -> None:
+        """Close the socket; a secure one with a goodbye, if that is true."""
+        if self.secure is None:
+            self.sock.close()
+        else:
+            self.secure.close(goodbye=goodbye)
+
+    def abandon(self) -> None:
+        """Close the child's copy of the socket."""
+        if self.secure is None:
+            self.sock.close()
+        else:
+            self.secure.abandon()
 
 
 class _Link:
     """All that leads to one peer. Two sides that connect at once have two sockets: each sends on its first."""
 
-    __slots__ = ("connections", "out", "outbox", "peer", "pending", "send", "sendmsg", "traffic", "watching")
+    __slots__ = ("connections", "out", "outbox", "peer", "pending", "send", "sendmsg", "traffic")
 
     def __init__(self, peer: int, traffic: list[int]) -> None:
         self.peer = peer
@@ -98,7 +122,16 @@ class _Link:
         self.sendmsg: Callable[[list[bytes | memoryview]], int]
         self.outbox: deque[_Parcel] = deque()
         self.pending = 0
-        self.watching = False
+
+    @property
+    def held(self) -> int:
+        """Bytes that are neither in the outbox nor with the kernel."""
+        return 0 if self.out is None or self.out.secure is None else self.out.secure.held
+
+    @property
+    def left(self) -> int:
+        """Bytes that are not with the kernel."""
+        return self.pending + self.held
 
     def use(self, connection: _Connection) -> None:
         """Send over this connection from now on."""
@@ -125,22 +158,20 @@ class StreamTransport:
         self._bytes_sent = self._bytes_received = 0
         self._traffic: dict[int, list[int]] = {}
 
-    def adopt(self, peer: int, sock: socket.socket) -> None:
+    def adopt(self, peer: int, sock: socket.socket | SecureSocket) -> None:
         """Use a connected stream socket for ``peer`` and own it from now on; flushes what is queued.
 
-        A second socket for the same peer is read too: the other side may have connected at the same time.
+        A second socket for the same peer is read too: the other side may have connected at the same time. What a
+        `SecureSocket` holds counts as pending, and its peer is told a goodbye when all that was sent has left.
         """
-        sock.setblocking(False)
-        if sock.family == socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_BUFFER_BYTES)
-        elif sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _prepare(sock)
         link = self._links.get(peer)
-        if link is None:
-            link = self._make_link(peer)
-        connection = _Connection(link, sock)
+        connection = _Connection(link or self._make_link(peer), sock)
+        link = connection.link
         link.connections.append(connection)
         self._poller.register(connection.fd, EPOLLIN, partial(self._react, connection))
+        if connection.secure is not None:
+            connection.secure.on_wait = partial(self._watch, connection)
         if link.out is None:
             link.use(connection)
             self._flush(link)
@@ -186,16 +217,14 @@ class StreamTransport:
     def pending(self, peer: int | None = None) -> int:
         """See `Transport.pending`."""
         if peer is None:
-            return sum(link.pending for link in self._links.values())
-        link = self._links.get(peer)
-        return 0 if link is None else link.pending
+            return sum(link.left for link in self._links.values())
+        return self._links[peer].left if peer in self._links else 0
 
     def disconnect(self, peer: int, *, dead: bool = False) -> None:
         """See `Transport.disconnect`."""
-        del dead  # a closed connection harms nobody
         link = self._links.pop(peer, None)
         if link is not None:
-            self._drop(link, "was disconnected from")
+            self._drop(link, "was disconnected from", goodbye=not dead and not link.outbox)
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -206,7 +235,7 @@ class StreamTransport:
         """See `Transport.abandon`."""
         for link in self._links.values():
             for connection in link.connections:
-                connection.sock.close()
+                connection.abandon()
         self._links.clear()
 
     def statistics(self) -> TransportStatistics:
@@ -246,12 +275,12 @@ class StreamTransport:
     def _flush(self, link: _Link) -> None:
         """Hand what is queued to the kernel until that is all, or the kernel has enough."""
         outbox = link.outbox
-        while outbox:
+        while outbox or link.held:
             views, size = _gather(outbox)
             try:
                 count = link.send(views[0]) if len(views) == 1 else link.sendmsg(views)
             except BlockingIOError:
-                count = 0
+                break
             except OSError as error:
                 self._refused(link, error)
                 return
@@ -266,12 +295,15 @@ class StreamTransport:
                     link.traffic[0] += 1
             if count < size:
                 break
-        self._watch(link, bool(outbox))
+        if link.out is not None:
+            self._watch(link.out)
 
-    def _watch(self, link: _Link, writing: bool) -> None:
-        if writing != link.watching and link.out is not None:
-            link.watching = writing
-            self._poller.modify(link.out.fd, EPOLLIN | EPOLLOUT if writing else EPOLLIN)
+    def _watch(self, connection: _Connection) -> None:
+        """Let the poller tell when the kernel takes bytes, if there are any."""
+        writing = connection.wants_to_write
+        if writing != connection.watching and connection.open:
+            connection.watching = writing
+            self._poller.modify(connection.fd, EPOLLIN | EPOLLOUT if writing else EPOLLIN)
 
     def _refused(self, link: _Link, error: OSError) -> Ticket:
         """The peer takes no more: read what it said last, then tell its end."""
@@ -284,10 +316,12 @@ class StreamTransport:
     # -- in
 
     def _react(self, connection: _Connection, events: int) -> None:
-        if events != EPOLLIN and events & EPOLLOUT and connection.link.watching:
+        if events != EPOLLIN and events & EPOLLOUT and connection.watching:
             self._flush(connection.link)
-        if events != EPOLLOUT and connection.open:
+        if (events != EPOLLOUT or connection.secure is not None) and connection.open:
             self._read(connection, _READS_PER_EVENT)
+            if connection.watching:
+                self._watch(connection)  # a secure one that has read may have what it waited for
 
     def _read(self, connection: _Connection, rounds: int) -> None:
         reader = connection.reader
@@ -320,6 +354,8 @@ class StreamTransport:
             if not count:
                 self._closed(connection, "closed its connection")
             rounds -= 1
+            if connection.secure is not None and (connection.secure.more or rounds > _READS_PER_EVENT):
+                continue
             if count < room or not rounds:
                 return
 
@@ -337,28 +373,37 @@ class StreamTransport:
             self._drop(link, reason)
             self._sink.lost(link.peer, reason)
 
-    def _drop(self, link: _Link, reason: str) -> None:
+    def _drop(self, link: _Link, reason: str, *, goodbye: bool = False) -> None:
         for connection in list(link.connections):
-            self._release(connection)
+            self._release(connection, goodbye=goodbye)
         for parcel in link.outbox:
             parcel.error = PeerLostError(link.peer, reason)
             parcel.parts = []
         link.outbox.clear()
         link.pending = 0
 
-    def _release(self, connection: _Connection) -> None:
+    def _release(self, connection: _Connection, *, goodbye: bool = False) -> None:
         connection.open = False
         link = connection.link
         link.connections.remove(connection)
         if link.out is connection:
             link.out = None
-            link.watching = False
         self._poller.unregister(connection.fd)
-        connection.sock.close()
+        connection.close(goodbye=goodbye)
+
+
+def _prepare(sock: socket.socket | SecureSocket) -> None:
+    sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_BUFFER_BYTES)
+    elif sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _gather(outbox: deque[_Parcel]) -> tuple[list[bytes | memoryview], int]:
     """Return what of an outbox the kernel takes in one call, and its size."""
+    if not outbox:
+        return [b""], 0
     views = outbox[0].parts
     if len(outbox) > 1:
         views = []
