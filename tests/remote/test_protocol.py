@@ -151,6 +151,22 @@ def check_frame_in_state(state, kind, sender):
     assert receiver.state == "closed"
 
 
+def test_frames_are_what_they_were():
+    """Bytes that another implementation could have written; a change of them is another protocol."""
+    sides = pair_in("hello")
+    nonce = b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+    hello = b"\x01\0\0\0\x47\0\0\0\0" + b'{"method":"key","nonce":"' + nonce + b'"}'
+    assert sides["client"].pack("hello", method="key", nonce=bytes(32)) == hello
+    assert sides["beacon"].feed(hello) == [Frame("hello", {"method": "key", "nonce": bytes(32)})]
+    sides = pair_in("open")
+    probe = b"\x0e\0\0\0\x02\0\0\0\x03{}abc"
+    assert sides["client"].pack("probe", b"abc") == probe
+    assert sides["beacon"].feed(probe) == [Frame("probe", {}, b"abc")]
+    bye = b'\x07\0\0\0\x0b\0\0\0\0{"count":3}'
+    assert sides["client"].pack("bye") == bye
+    assert sides["beacon"].feed(bye) == [Frame("bye", {"count": 3})]
+
+
 # -- in pieces -------------------------------------------------------------------------------------
 
 VECTORS = [(state, kind, sender) for (kind, state), who in ALLOWED.items() for sender in SIDES if sender[0] in who]

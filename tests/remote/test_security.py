@@ -74,7 +74,7 @@ def test_a_verifier_survives_its_file(tmp_path):
     assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
     loaded = Verifier.load(tmp_path / "password")
     assert (loaded.salt, loaded.secret, loaded.blinding) == (SALT, SECRET, stored.blinding)
-    assert SECRET.hex() not in repr(loaded)
+    assert repr(loaded) == "Verifier(...)"
 
 
 @pytest.mark.parametrize("text", ["", "00", "xx yy", f"{SALT.hex()}", f"{SALT.hex()} {SECRET.hex()} 00", "é", "\x00"])
@@ -249,6 +249,7 @@ def test_an_identity_survives_its_file(tmp_path):
         identity.key_pem,
     )
     assert BeaconIdentity.create().fingerprint != identity.fingerprint
+    assert repr(identity) == f"BeaconIdentity({identity.fingerprint})"
 
 
 @pytest.mark.parametrize("load", [BeaconIdentity.load, ClientKey.load], ids=["identity", "key"])
