@@ -69,6 +69,7 @@ from klyng_mp.errors import KlyngError as KlyngError
 from klyng_mp.errors import LaunchError as LaunchError
 from klyng_mp.errors import LocalProtocolError as LocalProtocolError
 from klyng_mp.errors import MachinesError as MachinesError
+from klyng_mp.errors import MachinesWarning as MachinesWarning
 from klyng_mp.errors import MessageTooLargeError as MessageTooLargeError
 from klyng_mp.errors import NoRankError as NoRankError
 from klyng_mp.errors import NothingSharedError as NothingSharedError
@@ -171,6 +172,7 @@ __all__ = [
     "LocalProtocolError",
     "Lock",
     "MachinesError",
+    "MachinesWarning",
     "Manager",
     "MatchedMessage",
     "MessageTooLargeError",

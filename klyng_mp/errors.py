@@ -64,6 +64,7 @@ __all__ = [
     "LaunchError",
     "LocalProtocolError",
     "MachinesError",
+    "MachinesWarning",
     "MessageTooLargeError",
     "NoRankError",
     "NothingSharedError",
@@ -360,6 +361,10 @@ class WorldBusyError(WorldError):
 
 class NoRankError(WorldError):
     """This process has no rank in the World it was started from."""
+
+
+class MachinesWarning(RuntimeWarning):
+    """Hosts can be used as they are given, but not well: others can read a password, or ranks have to share CPUs."""
 
 
 class UnreceivedMessagesWarning(RuntimeWarning):

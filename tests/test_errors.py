@@ -136,7 +136,7 @@ class Users(errors.WorldError):
 def test_every_error_is_in_the_table():
     made = {type(error) for error, _, _ in TABLE}
     named = {value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)}
-    assert named - made == {errors.ProtocolError, errors.UnreceivedMessagesWarning}
+    assert named - made == {errors.ProtocolError, errors.MachinesWarning, errors.UnreceivedMessagesWarning}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +166,7 @@ def test_every_error_is_in_the_table():
         ("AuthenticationError", [multiprocessing.AuthenticationError, errors.BeaconError]),
         ("BundleError", [errors.BeaconError]),
         ("BeaconBusyError", [errors.BeaconError]),
+        ("MachinesWarning", [RuntimeWarning]),
         ("UnreceivedMessagesWarning", [RuntimeWarning]),
     ],
 )
@@ -175,7 +176,7 @@ def test_existing_except_clauses_catch(error, parents):
 
 def test_every_error_is_a_klyng_error():
     for name in errors.__all__:
-        if name != "UnreceivedMessagesWarning":
+        if not name.endswith("Warning"):
             assert issubclass(getattr(errors, name), errors.KlyngError), name
 
 
@@ -189,7 +190,7 @@ def test_every_error_is_explained_and_drawn_in_the_tree():
         docstring = getattr(errors, name).__doc__
         assert docstring, name
         assert docstring.split("\n\n")[0].rstrip().endswith((".", ".\n")), name
-        if name != "UnreceivedMessagesWarning":
+        if not name.endswith("Warning"):
             assert name in errors.__doc__, name
 
 
