@@ -152,11 +152,15 @@ JOINS = {"memory": by_memory, "stream": by_stream, "shm": by_shm}
 def ranks(size, transport="stream"):
     """Give `Ranks` that are closed in the end.
 
-    "traced shm" are such that have a trace, "plain shm" such whose collectives know no shortcuts through the memory.
+    "traced shm" are such that have a trace, "plain shm" such whose collectives know no shortcuts through the memory,
+    "attended stream" such that have an attendant each.
     """
     *kind, name = transport.split()
     traced = kind == ["traced"]
     made = Ranks(size, JOINS[name], (TracedEndpoint, TracedCommunicator) if traced else (Endpoint, Communicator))
+    if kind == ["attended"]:
+        for endpoint in made.endpoints:
+            endpoint.attend()
     if kind == ["plain"]:
         for comm in made.comms:
             comm.direct, comm.meeting = False, None
