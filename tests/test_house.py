@@ -122,6 +122,7 @@ HEAVY_AT_THE_TOP = {
 LATE_IMPORTS = {
     "klyng_mp/context.py": "the factory methods: a program imports only what it makes",
     "klyng_mp/cli/main.py": "each command imports only what it needs: run must start fast",
+    "klyng_mp/communicator/room.py": "only ranks with peers on other hosts are attended",
     "klyng_mp/launch/job.py": "only a driver that is forked for its World becomes a zygote",
     "klyng_mp/launch/shell.py": "statistics and trace are only for who asks",
     "klyng_mp/world_process.py": "a program whose Worlds only run imports no more than it needs",

@@ -104,16 +104,6 @@ class Lifecycle:
             if not self._settle(ready, deadline, doing, on):
                 raise deadline.error(doing)
 
-    def attend(self) -> None:
-        """Have messages move also while no thread of this process is in a call, by a thread that is started for it.
-
-        For an endpoint with peers on other hosts. May be called again. The thread ends with the endpoint.
-
-        Cost: a thread that sleeps; a peer's message wakes it, unless somebody waits here.
-        """
-        with self._room.lock:
-            self._room.attend()
-
     def add_chore(self, chore: Chore) -> None:
         """Let something go on whenever a thread waits here or makes progress."""
         with self._room.lock:
