@@ -116,6 +116,8 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/remote/security.py": "imported only by beacons, and by drivers with hosts",
     "klyng_mp/remote/tls.py": "imported only by beacons, and by drivers and ranks with hosts",
     "klyng_mp/remote/hosts.py": "imported only by drivers with hosts",
+    "klyng_mp/remote/options.py": "imported only by beacons",
+    "klyng_mp/remote/running.py": "imported only by beacons, and by who asks for one",
     "klyng_mp/sharedctypes.py": "imported only by who makes shared ctypes",
     "klyng_mp/transports/secure.py": "imported only by whoever has peers on other hosts",
 }
