@@ -307,6 +307,7 @@ def test_every_program_of_every_task_does_no_work_at_size_0_and_agrees_at_a_smal
     [
         ("startup.py", ["--rounds", 1], 1),
         ("worlds.py", ["--rounds", 1, "--runs", 3], 4),
+        ("streams.py", ["--rounds", 1, "--calls", 10], 4),
         ("tracing.py", ["--rounds", 1, "--pairs", 200], 2),
     ],
 )
