@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.errors import LocalProtocolError, MessageTooLargeError, RemoteProtocolError
 from klyng_mp.native import core
+from klyng_mp.wire.blocks import allocate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,6 @@ _GREETING = int.from_bytes(_GREETING_BYTES, "little")
 _AREA_SIZE = 64 * 1024  # one read of a busy socket; frames up to this size are parsed from here
 _JOIN_SIZE = 16 * 1024  # below it one copy is cheaper than a second entry for the kernel to gather
 _OWN_BLOCK_SIZE = 64 * 1024  # a part this large is read into its own memory; smaller neighbours share a read
-_MAP_SIZE = 8 * 1024 * 1024  # malloc returns such blocks to the system, so they come fresh: huge pages fill 5x faster
 
 
 class Limits(NamedTuple):
@@ -446,7 +446,7 @@ class _Body:
             self._stream = BytesIO(bytes(size))
             self.room = self._stream.getbuffer()
         else:
-            self._target = _allocate(size) if len(sizes) == 1 else bytearray(size)
+            self._target = allocate(size) if len(sizes) == 1 else bytearray(size)
             self.room = memoryview(self._target)
 
     def _close_group(self) -> None:
@@ -480,17 +480,3 @@ def _group(sizes: Sequence[int]) -> list[list[int]]:
         sharing = small
     groups.reverse()
     return groups
-
-
-def _allocate(size: int) -> Part:
-    """Return fresh writable memory, which costs real memory only as it is filled where it is large."""
-    if size < _MAP_SIZE:
-        return bytearray(size)
-    import mmap  # noqa: PLC0415 - a shared library that most programs never need
-
-    if not hasattr(mmap, "MAP_PRIVATE"):
-        return bytearray(size)
-    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(block)
