@@ -34,6 +34,8 @@ those, so that existing ``except`` clauses keep working::
         ├── CollectiveMismatchError   ranks made different collective calls
         ├── DeadlockError             all ranks wait for each other
         ├── RunCancelledError         the run was cancelled
+        ├── HostLostError             a host is gone, and its ranks with it
+        ├── NotAcrossHostsError       it does not work between machines
         ├── LaunchError               ranks could not be brought to life
         ├── WorldBusyError            a run is going on, or processes hold places
         └── NoRankError               this process has no rank
@@ -60,6 +62,7 @@ __all__ = [
     "DeadlineError",
     "DeadlockError",
     "ForkedError",
+    "HostLostError",
     "KlyngError",
     "LaunchError",
     "LocalProtocolError",
@@ -67,6 +70,7 @@ __all__ = [
     "MachinesWarning",
     "MessageTooLargeError",
     "NoRankError",
+    "NotAcrossHostsError",
     "NothingSharedError",
     "PeerLostError",
     "ProtocolError",
@@ -341,6 +345,41 @@ class DeadlockError(WorldError):
 
 class RunCancelledError(WorldError):
     """The run was ended by ``Run.cancel()`` or by closing its World before it had a result."""
+
+
+class HostLostError(WorldError):
+    """A host of a World is gone, and its ranks with it; the next run starts all ranks anew, once it is back.
+
+    Attributes:
+        host: which.
+        ranks: those that were there.
+        reason: what was seen of its end.
+    """
+
+    def __init__(self, host: str, ranks: list[int], reason: str) -> None:
+        self.host = host
+        self.ranks = ranks
+        self.reason = reason
+        which = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+        super().__init__(f"the host {host}, with {which}, is lost: {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.host, self.ranks, self.reason), self.__dict__
+
+
+class NotAcrossHostsError(WorldError):
+    """What was asked for does not work between machines; use a World of this machine for it, or `World.run`.
+
+    Attributes:
+        what: that was asked for.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} cannot be had yet: run functions there (World.run), or leave hosts= out")
+        self.what = what
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what,), self.__dict__
 
 
 class LaunchError(WorldError):

@@ -15,7 +15,7 @@ from klyng_mp.errors import ClosedError, LaunchError, WorldBusyError
 from klyng_mp.launch.appmodules import AppModules
 from klyng_mp.launch.control import STATISTICS
 from klyng_mp.launch.hangs import render_report
-from klyng_mp.launch.job import LocalJob, flush_standard_streams, report_on_signal
+from klyng_mp.launch.job import flush_standard_streams, report_on_signal
 from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.statistics import RankStatistics, format_table, unknown
 from klyng_mp.machine import hostname, usable_cpus
@@ -24,9 +24,13 @@ from klyng_mp.wire.codec import Codec
 from klyng_mp.world_context import WorldContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self, TypeGuard
+
+    from klyng_mp.launch.driver import Job
+    from klyng_mp.remote.hosts import Hosts
+    from klyng_mp.remote.world_hosts import WorldHosts
 
 __all__ = ["World", "WorldStatistics"]
 
@@ -86,8 +90,15 @@ class World(WorldContext):
         preload: names of modules to import once, before ranks are forked (method "zygote" or "forkserver").
         seed: makes the numbers of ``random`` and ``numpy.random`` reproducible: each rank gets its own in each run.
         label: begin each line of the ranks' output with ``[rank@host]``.
+        hosts: machines with beacons that have the ranks: the path of a machines file, a mapping of the same shape, or a
+            list of "host" and "host:port"; "local" is this machine. The program's own modules travel there. ``n`` ranks
+            are dealt over them; by default as many as they have places.
+        files: patterns of files beside the program that are to travel with it.
+        encrypt: whether what ranks say to those of other hosts is encrypted. Plain text needs the beacons' leave.
 
     Raises:
+        MachinesError: the hosts are not what they should be; nothing was started.
+        BeaconError: a host cannot be used; the message says which, why, and what to do. Nothing is left on any.
         ValueError, TypeError: an argument is not what it should be; nothing was started.
         LaunchError: ranks could not be brought to life; nothing is left.
 
@@ -103,10 +114,25 @@ class World(WorldContext):
         preload: Sequence[str] = (),
         seed: int | None = None,
         label: bool = False,
+        hosts: Hosts | WorldHosts | None = None,
+        files: Iterable[str] = (),
+        encrypt: bool = True,
     ) -> None:
+        at: WorldHosts | None = None
+        if hosts is not None:
+            from klyng_mp.remote.world_hosts import WorldHosts  # noqa: PLC0415 - most Worlds have none
+
+            _check_spread(method, preload)
+            if isinstance(hosts, WorldHosts):
+                at = hosts
+            else:
+                size = None if n is None else _check_size(n)
+                at = WorldHosts(hosts, size, files=files, encrypt=encrypt, env=env or {})
+            n = at.size
         method = _check_method(method, preload)
         spec = _make_spec(_check_size(n), method, env, seed)
-        super().__init__(spec, method, (preload,) if isinstance(preload, str) else tuple(preload), label=label)
+        modules = (preload,) if isinstance(preload, str) else tuple(preload)
+        super().__init__(spec, method, modules, label=label, hosts=at)
         self._codec = Codec(main_by_reference=spec.main_by_reference)
         self._asked = 0
         self._start_ranks()
@@ -162,7 +188,7 @@ class World(WorldContext):
             run.submit(encoded)
         return run
 
-    def _ready_job(self) -> LocalJob:
+    def _ready_job(self) -> Job:
         """Return a job in which all ranks wait for a run; needs the lock."""
         job = self._open_job()
         if self._runs():
@@ -186,7 +212,7 @@ class World(WorldContext):
             self._modules = AppModules()
         return job
 
-    def _bury_idle_dead(self, job: LocalJob, first: int) -> None:
+    def _bury_idle_dead(self, job: Job, first: int) -> None:
         """Go on after ranks that died between two runs: they have been replaced already."""
         for number in range(first, max(job.settled, default=0) + 1):
             if (cause := job.settled.pop(number, None)) is None:
@@ -333,6 +359,15 @@ def _check_method(method: str | None, preload: Sequence[str]) -> str:
     return method
 
 
+def _check_spread(method: str | None, preload: Sequence[str]) -> None:
+    if method not in {None, "zygote"}:
+        raise ValueError(
+            f"method={method!r} has no meaning with hosts=: ranks of other machines cannot be forks of here"
+        )
+    if preload:
+        raise ValueError("preload= has no meaning with hosts=: import in the function that runs")
+
+
 def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int | None) -> RankSpec:
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise TypeError(f"seed must be an int or None, not {seed!r}")
@@ -358,7 +393,7 @@ def _make_spec(size: int, method: str, env: Mapping[str, str] | None, seed: int 
     return spec
 
 
-def _ask_ranks(job: LocalJob, codec: Codec, number: int, deadline: Deadline) -> list[RankStatistics]:
+def _ask_ranks(job: Job, codec: Codec, number: int, deadline: Deadline) -> list[RankStatistics]:
     """Ask ranks that are idle for their statistics; ``number`` is another one each time."""
     tag = f"{STATISTICS} {number}"
     found: dict[int, RankStatistics] = {}
@@ -378,6 +413,6 @@ def _say(sentence: str) -> None:
     print(f"klyng_mp: {sentence}", file=sys.stderr)
 
 
-def _may_ask(job: LocalJob | None, run: Run | None) -> TypeGuard[LocalJob]:
+def _may_ask(job: Job | None, run: Run | None) -> TypeGuard[Job]:
     """Whether the ranks have nothing to do but to answer."""
     return job is not None and job.lost is None and not job.endpoint.poisoned and (run is None or run.done())

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.context import BaseContext
 from klyng_mp.deadline import NEVER
-from klyng_mp.errors import KlyngError, LaunchError, WorldBusyError
-from klyng_mp.launch.job import interrupt_processes
+from klyng_mp.errors import KlyngError, LaunchError, NotAcrossHostsError, WorldBusyError
+from klyng_mp.launch.job import LocalJob, interrupt_processes
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
 from klyng_mp.process import take_apart
@@ -32,9 +32,10 @@ from klyng_mp.world_process import WorldProcess, bind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klyng_mp.launch.job import LocalJob
+    from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.popen_zygote import Popen
+    from klyng_mp.remote.world_hosts import WorldHosts
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["WorldContext"]
@@ -45,8 +46,10 @@ class WorldContext(WorldJob, BaseContext):
 
     _name = "zygote"
 
-    def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
-        super().__init__(spec, method, preload, label=label)
+    def __init__(
+        self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None
+    ) -> None:
+        super().__init__(spec, method, preload, label=label, hosts=hosts)
         self._started: dict[Popen, tuple[str, int]] = {}  # name and place of those whose end is not known
         self._session = 0  # the number of the one that goes on, or 0
         self._sessions = 0  # how many numbers they have had that are no runs'
@@ -95,7 +98,7 @@ class WorldContext(WorldJob, BaseContext):
         task, fds = popen.gather(lambda: self._pack(process_obj))
         try:
             with self._lock:
-                job = self._open_job()
+                job = _local(self._open_job())
                 rank, reason = self._find_place() if wants_rank else (NO_RANK, "servers of managers never have one")
                 number = self._run_number
                 order = process_obj.name, number, rank, reason
@@ -115,14 +118,14 @@ class WorldContext(WorldJob, BaseContext):
     def see_out(self, popen: Popen) -> None:
         """Take note that a process has ended; all that it has printed has been written when this returns."""
         self._started.pop(popen, None)
-        if (job := self._job) is not None and job.forwards_output:
+        if isinstance(job := self._job, LocalJob) and job.forwards_output:
             with suppress(KlyngError):  # the World is lost or closed: nothing more comes
                 job.ask("flush", deadline=NEVER, doing="Process.join()")
             job.endpoint.progress()  # who forwards output may have nothing to do any more
 
     def interrupt_processes(self) -> None:
         """Pass a Ctrl-C on to all processes that were started and live."""
-        if self._job is not None:
+        if isinstance(self._job, LocalJob):
             interrupt_processes(self._job)
 
     # Places
@@ -159,10 +162,10 @@ class WorldContext(WorldJob, BaseContext):
             self._session = self._run_number
         return free, ""
 
-    def _end_session(self, job: LocalJob, *, renew: bool = False) -> None:
+    def _end_session(self, job: Job, *, renew: bool = False) -> None:
         """Give the places that processes have had to warm ranks again; ``renew`` replaces the other ranks, too."""
         if self._session or renew:
-            job.ask("refill", self._run_number, renew, deadline=NEVER, doing="bringing ranks back to life")
+            _local(job).ask("refill", self._run_number, renew, deadline=NEVER, doing="bringing ranks back to life")
             self._session = 0
 
     # Inside
@@ -203,6 +206,12 @@ class WorldContext(WorldJob, BaseContext):
                 child.terminate()
         for child in children:
             child.join()
+
+
+def _local(job: Job) -> LocalJob:
+    if not isinstance(job, LocalJob):
+        raise NotAcrossHostsError("a process of a World with hosts")
+    return job
 
 
 def _pump(job: LocalJob, started: dict[Popen, tuple[str, int]]) -> None:

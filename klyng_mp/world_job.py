@@ -18,7 +18,9 @@ from klyng_mp.launch.job import LocalJob
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.remote.world_hosts import WorldHosts
     from klyng_mp.run import Run
 
 __all__ = ["WorldJob"]
@@ -32,10 +34,14 @@ class WorldJob:
         method: "zygote", "fork", "spawn" or "forkserver".
         preload: modules that the zygote imports before it forks.
         label: whether lines of output begin with their rank.
+        hosts: where the ranks are; None for this machine.
     """
 
-    def __init__(self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool) -> None:
+    def __init__(
+        self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None
+    ) -> None:
         self._spec = spec
+        self._hosts = hosts
         self._method = method
         self._preload = preload
         self._label = label
@@ -44,12 +50,16 @@ class WorldJob:
         self._run_number = 0
         self._run: Run | None = None
         self._closed = False
-        self._job: LocalJob | None = None
+        self._job: Job | None = None
 
     def _start_ranks(self) -> None:
         self._run_number = 0
-        self._job = job = LocalJob(self._spec, self._method, self._preload, label=self._label)
-        self._finalizer = weakref.finalize(self, LocalJob.dispose, job)
+        if self._hosts is None:
+            job: Job = LocalJob(self._spec, self._method, self._preload, label=self._label)
+        else:
+            job = self._hosts.launch(self._spec, label=self._label)
+        self._job = job
+        self._finalizer = weakref.finalize(self, type(job).dispose, job)
         self._finalizer.atexit = False  # the job's own exit function comes late enough for users' ones
         self._modules = AppModules()
 
@@ -65,7 +75,7 @@ class WorldJob:
             job.wait_closed(NEVER, doing)
             self._discard_job()
 
-    def _open_job(self) -> LocalJob:
+    def _open_job(self) -> Job:
         """Return a job whose ranks can be spoken to; needs the lock."""
         if self._closed:
             raise ClosedError("this World is closed; make a new one")

@@ -36,6 +36,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return _doctor(words[1:])
     if words[0] == "ps":
         return _ps(words[1:])
+    if words[0] in ("beacon", "hosts"):
+        return _remote(words[0], words[1:])
     if words[0] in ("-h", "--help", "--version"):
         return _about(words)
     return _run(words[1:] if words[0] in COMMANDS else words)
@@ -49,9 +51,13 @@ def _about(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> int:
     options = parse_run(words)
-    from klyng_mp.launch.shell import run_program  # noqa: PLC0415 (a wrong command line is refused without it)
-
     try:
+        if options.hosts is not None:
+            from klyng_mp.cli.spread import run_spread  # noqa: PLC0415 (only for who has other machines)
+
+            return run_spread(options)
+        from klyng_mp.launch.shell import run_program  # noqa: PLC0415 (a wrong command line is refused without it)
+
         return run_program(options)
     except ProgramError as error:
         return _complain(error, USAGE_ERROR)
@@ -97,6 +103,22 @@ def _ps(words: Sequence[str]) -> int:
     render = render_json if options.json else render_table if options.pid is None else render_detail
     _print(render(reports))
     return 0
+
+
+def _remote(command: str, words: Sequence[str]) -> int:
+    from klyng_mp.cli.beacon_parser import build_beacon_parser, build_hosts_parser  # noqa: PLC0415 (run does without it)
+
+    options = (build_beacon_parser() if command == "beacon" else build_hosts_parser()).parse_args(words)
+    if command == "beacon":
+        from klyng_mp.cli.beacon import main as do  # noqa: PLC0415 (a wrong command line is refused without it)
+    else:
+        from klyng_mp.cli.hosts import main as do  # noqa: PLC0415 (likewise)
+    try:
+        return do(options)
+    except KlyngError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _print(text: str) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "USAGE_ERROR",
+    "Parser",
     "build_doctor_parser",
     "build_parser",
     "build_ps_parser",
@@ -32,7 +33,7 @@ __all__ = [
     "split",
 ]
 
-COMMANDS = ("run", "doctor", "ps")
+COMMANDS = ("run", "doctor", "ps", "beacon", "hosts")
 USAGE_ERROR = 2  # what argparse and the shell use
 
 _COLUMNS = 78  # of the help, whatever the terminal: what is laid out by hand below has as many
@@ -50,9 +51,13 @@ examples:
   klyng-mp run --help                all about running
   klyng-mp ps                        what do all ranks do now?
   klyng-mp doctor                    what this machine offers; do ranks work?
+  klyng-mp beacon up                 let this machine run ranks for others
+  klyng-mp -m machines.json app.py   ranks on several machines run app.py
+  klyng-mp hosts -m machines.json    can these machines be used?
 
 see also:
-  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-doctor(1)"""
+  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-doctor(1), klyng-mp-beacon(1),
+  klyng-mp-hosts(1)"""
 
 _RUN_DESCRIPTION = """\
 Run a program in N processes at once, the ranks 0 to N-1. Each runs it from the
@@ -149,6 +154,25 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "number of ranks, also more than the machine has CPUs; default: the CPUs that are usable",
         },
     ),
+    (
+        ("-H", "--machines"),
+        {
+            "metavar": "FILE",
+            "help": "run on the machines of this file (JSON or TOML), which have beacons; -m FILE is the same",
+        },
+    ),
+    (
+        ("--files",),
+        {
+            "metavar": "PATTERN",
+            "action": "append",
+            "help": "with --machines: let these files travel, too; the program's own modules do anyway",
+        },
+    ),
+    (
+        ("--plain",),
+        {"action": "store_true", "help": "with --machines: do not encrypt what ranks say to each other"},
+    ),
     (("--label",), {"action": "store_true", "help": "begin each line of output with the rank that wrote it: [3@host]"}),
     (
         ("--timeout",),
@@ -180,7 +204,7 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         },
     ),
 )
-_TAKES_VALUE = {flag: "action" not in keywords for flags, keywords in _RUN_OPTIONS for flag in flags}
+_TAKES_VALUE = {flag: keywords.get("action") != "store_true" for flags, keywords in _RUN_OPTIONS for flag in flags}
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -189,32 +213,35 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, width=_COLUMNS)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and begin with the command's name."""
 
     def __init__(self, prog: str, **keywords: Any) -> None:
         super().__init__(prog=prog, formatter_class=_Formatter, allow_abbrev=False, **keywords)
 
     def error(self, message: str) -> NoReturn:
+        """Print one line, and exit."""
         self.exit(USAGE_ERROR, f"klyng-mp: error: {message} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of ``klyng-mp`` itself."""
     usage = "klyng-mp [-h] [--version] COMMAND ..."
-    parser = _Parser("klyng-mp", description=_DESCRIPTION, epilog=_EPILOG, usage=usage)
+    parser = Parser("klyng-mp", description=_DESCRIPTION, epilog=_EPILOG, usage=usage)
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_argument_group("commands")
     commands.add_argument("run", nargs="?", help="run a script, module or code in N ranks")
     commands.add_argument("ps", nargs="?", help="show what ranks do now, and where they wait")
     commands.add_argument("doctor", nargs="?", help="show what this machine offers, and try it")
+    commands.add_argument("beacon", nargs="?", help="let this machine run ranks for others")
+    commands.add_argument("hosts", nargs="?", help="look at the machines of a machines file")
     return parser
 
 
 def build_run_parser() -> argparse.ArgumentParser:
     """Return the parser of ``klyng-mp run``."""
     usage = "klyng-mp run [-n N] [options] (APP | -m MODULE | -c CODE) [ARGS ...]"
-    parser = _Parser("klyng-mp run", description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG, usage=usage)
+    parser = Parser("klyng-mp run", description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG, usage=usage)
     for flags, keywords in _RUN_OPTIONS:
         parser.add_argument(*flags, **keywords)
     program = parser.add_argument_group("program (one of)")
@@ -227,14 +254,14 @@ def build_run_parser() -> argparse.ArgumentParser:
 
 def build_doctor_parser() -> argparse.ArgumentParser:
     """Return the parser of ``klyng-mp doctor``."""
-    parser = _Parser("klyng-mp doctor", description=_DOCTOR_DESCRIPTION, epilog=_DOCTOR_EPILOG)
+    parser = Parser("klyng-mp doctor", description=_DOCTOR_DESCRIPTION, epilog=_DOCTOR_EPILOG)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     return parser
 
 
 def build_ps_parser() -> argparse.ArgumentParser:
     """Return the parser of ``klyng-mp ps``."""
-    parser = _Parser("klyng-mp ps", description=_PS_DESCRIPTION, epilog=_PS_EPILOG)
+    parser = Parser("klyng-mp ps", description=_PS_DESCRIPTION, epilog=_PS_EPILOG)
     parser.add_argument("pid", metavar="PID", nargs="?", type=int, help="of a driver, of the command, or of a rank")
     parser.add_argument("--json", action="store_true", help="print one JSON list, of what belongs to each driver")
     return parser
@@ -257,31 +284,46 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
         SystemExit: with code 0 after ``--help``; with code 2 and a line on stderr if the words are wrong.
     """
     parser = build_run_parser()
+    machines, words = _take_machines(parser, words)
     own, kind, target, args = split(words)
     values = parser.parse_args(own)
+    machines = machines or values.machines
+    if machines is not None and (values.stats or values.stats_png is not None or values.trace is not None):
+        parser.error("--stats and --trace tell of ranks of this machine only: leave --machines out, or them")
+    if machines is None and (values.files or values.plain):
+        parser.error("--files and --plain have a meaning only with --machines")
     if kind is None:
         parser.error("there is nothing to run: give a script, -m MODULE or -c CODE")
     if target is None:
         parser.error(f"{kind} needs a value: -m MODULE or -c CODE")
-    if kind == "-m" and target.endswith((".json", ".toml")):
-        parser.error(
-            f"-m {target} names a machines file, but this version cannot run ranks on other machines yet: "
-            "leave it out to run here, or give -m a module's name"
-        )
     if not target and kind != "-c":
         parser.error("the program's name is empty: give a script, -m MODULE or -c CODE")
     return ProgramOptions(
         {"-m": "module", "-c": "code"}.get(kind, "script"),  # type: ignore[arg-type]
         target,
         args,
-        size=usable_cpus() if values.size is None else _size(parser, values.size),
+        size=_size(parser, values.size) if values.size is not None else usable_cpus() if machines is None else None,
         label=values.label,
         timeout=None if values.timeout is None else _timeout(parser, values.timeout),
         seed=None if values.seed is None else _seed(parser, values.seed),
         stats=values.stats or values.stats_png is not None,
         stats_png=_picture(parser, values.stats_png),
         trace=_file(parser, "--trace", values.trace),
+        hosts=machines,
+        files=values.files or (),
+        encrypt=not values.plain,
     )
+
+
+def _take_machines(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take klyng's spelling of a machines file, ``-m X.json``, out of klyng's own words."""
+    own, kind, target, args = split(words)
+    if kind != "-m" or target is None or not target.endswith((".json", ".toml")):
+        return None, list(words)
+    again, rest = _take_machines(parser, args)
+    if again is not None:
+        parser.error(f"two machines files are named, {target} and {again}: give one")
+    return target, [*own, *rest]
 
 
 def split(words: Sequence[str]) -> tuple[list[str], str | None, str | None, list[str]]:

@@ -11,14 +11,14 @@ import site
 import sys
 import sysconfig
 
-__all__ = ["AppModules"]
+__all__ = ["AppModules", "installed_folders"]
 
 
 class AppModules:
     """Remembers date and size of the files behind the modules that are neither installed nor Python's."""
 
     def __init__(self) -> None:
-        self._installed = _installed_folders()
+        self._installed = installed_folders()
         self._seen = 0
         self._files: dict[str, tuple[int, int] | None] = {}
         self._look_for_more()
@@ -41,9 +41,11 @@ class AppModules:
 
 
 @functools.cache
-def _installed_folders() -> tuple[str, ...]:
+def installed_folders() -> tuple[str, ...]:
+    """Return the folders of Python itself, of what is installed, and of klyng_mp; each ends with a slash."""
     folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders.update((site.getusersitepackages(), os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    folders.update((site.getusersitepackages(), *site.getsitepackages()))  # the latter have also Debian's own
+    folders.add(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return tuple(os.path.join(folder, "") for folder in folders if folder)
 
 

@@ -5,10 +5,10 @@ Layer: launch; data only.
 
 from __future__ import annotations
 
-__all__ = ["CLOSE", "GRACE_SECONDS", "INTERRUPT_GRACE_SECONDS", "LOG", "STATISTICS", "UNRECEIVED", "Cause"]
+__all__ = ["CLOSE", "GRACE_SECONDS", "INTERRUPT_GRACE_SECONDS", "LOG", "PRESENT", "STATISTICS", "UNRECEIVED", "Cause"]
 
 # Tags in the context CONTROL, beside the numbers of runs.
-CLOSE, LOG, STATISTICS, UNRECEIVED = "close", "log", "statistics", "unreceived"
+CLOSE, LOG, PRESENT, STATISTICS, UNRECEIVED = "close", "log", "present", "statistics", "unreceived"
 GRACE_SECONDS = 0.5  # for the ``finally`` clauses of ranks whose run has failed
 INTERRUPT_GRACE_SECONDS = 1.0  # for ranks to act on a Ctrl-C
 

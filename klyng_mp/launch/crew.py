@@ -127,13 +127,15 @@ class Crew:
 
     def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int) -> None:
         """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
-        other = self.occupants[rank]
+        other = self.occupants.get(rank)
+        what = "lost its connection to this host" if other is None else "closed its connections although it still runs"
 
         def explain() -> None:
-            if other.alive and occupant.alive:
-                self.tell(occupant, "gone", rank, incarnation, "closed its connections although it still runs", False)
+            if occupant.alive and (other is None or other.alive):
+                self.tell(occupant, "gone", rank, incarnation, what, False)
 
-        if other.alive and other.incarnation == incarnation:  # else it has been told already, or will be right away
+        # Else it has been told already, or will be right away.
+        if other is None or (other.alive and other.incarnation == incarnation):
             self._loop.call_later(_VERDICT_SECONDS, explain)
 
     def _announce(self, ranks: list[int]) -> None:

@@ -89,6 +89,8 @@ class RankLink:
             for peer in place.start.absent:
                 self.endpoint.expect(peer)
         self.endpoint.watch(place.channel.fileno(), self._hear)
+        if self._wires is not None:
+            self.endpoint.attend()
         if place.driver is not None:
             self._transport.adopt(DRIVER, place.driver)
         self.tell("ready")
@@ -119,6 +121,12 @@ class RankLink:
         self._began_ns = perf_counter_ns()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return comm
+
+    def meet(self, incarnations: dict[int, int]) -> None:
+        """Take note of who occupies the places of other hosts now."""
+        for peer, incarnation in incarnations.items():
+            if peer not in self.place.spec.share:
+                self.endpoint.mark_present(peer, incarnation)
 
     def finish(self) -> None:
         """Leave the run; a Ctrl-C has nothing to interrupt any more."""

@@ -38,16 +38,22 @@ class ProgramOptions:
         kind: what `target` is.
         target: the script's path, the module's name, or the code itself.
         args: the words after it; they are the program's.
-        size: the number of ranks.
+        size: the number of ranks; ``None`` for as many as the hosts have places.
         label: begin each line of output with the rank that wrote it.
         timeout: seconds after which all is ended; ``None`` for no limit.
         seed: what the ranks' random generators start from; ``None`` for a new one each time.
         stats: say at the end where the time went.
         stats_png: the file for a picture of that, or ``None``.
         trace: the file for a trace, or ``None``.
+        hosts: the machines file; ``None`` for this machine.
+        files: patterns of files that travel with the program.
+        encrypt: whether what ranks say to those of other hosts is encrypted.
     """
 
-    __slots__ = ("args", "kind", "label", "seed", "size", "stats", "stats_png", "target", "timeout", "trace")
+    __slots__ = (
+        "args", "encrypt", "files", "hosts", "kind", "label", "seed", "size", "stats", "stats_png", "target", "timeout",
+        "trace",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -55,13 +61,16 @@ class ProgramOptions:
         target: str,
         args: Sequence[str] = (),
         *,
-        size: int = 1,
+        size: int | None = 1,
         label: bool = False,
         timeout: float | None = None,
         seed: int | None = None,
         stats: bool = False,
         stats_png: str | None = None,
         trace: str | None = None,
+        hosts: str | None = None,
+        files: Sequence[str] = (),
+        encrypt: bool = True,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -73,6 +82,9 @@ class ProgramOptions:
         self.stats = stats
         self.stats_png = stats_png
         self.trace = trace
+        self.hosts = hosts
+        self.files = list(files)
+        self.encrypt = encrypt
 
 
 class Program:

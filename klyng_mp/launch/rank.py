@@ -19,7 +19,7 @@ from klyng_mp.communicator.current import set_current
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, CodecError
 from klyng_mp.launch.channel import Channel
-from klyng_mp.launch.control import CLOSE, LOG, STATISTICS, UNRECEIVED
+from klyng_mp.launch.control import CLOSE, LOG, PRESENT, STATISTICS, UNRECEIVED
 from klyng_mp.launch.link import make_link
 from klyng_mp.launch.logs import DriverHandler, mark_records
 from klyng_mp.launch.pending import is_quiet
@@ -145,6 +145,8 @@ class _Server:
             )
             if message.tag == CLOSE:
                 return
+            if message.tag == PRESENT:
+                self._link.meet(self._codec.decode(message.code, message.head, message.buffers))
             if isinstance(message.tag, str) and message.tag.startswith(UNRECEIVED):
                 self._link.endpoint.progress()
                 self._answer(message.tag, self._codec.encode(self._link.unreceived()))

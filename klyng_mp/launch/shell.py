@@ -70,7 +70,7 @@ class _Command(Owner):
         self._reports: dict[int, tuple[Any, ...]] = {}
         self._seed = options.seed
         self._program = program
-        self._spec = RankSpec(options.size, hostname())
+        self._spec = RankSpec(options.size or 1, hostname())
         self._spec.log_level = None
         self._spec.main_by_reference = True
         self._spec.seed = options.seed

@@ -67,7 +67,7 @@ class Owner:
         """A rank's process has ended, or its connections have been lost."""
 
     def reach_out(self, kind: str, rank: int, *words: Any) -> None:
-        """A rank wants something of another host's: "dial", "relay" or "lost"; ``rank`` is the other's."""
+        """A rank wants something of another host's: "dial" or "relay"; ``rank`` is the other's."""
 
     def launched(self, serial: int, body: Body) -> None:
         """A process was started."""
@@ -223,7 +223,7 @@ class Supervisor(Crew):
             self._segment.ring(rest[0])
             if occupant.asks_first(rest[0]):
                 self.tell(occupant, "bell", rest[0], fds=[self._segment.bells[rest[0]]])
-        elif kind in {"dial", "relay", "lost"} and not self.is_here(rest[0]):
+        elif kind in {"dial", "relay"} and not self.is_here(rest[0]):
             self._owner.reach_out(kind, rest[0], occupant.rank, *rest[1:])
         elif kind in {"relay", "mail"}:
             self._pass_on(occupant, kind, *rest)

@@ -133,6 +133,7 @@ KINDS: dict[str, Row] = {
         Record(
             {
                 "versions": Table(_NAME, 64),  # of Python, klyng_mp, dill …
+                "cpus": Integer(1, 2**20),  # that ranks may use
                 "ranks": Integer(0, 2**20),  # that run now
                 "max_ranks": Integer(0, 2**20),
                 "load_percent": Integer(0, 2**20),

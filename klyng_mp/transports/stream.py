@@ -207,6 +207,16 @@ class StreamTransport:
             parcel.keep()
         return parcel
 
+    def is_known(self, peer: int) -> bool:
+        """Tell whether there is a connection to a peer, or one was asked for."""
+        return peer in self._links
+
+    def give_up(self, peer: int, reason: str) -> None:
+        """Take note that no connection to a peer can be had: what waits for one never leaves."""
+        link = self._links.get(peer)
+        if link is not None:
+            self._end(link, reason)
+
     def drain(self, peer: int) -> None:
         """See `Transport.drain`."""
         link = self._links.get(peer)

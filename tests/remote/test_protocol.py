@@ -43,6 +43,7 @@ EXAMPLES = {  # one of each kind: its fields and its data
         {
             "versions": {"python": "3.11.7", "klyng_mp": "0.1.0"},
             "ranks": 3,
+            "cpus": 2,
             "max_ranks": 8,
             "load_percent": 120,
             "jobs": [{"id": b"j" * 16, "owner": "ada", "ranks": 3, "age_seconds": 60}],

@@ -1,0 +1,354 @@
+"""``klyng-mp beacon``: one made to run here, looked at, ended; and who may enter it.
+
+Layer: cli.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import logging.handlers
+import os
+import pwd
+import select
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import BeaconError
+from klyng_mp.remote.client import connect
+from klyng_mp.remote.daemon import Beacon
+from klyng_mp.remote.home import Home
+from klyng_mp.remote.hosts import DEFAULT_PORT, Host, Secret, split_address
+from klyng_mp.remote.options import read_options
+from klyng_mp.remote.pairing import PAIRING_SECONDS, Pairing
+from klyng_mp.remote.running import announce, find_beacon, retract
+from klyng_mp.remote.security import BeaconIdentity, ClientKey, Verifier, new_code, new_password, plain_code
+from klyng_mp.remote.trust import AuthorizedClients
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from klyng_mp.remote.options import BeaconOptions
+    from klyng_mp.remote.running import RunState
+
+__all__ = ["main"]
+
+_START_SECONDS = 15.0
+_END_SECONDS = 15.0
+_LOG_BYTES = 4 << 20
+_LOG_FILES = 3
+
+_UNIT = """\
+# A beacon of klyng_mp, for one user: ~/.config/systemd/user/klyng-mp-beacon.service, then
+# systemctl --user enable --now klyng-mp-beacon; and loginctl enable-linger, so that it runs without a login.
+[Unit]
+Description=Beacon of klyng_mp: lets this machine run ranks for others
+After=network-online.target
+
+[Service]
+ExecStart={python} -m klyng_mp.beacon{words}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+KillMode=mixed
+NoNewPrivileges=yes
+PrivateTmp=yes
+ProtectSystem=strict
+ReadWritePaths={home}
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def main(options: argparse.Namespace) -> int:
+    """Do what the command line says; return the exit code.
+
+    Raises:
+        BeaconError: it cannot be done; the message says what to do.
+    """
+    if options.user is not None:
+        _become(options.user)
+    elif os.geteuid() == 0 and options.command in {"run", "up"} and not options.allow_root:
+        raise BeaconError(
+            "a beacon of root would let its clients do everything on this machine: run it as another user, with "
+            "--user NAME, or insist with --allow-root"
+        )
+    commands: dict[str, Callable[[argparse.Namespace, Home], int]] = {
+        "run": _run,
+        "up": _up,
+        "down": _down,
+        "status": _status,
+        "pair": _pair,
+        "authorize": _authorize,
+        "revoke": _revoke,
+        "passwd": _passwd,
+        "unit": _unit,
+    }
+    return commands[options.command](options, Home())
+
+
+def _become(name: str) -> None:
+    """Be another user from now on."""
+    try:
+        user = pwd.getpwnam(name)
+        if os.geteuid() != user.pw_uid:
+            os.setgid(user.pw_gid)
+            os.initgroups(name, user.pw_gid)
+            os.setuid(user.pw_uid)
+    except KeyError:
+        raise BeaconError(f"there is no user {name!r} on this machine: create it, or give another one") from None
+    except PermissionError:
+        raise BeaconError(f"only root can become {name}: start this as root, or as {name} without --user") from None
+    os.environ.update(HOME=user.pw_dir, USER=name, LOGNAME=name)
+
+
+# -- a beacon that runs
+
+
+def _run(options: argparse.Namespace, home: Home) -> int:
+    limits = _limits(options, home)
+    if options.password_file is not None:
+        home.set_password(_read_password(options.password_file))
+    password, is_new = home.ensure_password(new_password)
+    beacon = Beacon(home, limits, _identity(home), Verifier.of(password), lambda: Verifier.of(_own_password(home)))
+    state = announce(home, beacon.address, beacon.port, beacon.fingerprint)
+    try:
+        _log_to(home)
+        _tell(state, home, made_password=is_new)
+        beacon.serve()
+    finally:
+        retract(home)
+    return 0
+
+
+def _limits(options: argparse.Namespace, home: Home) -> BeaconOptions:
+    limits = read_options(home)
+    if options.host is not None:
+        limits = limits._replace(host=options.host)
+    if options.port is not None:
+        if not 0 <= options.port <= 65535:
+            raise BeaconError(
+                f"--port {options.port} is none: give a number from 1 to 65535, or 0 for any that is free"
+            )
+        limits = limits._replace(port=options.port)
+    return limits
+
+
+def _identity(home: Home) -> BeaconIdentity:
+    with home.lock():
+        try:
+            return BeaconIdentity.load(home.identity)
+        except FileNotFoundError:
+            identity = BeaconIdentity.create()
+            identity.save(home.identity)
+            return identity
+
+
+def _read_password(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.read().removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BeaconError(f"--password-file {path} cannot be read: {error}") from None
+    if not password.strip():
+        raise BeaconError(f"--password-file {path} is empty: a beacon has a password; leave it out to have one made")
+    return password
+
+
+def _own_password(home: Home) -> str:
+    return home.ensure_password(new_password)[0]
+
+
+def _log_to(home: Home) -> None:
+    """Log to the beacon's file, and in the foreground also to the terminal."""
+    logger = logging.getLogger("klyng_mp.beacon")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    os.close(os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    handlers: list[logging.Handler] = [
+        logging.handlers.RotatingFileHandler(home.log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
+    ]
+    if sys.stderr.isatty():
+        handlers.append(logging.StreamHandler())
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(handler)
+
+
+def _tell(state: RunState, home: Home, *, made_password: bool) -> None:
+    where = f"[{state.address}]:{state.port}" if ":" in state.address else f"{state.address}:{state.port}"
+    print(f"beacon at {where}, process {state.pid}")
+    print(f"fingerprint {state.fingerprint}")
+    print(f"password in {home.password}{' (made now)' * made_password}, log in {home.log}", flush=True)
+
+
+def _up(options: argparse.Namespace, home: Home) -> int:
+    words = [sys.executable, "-m", "klyng_mp.beacon"]
+    words += [f"--host={options.host}"] * (options.host is not None)
+    words += [f"--port={options.port}"] * (options.port is not None)
+    words += [f"--password-file={options.password_file}"] * (options.password_file is not None)
+    words += ["--allow-root"] * options.allow_root
+    with open(os.devnull, "rb") as nothing:
+        process = subprocess.Popen(
+            words, stdin=nothing, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, cwd="/"
+        )
+    assert process.stdout is not None  # noqa: S101 - asked for
+    said = b""
+    deadline = Deadline(_START_SECONDS)
+    while said.count(b"\n") < 3:
+        ready, _, _ = select.select([process.stdout], [], [], deadline.left())
+        more = os.read(process.stdout.fileno(), 65536) if ready else b""
+        if not more:
+            break
+        said += more
+    process.stdout.close()
+    if said.count(b"\n") >= 3 and process.poll() is None:
+        process.returncode = 0  # it is nobody's child from now on
+        print(said.decode(errors="replace"), end="")
+        return 0
+    text = said.decode(errors="replace").strip().removeprefix("klyng-mp: error: ")
+    raise BeaconError(text or f"the beacon did not come up within {_START_SECONDS:g} s; see {home.log}")
+
+
+def _down(options: argparse.Namespace, home: Home) -> int:
+    del options
+    state = _running(home)
+    handle = os.pidfd_open(state.pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        if not select.select([handle], [], [], _END_SECONDS)[0]:
+            raise BeaconError(f"process {state.pid} does not end: kill it (kill -9 {state.pid}), its jobs end with it")
+    finally:
+        os.close(handle)
+    print(f"the beacon, process {state.pid}, has ended, and its jobs with it")
+    return 0
+
+
+def _running(home: Home) -> RunState:
+    state = find_beacon(home)
+    if state is None:
+        raise BeaconError("no beacon runs here: start one (klyng-mp beacon up)")
+    return state
+
+
+def _status(options: argparse.Namespace, home: Home) -> int:
+    state = _running(home)
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(state.address, state.address)  # noqa: S104 - it is asked, not bound
+    host = Host(
+        f"{address}:{state.port}",
+        address,
+        state.port,
+        password=Secret(_own_password(home)),
+        fingerprint=state.fingerprint,
+    )
+    link = connect(host, home)
+    try:
+        deadline = Deadline(5.0)
+        link.send_now(deadline, "status")
+        said = link.receive_now(deadline, "status_reply").fields
+    finally:
+        link.close(goodbye=True)
+    if options.json:
+        print(json.dumps({**state._asdict(), **said, "jobs": [{**job, "id": job["id"].hex()} for job in said["jobs"]]}))
+        return 0
+    _tell(state, home, made_password=False)
+    print(f"{said['ranks']} of {said['max_ranks']} ranks, load {said['load_percent'] / 100:.2f} on {said['cpus']} CPUs")
+    print(", ".join(f"{name} {text}" for name, text in said["versions"].items()))
+    for job in said["jobs"]:
+        print(f"job {job['id'].hex()[:8]}: {job['ranks']} ranks for {job['owner']}, {_age(job['age_seconds'])}")
+    return 0
+
+
+def _age(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+
+
+# -- who may enter
+
+
+def _pair(options: argparse.Namespace, home: Home) -> int:
+    if options.value is not None:
+        return _pair_with(options.value, home)
+    _running(home)
+    code = new_code()
+    verifier = Verifier.of(plain_code(code))
+    Pairing(home).offer(verifier.salt + verifier.secret)
+    print(f"code: {code}")
+    print(
+        f"good once, for {PAIRING_SECONDS / 60:.0f} minutes: klyng-mp beacon pair HOST, on the other machine",
+        flush=True,
+    )
+    return 0
+
+
+def _pair_with(name: str, home: Home) -> int:
+    """Redeem a code: leave this user's key at a beacon."""
+    try:
+        address, port = split_address(name)
+    except ValueError as error:
+        raise BeaconError(f"{name} {error}") from None
+    key = _client_key(home)
+    code = getpass.getpass(f"code that {name} shows: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    link = connect(Host(name, address, port or DEFAULT_PORT), home, code=code)
+    try:
+        deadline = Deadline(5.0)
+        link.send_now(deadline, "enrol", key=key.public_bytes, name=f"{getpass.getuser()}@{socket.gethostname()}"[:64])
+        link.receive_now(deadline, "enrolled")
+    finally:
+        link.close(goodbye=True)
+    print(f"{name} lets this user in by key from now on")
+    return 0
+
+
+def _client_key(home: Home) -> ClientKey:
+    with home.lock():
+        try:
+            return ClientKey.load(home.client_key)
+        except FileNotFoundError:
+            key = ClientKey.create()
+            key.save(home.client_key)
+            return key
+
+
+def _authorize(options: argparse.Namespace, home: Home) -> int:
+    if options.value is None:
+        key = _client_key(home)
+        print(f"{key.public} {getpass.getuser()}@{socket.gethostname()}")
+        return 0
+    client = AuthorizedClients(home).add(options.value)
+    print(f"{client.name} ({client.fingerprint}) is let in from now on")
+    return 0
+
+
+def _revoke(options: argparse.Namespace, home: Home) -> int:
+    clients = AuthorizedClients(home)
+    if options.value is None:
+        for client in clients.clients():
+            print(f"{client.name} {client.fingerprint}")
+        return 0
+    for client in clients.revoke(options.value):
+        print(f"{client.name} ({client.fingerprint}) is let in no more; its jobs go on until they end")
+    return 0
+
+
+def _passwd(options: argparse.Namespace, home: Home) -> int:
+    password = new_password() if options.password_file is None else _read_password(options.password_file)
+    home.set_password(password)
+    state = find_beacon(home)
+    if state is not None:
+        os.kill(state.pid, signal.SIGHUP)
+    print(f"the password in {home.password} is new{', and the beacon has been told' * (state is not None)}")
+    return 0
+
+
+def _unit(options: argparse.Namespace, home: Home) -> int:
+    words = "".join(f" --{name}={value}" for name, value in (("host", options.host), ("port", options.port)) if value)
+    print(_UNIT.format(python=sys.executable, words=words, home=home.path), end="")
+    return 0

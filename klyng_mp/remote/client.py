@@ -1,0 +1,181 @@
+"""A client's way to a beacon: connected, and each proved to the other.
+
+Layer: remote.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import AuthenticationError, BeaconError, DeadlineError, RemoteProtocolError
+from klyng_mp.remote.control import ControlLink
+from klyng_mp.remote.login import ClientLogin
+from klyng_mp.remote.network import keep_alive
+from klyng_mp.remote.security import ClientKey
+from klyng_mp.remote.tls import check_channel, client_context, fingerprint_of
+from klyng_mp.remote.trust import KnownBeacons
+
+if TYPE_CHECKING:
+    from klyng_mp.remote.home import Home
+    from klyng_mp.remote.hosts import Host
+
+__all__ = ["Probe", "connect", "log_in", "probe"]
+
+CONNECT_SECONDS = 4.0  # then a sentence is due
+LOGIN_SECONDS = 15.0  # a beacon under attack is slow
+
+
+class Probe(NamedTuple):
+    """What a look at a beacon has found: seconds there and back, and bytes in a second."""
+
+    round_trip: float
+    bandwidth: float
+
+
+def connect(host: Host, home: Home, *, code: str | None = None, timeout: float | None = None) -> ControlLink:
+    """Connect to a beacon and log in; a beacon whose password we know becomes a known one.
+
+    Args:
+        host: which.
+        home: has the client's key and the known beacons.
+        code: a pairing code, instead of password or key.
+        timeout: seconds for all of it; by default 4 to connect and 15 to log in.
+
+    Returns:
+        The channel, in the state "open" ("paired" with a code).
+
+    Raises:
+        AuthenticationError: it is not the beacon that it should be, or does not know us.
+        BeaconError: nobody is there, or not a beacon; the message says what to do. Nothing is left open.
+    """
+    sock = _reach(host, CONNECT_SECONDS if timeout is None else timeout)
+    try:
+        return _enter(host, home, sock, code, Deadline(LOGIN_SECONDS if timeout is None else timeout))
+    except DeadlineError:
+        sock.close()
+        raise BeaconError(f"{_who(host)} does not answer: it may be frozen, or busy; try again", host.key) from None
+    except (EOFError, RemoteProtocolError, ConnectionError) as error:
+        sock.close()
+        raise BeaconError(
+            f"{_who(host)} broke off: {error}; see its log (klyng-mp beacon status, there)", host.key
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _who(host: Host) -> str:
+    return f"the beacon at {host.key}"
+
+
+def _reach(host: Host, seconds: float) -> socket.socket:
+    try:
+        sock = socket.create_connection((host.address, host.port), seconds)
+    except socket.gaierror as error:
+        raise BeaconError(f"there is no host {host.address}: {error.strerror}; check its name", host.key) from None
+    except ConnectionRefusedError:
+        raise BeaconError(
+            f"nobody listens at {host.address} port {host.port}: start a beacon there (klyng-mp beacon up, and --host "
+            f"for other addresses than loopback), or correct the port",
+            host.key,
+        ) from None
+    except TimeoutError:
+        raise BeaconError(
+            f"{host.address} port {host.port} did not answer within {seconds:g} s: is it on, and its port open?",
+            host.key,
+        ) from None
+    except OSError as error:
+        raise BeaconError(
+            f"{host.address} port {host.port} cannot be reached: {error.strerror or error}; check address and network",
+            host.key,
+        ) from None
+    keep_alive(sock)
+    return sock
+
+
+def _enter(host: Host, home: Home, sock: socket.socket, code: str | None, deadline: Deadline) -> ControlLink:
+    sock.settimeout(deadline.left())
+    try:
+        tls = client_context().wrap_socket(sock, suppress_ragged_eofs=False)
+    except TimeoutError:
+        raise deadline.error("the handshake") from None
+    except OSError as error:
+        raise BeaconError(
+            f"what answers at {host.address} port {host.port} is no beacon ({_reason_of(error)}): correct the port",
+            host.key,
+        ) from None
+    check_channel(tls)
+    login = log_in(tls, host, home, code, deadline)
+    link = ControlLink(tls, login.conversation)
+    if host.password is not None or code is not None:
+        KnownBeacons(home).add(host.name, fingerprint_of(tls.getpeercert(True)))
+    return link
+
+
+def log_in(tls: ssl.SSLSocket, host: Host, home: Home, code: str | None, deadline: Deadline) -> ClientLogin:
+    """Prove this client to a beacon, and the beacon to it; for the errors see `connect`."""
+    fingerprint = fingerprint_of(tls.getpeercert(True))
+    pinned = host.fingerprint or KnownBeacons(home).lookup(host.name)
+    password = None if host.password is None or code is not None else host.password.reveal()
+    key = None
+    if password is None and code is None:
+        try:
+            key = ClientKey.load(home.client_key)
+        except FileNotFoundError:
+            raise AuthenticationError(
+                f"no password is given for {host.key}, and there is no key: write passwd or passwd_file in the "
+                f"machines file, or pair with it once (klyng-mp beacon pair, there)",
+                host.key,
+            ) from None
+    login = ClientLogin(fingerprint, password=password, code=code, key=key, pinned=pinned, host=host.key)
+    _send(tls, login.start(), deadline)
+    while not login.done:
+        tls.settimeout(deadline.left())
+        try:
+            data = tls.recv(65536)
+        except TimeoutError:
+            raise deadline.error("logging in") from None
+        except ssl.SSLError as error:
+            raise RemoteProtocolError(f"the connection was cut off ({_reason_of(error)})") from None
+        if not data:
+            login.conversation.feed_eof()
+            raise RemoteProtocolError("the connection was closed in the middle of the login")
+        if answer := login.feed(data):
+            _send(tls, answer, deadline)
+    return login
+
+
+def _send(tls: ssl.SSLSocket, data: bytes, deadline: Deadline) -> None:
+    tls.settimeout(deadline.left())
+    try:
+        tls.sendall(data)
+    except TimeoutError:
+        raise deadline.error("logging in") from None
+
+
+def _reason_of(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or str(error) or type(error).__name__
+
+
+def probe(link: ControlLink, *, size_bytes: int = 1 << 20, rounds: int = 5, timeout: float = 5.0) -> Probe:
+    """Measure an open channel: the best round trip of a few, and the bandwidth there and back of a large frame.
+
+    Raises:
+        KlyngError, OSError: the beacon did not answer, or is gone.
+    """
+    deadline = Deadline(timeout)
+    best = float("inf")
+    for _ in range(rounds):
+        began = time.perf_counter()
+        link.send_now(deadline, "probe", b"x")
+        link.receive_now(deadline, "probe_reply")
+        best = min(best, time.perf_counter() - began)
+    began = time.perf_counter()
+    link.send_now(deadline, "probe", bytes(size_bytes))
+    link.receive_now(deadline, "probe_reply")
+    took = max(1e-9, time.perf_counter() - began - best)
+    return Probe(best, 2 * size_bytes / took)

@@ -1,0 +1,392 @@
+"""A job whose ranks are on several hosts, as its driver sees it.
+
+Layer: remote.
+
+Each host's supervisor sees to its own share; what concerns others goes by way of the driver, which knows all: it takes
+the first cause of an early end for the cause, has the run ended everywhere, and tells who was replaced. Messages
+between ranks never come by here.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import ClosedError, HostLostError, LaunchError
+from klyng_mp.launch.channel import reserve_standard_fds
+from klyng_mp.launch.control import CLOSE, GRACE_SECONDS, PRESENT, Cause
+from klyng_mp.launch.driver import Job, write_output
+from klyng_mp.launch.job import flush_standard_streams
+from klyng_mp.machine import usable_cpus
+from klyng_mp.remote.client import connect
+from klyng_mp.remote.home import Home
+from klyng_mp.remote.network import RankNetwork
+from klyng_mp.remote.network import Site as NetworkSite
+from klyng_mp.remote.records import HEARTBEAT_SECONDS, SILENCE_SECONDS
+from klyng_mp.remote.security import JobAuthority
+from klyng_mp.remote.site import JobPlan, LocalSite, RemoteSite
+from klyng_mp.transports.routes import Routes
+from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.frames import DRIVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.launch.spec import Network, RankSpec
+    from klyng_mp.launch.state import RankState
+    from klyng_mp.remote.bundle import Bundle
+    from klyng_mp.remote.control import ControlLink
+    from klyng_mp.remote.placement import Placement
+    from klyng_mp.remote.site import Site
+
+__all__ = ["SpreadJob", "SpreadOptions"]
+
+_ANNOUNCED = Codec(main_by_reference=True)
+
+
+class SpreadOptions:
+    """What a World wants of its hosts.
+
+    Attributes:
+        placements: which ranks go where.
+        bundle: the program.
+        needs: what hosts have to have for it.
+        encrypt: whether what ranks say to those of other hosts is encrypted.
+        environment: what ranks have in theirs besides the host's own.
+        label: whether lines of output begin with their rank.
+    """
+
+    def __init__(
+        self,
+        placements: Sequence[Placement],
+        bundle: Bundle,
+        needs: dict[str, Any],
+        packages: Sequence[tuple[str, str]],
+        *,
+        encrypt: bool,
+        environment: dict[str, str],
+        label: bool,
+    ) -> None:
+        self.placements = [placement for placement in placements if placement.ranks]
+        self.bundle = bundle
+        self.needs = needs
+        self.packages = packages
+        self.encrypt = encrypt
+        self.environment = environment
+        self.label = label
+
+
+class SpreadJob(Job):
+    """The ranks of one World, on several hosts; see `Job`.
+
+    Args:
+        spec: what the ranks are to be.
+        options: where, and what they need there.
+        links: channels to beacons that are open already, by the hosts' keys; owned from now on.
+
+    Raises:
+        BeaconError: a host cannot be used; which, and why. Nothing is left on any.
+        LaunchError: ranks could not be started here.
+    """
+
+    def __init__(self, spec: RankSpec, options: SpreadOptions, links: dict[str, ControlLink]) -> None:
+        reserve_standard_fds()
+        super().__init__(spec)
+        flush_standard_streams()
+        self.forwards_output = True
+        self._options = options
+        self._links = links
+        self._born: set[int] = set()
+        self._news = False
+        self._causes: dict[int, Cause] = {}
+        self._unsettled: dict[int, set[int]] = {}
+        self._fenced: dict[int, int] = {}
+        self._asked = 0
+        self._reports: dict[int, list[RankState]] = {}
+        self._answered: dict[int, int] = {}
+        self._trouble: str | None = None
+        self._over = threading.Event()
+        self._sites: list[Site] = []
+        try:
+            self._open_sites(self._plan())
+            self._start()
+        except BaseException:
+            self.dispose()
+            raise
+
+    def host_of(self, rank: int) -> str:
+        """See `Job.host_of`."""
+        return next((site.name for site in self._sites if rank in site.share), self.spec.host)
+
+    # -- the beginning
+
+    def _plan(self) -> JobPlan:
+        spec, options = self.spec, self._options
+        job_id, join_key = secrets.token_bytes(16), secrets.token_bytes(32)
+        sites = [
+            NetworkSite(
+                one.host.key,
+                one.ranks.start,
+                len(one.ranks),
+                "" if one.host.is_local else one.host.address,
+                one.host.port,
+            )
+            for one in options.placements
+        ]
+        credentials = None
+        if options.encrypt:
+            authority = JobAuthority()
+            credentials = {number: authority.issue(number) for number in (*range(spec.size), DRIVER)}
+        self._network: Network = RankNetwork(job_id, join_key, sites, credentials, far_driver=False)
+        said = {
+            "size": spec.size,
+            "sites": [site._asdict() for site in sites],
+            "encrypt": options.encrypt,
+            "seed": None if spec.seed is None else str(spec.seed),
+            "label": options.label,
+            "log_level": spec.log_level,
+            "by_reference": spec.main_by_reference,
+            "environment": options.environment,
+            "argv": list(spec.argv),
+            "packages": [{"module": module, "distribution": name} for module, name in options.packages],
+            "bundle": bytes.fromhex(options.bundle.digest),
+            "bundle_bytes": len(options.bundle.data),
+        }
+        return JobPlan(job_id, join_key, said, options.bundle, options.needs, credentials)
+
+    def _open_sites(self, plan: JobPlan) -> None:
+        """Log in and prepare everywhere at once."""
+        home = Home()
+        for one in self._options.placements:
+            if one.host.is_local:
+                self._sites.append(self._open_here(one))
+        far = [one for one in self._options.placements if not one.host.is_local]
+
+        def open_one(placement: Placement) -> RemoteSite:
+            link = self._links.pop(placement.host.key, None) or connect(placement.host, home)
+            site = RemoteSite(placement.host, placement.ranks, link)
+            self._sites.append(site)
+            site.prepare(plan)
+            return site
+
+        with ThreadPoolExecutor(max_workers=min(32, len(far)) or 1) as threads:
+            opened = [threads.submit(open_one, one) for one in far]
+        errors = [error for future in opened if (error := future.exception()) is not None]
+        if errors:
+            for error in errors[1:]:
+                errors[0].add_note(f"also: {error}")
+            raise errors[0]
+        self._sites.sort(key=lambda site: site.share.start)
+
+    def _open_here(self, placement: Placement) -> LocalSite:
+        spec = self.spec
+        spec.share = placement.ranks
+        spec.network = self._network
+        spec.share_cpus(usable_cpus())
+        return LocalSite(placement.host, placement.ranks, spec, (), label=self._options.label)
+
+    def _start(self) -> None:
+        endpoint = self.endpoint
+        self._wires = self._network.attach(endpoint, lambda _peer: None)
+        far = {rank: self._wires.transport for site in self._sites if site.far for rank in site.share}
+        self._ways = Routes(self._transport, far)
+        endpoint.use(self._ways)
+        endpoint.attend()
+        with endpoint.lock:
+            for site in self._sites:
+                site.attend(endpoint, self._hear, self._lose)
+        threading.Thread(target=self._listen_for_silence, name="klyng_mp heartbeat", daemon=True).start()
+
+    def _listen_for_silence(self) -> None:
+        """Take a host for lost that says nothing, as one does whose cable was pulled, or that is frozen."""
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            with self.endpoint.lock:
+                silent = [site for site in self._sites if site.living and site.silent_for > SILENCE_SECONDS]
+                for site in silent:
+                    self._lose(
+                        site, f"nothing was heard of it for {site.silent_for:.0f} s: its machine, or the network"
+                    )
+                if silent:
+                    self.endpoint.room.notify()
+
+    # -- asking
+
+    def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:
+        """See `Job.submit`; ranks are told first who has been replaced."""
+        with self.endpoint.lock:
+            news, self._news = self._news, False
+        if news:
+            super().submit(PRESENT, _ANNOUNCED.encode(dict(self._incarnations)))
+        super().submit(run, encoded, ranks)
+
+    def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
+        """See `Job.end_run`."""
+        with self.endpoint.lock:
+            self._end_everywhere(run, Cause(wish, None, phrase), grace, signum)
+
+    def _end_everywhere(
+        self, run: int, cause: Cause, grace: float = GRACE_SECONDS, signum: int | None = None, but: Site | None = None
+    ) -> None:
+        if run in self.settled:
+            return
+        self._causes.setdefault(run, cause)
+        self._unsettled.setdefault(run, {site.share.start for site in self._sites if site.living})
+        for site in self._sites:
+            if site.living and site is not but:
+                phrase = cause.phrase() if cause.rank is not None else cause.detail
+                kind = "died" if cause.rank is not None else cause.kind
+                site.tell("end", run, kind, cause.rank, phrase, grace, signum)
+
+    def fence(self, run: int) -> None:
+        """See `Job.fence`."""
+        with self.endpoint.lock:
+            self._fenced[run] = sum(site.living for site in self._sites)
+            self._tell_all("fence", run)
+
+    def over(self, run: int) -> None:
+        """See `Job.over`."""
+        self._tell_all("over", run)
+
+    def report(self, deadline: Deadline) -> list[RankState]:
+        """See `Job.report`."""
+        with self.endpoint.lock:
+            self._asked += 1
+            question = self._asked
+            self._reports[question] = []
+            self._answered[question] = sum(site.living for site in self._sites)
+            self._tell_all("report", question)
+        try:
+            self.wait(lambda: not self._answered[question], deadline, "World.report()")
+            if self._answered[question]:
+                raise self.lost or ClosedError("the ranks of this World have ended, so there is nothing to ask them")
+            return sorted(self._reports[question])
+        finally:
+            del self._answered[question], self._reports[question]
+
+    def show_report(self) -> None:
+        """See `Job.show_report`; a signal handler cannot ask other hosts."""
+
+    def close(self) -> None:
+        """See `Job.close`."""
+        self._tell_all("close")
+        self.submit(CLOSE, (0, b"", []))
+
+    def kill(self) -> None:
+        """See `Job.kill`."""
+        if not self.closed and self.lost is None:
+            self._tell_all("kill")
+
+    def _tell_all(self, *record: Any) -> None:
+        with self.endpoint.lock:
+            for site in self._sites:
+                if site.living:
+                    site.tell(*record)
+
+    def wait_closed(self, deadline: Deadline, doing: str) -> None:
+        """See `Job.wait_closed`."""
+        self.wait(lambda: self.closed, deadline, doing)
+
+    def dispose(self) -> None:
+        """See `Job.dispose`."""
+        self._over.set()
+        with self.endpoint.lock:
+            for site in self._sites:
+                site.living = False
+                site.close()
+            self._sites.clear()
+            while self._links:
+                self._links.popitem()[1].close(goodbye=True)
+        self.endpoint.close()
+
+    def forget(self) -> None:
+        """See `Job.forget`."""
+        self._over.set()
+        for site in self._sites:
+            site.abandon()
+
+    # -- hearing; with the endpoint's lock held
+
+    def _hear(self, site: Site, record: tuple[Any, ...], fds: list[int]) -> None:
+        kind, *rest = record
+        handler: Callable[..., None] | None = getattr(self, f"_hear_{kind}", None)
+        if kind == "born":
+            self._welcome_all(site, rest[0], fds)
+        elif kind == "output":
+            write_output(*rest)
+        elif handler is not None:
+            handler(site, *rest)
+
+    def _welcome_all(self, site: Site, who: list[tuple[int, int]], fds: list[int]) -> None:
+        for index, (rank, incarnation) in enumerate(who):
+            if rank not in site.share:
+                continue
+            if incarnation > 1:
+                self._news = True
+            if site.far:
+                self._incarnations[rank] = incarnation
+                self.endpoint.mark_present(rank, incarnation)
+            else:
+                self._welcome(rank, incarnation, socket.socket(fileno=fds[index]))
+
+    def _hear_caused(self, site: Site, run: int, cause: Cause) -> None:
+        if run not in self._causes:
+            self._end_everywhere(run, cause, but=site)
+
+    def _hear_settled(self, site: Site, run: int, cause: Cause) -> None:
+        self._causes.setdefault(run, cause)
+        left = self._unsettled.setdefault(run, {one.share.start for one in self._sites if one.living})
+        left.discard(site.share.start)
+        if not left:
+            del self._unsettled[run]
+            self.settled[run] = self._causes.pop(run)
+
+    def _hear_fenced(self, site: Site, run: int) -> None:
+        del site
+        left = self._fenced[run] = self._fenced.get(run, 1) - 1
+        if not left:
+            del self._fenced[run]
+            self.fenced = max(self.fenced, run)
+
+    def _hear_answer(self, site: Site, question: int, states: list[RankState]) -> None:
+        del site
+        if question in self._answered:
+            self._answered[question] -= 1
+            self._reports[question] += states
+
+    def _hear_parted(self, site: Site, rank: int, incarnation: int, what: str, orderly: bool) -> None:
+        for other in self._sites:
+            if other is not site and other.living:
+                other.tell("gone", rank, incarnation, what, orderly)
+
+    def _hear_out(self, site: Site, kind: str, rank: int, words: list[Any]) -> None:
+        """What a rank wants of one that is on another host."""
+        other = next((one for one in self._sites if rank in one.share), None)
+        if other is None or other is site or not other.living:
+            return
+        if kind == "dial":
+            other.tell("dial", rank, words[0])
+        elif kind == "relay":
+            other.tell("relayed", rank, *words)
+
+    def _hear_unlaunchable(self, site: Site, reason: str) -> None:
+        self._trouble = f"ranks could not be started on {site.name}: {reason}"
+
+    def _hear_closed(self, site: Site) -> None:
+        site.living = False
+        if not any(one.living for one in self._sites):
+            self.closed = True
+            if self._trouble is not None:
+                self.lost = LaunchError(self._trouble)
+
+    def _lose(self, site: Site, reason: str) -> None:
+        """A host is gone: so is the job, since its ranks cannot be brought back."""
+        site.living = False
+        if self.lost is None:
+            self.lost = HostLostError(site.name, list(site.share), reason)
+        for other in self._sites:
+            if other.living:
+                other.tell("kill")

@@ -1,0 +1,261 @@
+"""How ranks of different hosts reach each other: one connection for each pair that talks, opened when it first does.
+
+Layer: remote; imported by every rank of a World that spans hosts, so the standard library only.
+
+A connection goes to the one port of the other host's beacon. Its first bytes, the preface, say for which rank of which
+job it is, and the beacon hands the socket to that rank. Then both prove who they are: by TLS under the job's own
+authority, or, where beacon and job both allow plain text, by the job's join key.
+
+Who opens it is fixed, so that two never cross: the launching side, which has no port; else the lower rank. The other
+asks for it through its supervisor.
+
+Threads: connections are made and proved in a short-lived thread each; what comes of it is handed to the endpoint under
+its lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from klyng_mp.errors import BeaconError, RemoteProtocolError
+from klyng_mp.remote.preface import pack_preface
+from klyng_mp.remote.tls import DATA, check_channel, peer_number, rank_contexts, rank_name
+from klyng_mp.transports.secure import SecureSocket
+from klyng_mp.transports.stream import StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.remote.tls import Credentials
+
+__all__ = ["RankNetwork", "Site", "keep_alive"]
+
+_SECONDS = 10.0  # to open a connection, and to prove it
+_DEAD_MILLISECONDS = 10_000  # what was sent and is not acknowledged for so long ends a connection
+_OPEN = b"\x01"  # what the accepting side says when it is content: in TLS 1.3 the other one cannot know
+_NONCE = 16
+_PROOF = 32
+
+
+class Site(NamedTuple):
+    """A host of a job, as the ranks see it.
+
+    Attributes:
+        name: for errors.
+        first, size: its ranks, from the first.
+        address, port: of its beacon; no address for the launching side, which has none.
+    """
+
+    name: str
+    first: int
+    size: int
+    address: str
+    port: int
+
+    @property
+    def ranks(self) -> range:
+        """Its ranks."""
+        return range(self.first, self.first + self.size)
+
+
+class RankNetwork:
+    """The network of one job, as one host's ranks, or the driver, know it; see `klyng_mp.launch.spec.Network`.
+
+    Args:
+        job_id: 16 bytes.
+        join_key: what prefaces are made with.
+        sites: all hosts of the job.
+        credentials: of those who use it here, by number; None where the connections are not encrypted.
+        far_driver: whether the driver is on another host.
+    """
+
+    def __init__(
+        self,
+        job_id: bytes,
+        join_key: bytes,
+        sites: Sequence[Site],
+        credentials: Mapping[int, Credentials] | None,
+        *,
+        far_driver: bool,
+    ) -> None:
+        self.job_id = job_id
+        self.join_key = join_key
+        self.sites = tuple(sites)
+        self.credentials = credentials
+        self.far_driver = far_driver
+
+    def attach(self, endpoint: Endpoint, ask: Callable[[int], None]) -> _Wires:
+        """See `klyng_mp.launch.spec.Network.attach`."""
+        return _Wires(self, endpoint, ask)
+
+    def site_of(self, number: int) -> Site | None:
+        """Return the host of a rank; None for the driver."""
+        return next((site for site in self.sites if number in site.ranks), None)
+
+    def __repr__(self) -> str:
+        return f"<RankNetwork of {len(self.sites)} hosts>"
+
+
+class _Wires:
+    """The connections of one rank, or of the driver, to those of other hosts."""
+
+    def __init__(self, network: RankNetwork, endpoint: Endpoint, ask: Callable[[int], None]) -> None:
+        self._network = network
+        self._endpoint = endpoint
+        self._ask = ask
+        self._number = endpoint.number
+        self._opening: set[int] = set()
+        site = network.site_of(self._number)
+        self._launches = site is None or not site.address
+        self._contexts = None if network.credentials is None else rank_contexts(network.credentials[self._number])
+        self.transport = StreamTransport(endpoint, endpoint.poller, connect=self._connect)
+
+    def accept(self, source: int, fd: int) -> None:
+        """See `klyng_mp.launch.spec.Wires.accept`."""
+        self._start(self._accept, source, socket.socket(fileno=fd))
+
+    def dial(self, peer: int) -> None:
+        """See `klyng_mp.launch.spec.Wires.dial`."""
+        if peer not in self._opening and not self.transport.is_known(peer):
+            self._opening.add(peer)
+            self._start(self._open, peer)
+
+    # -- with the endpoint's lock held
+
+    def _connect(self, peer: int) -> None:
+        if not self._opens(peer):
+            self._ask(peer)
+        elif peer not in self._opening:
+            self._opening.add(peer)
+            self._start(self._open, peer)
+
+    def _opens(self, peer: int) -> bool:
+        """Whether connections with a peer are opened here."""
+        other = self._network.site_of(peer)
+        if other is None or not other.address:
+            return False
+        return self._launches or self._number < peer
+
+    @staticmethod
+    def _start(function: Callable[..., None], *args: object) -> None:
+        threading.Thread(target=function, args=args, name="klyng_mp connection", daemon=True).start()
+
+    # -- in threads of their own
+
+    def _open(self, peer: int) -> None:
+        site = self._network.site_of(peer)
+        assert site is not None  # noqa: S101 - `_opens` has looked
+        sock = None
+        try:
+            sock = socket.create_connection((site.address, site.port), _SECONDS)
+            keep_alive(sock)
+            sock.sendall(pack_preface(self._network.job_id, self._number, peer, self._network.join_key))
+            proved = self._prove_opened(sock, peer)
+        except (OSError, BeaconError, RemoteProtocolError) as error:
+            self._fail(
+                peer, sock, f"could not be reached at {site.name} ({site.address}:{site.port}): {_describe(error)}"
+            )
+        else:
+            self._adopt(peer, proved)
+
+    def _prove_opened(self, sock: socket.socket, peer: int) -> socket.socket | SecureSocket:
+        if self._contexts is None:
+            ours = os.urandom(_NONCE)
+            sock.sendall(ours)
+            theirs = _read(sock, _NONCE + _PROOF)
+            self._check(theirs[_NONCE:], b"accept", ours + theirs[:_NONCE], (self._number, peer))
+            sock.sendall(self._prove(b"open", ours + theirs[:_NONCE], (self._number, peer)))
+            _read_opened(sock)
+            return sock
+        tls = self._contexts[1].wrap_socket(sock, server_hostname=rank_name(peer), suppress_ragged_eofs=False)
+        check_channel(tls, DATA)
+        _read_opened(tls)
+        return SecureSocket(tls)
+
+    def _accept(self, source: int, sock: socket.socket) -> None:
+        try:
+            sock.settimeout(_SECONDS)
+            keep_alive(sock)
+            proved = self._prove_accepted(sock, source)
+        except (OSError, BeaconError, RemoteProtocolError):
+            sock.close()  # whoever it was: who is of this job tries again, or is told of the loss
+        else:
+            self._adopt(source, proved)
+
+    def _prove_accepted(self, sock: socket.socket, source: int) -> socket.socket | SecureSocket:
+        if self._contexts is None:
+            theirs = _read(sock, _NONCE)
+            both = theirs + os.urandom(_NONCE)
+            sock.sendall(both[_NONCE:] + self._prove(b"accept", both, (source, self._number)))
+            self._check(_read(sock, _PROOF), b"open", both, (source, self._number))
+            sock.sendall(_OPEN)
+            return sock
+        tls = self._contexts[0].wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
+        check_channel(tls, DATA)
+        if peer_number(tls) != source:
+            tls.close()
+            raise RemoteProtocolError(f"rank {peer_number(tls)} says to be rank {source}")
+        tls.sendall(_OPEN)
+        return SecureSocket(tls)
+
+    def _prove(self, label: bytes, nonces: bytes, pair: tuple[int, int]) -> bytes:
+        text = b"klyng-mp plain" + label + nonces + b"".join(number.to_bytes(4, "big") for number in pair)
+        return hmac.digest(self._network.join_key, text, hashlib.sha256)
+
+    def _check(self, proof: bytes, label: bytes, nonces: bytes, pair: tuple[int, int]) -> None:
+        if not hmac.compare_digest(proof, self._prove(label, nonces, pair)):
+            raise RemoteProtocolError("the other side does not know the job's key")
+
+    def _adopt(self, peer: int, sock: socket.socket | SecureSocket) -> None:
+        with self._endpoint.lock:
+            self._opening.discard(peer)
+            if self._endpoint.is_over:
+                sock.close()
+                return
+            self.transport.adopt(peer, sock)
+            self._endpoint.progress()
+
+    def _fail(self, peer: int, sock: socket.socket | None, reason: str) -> None:
+        if sock is not None:
+            sock.close()
+        with self._endpoint.lock:
+            self._opening.discard(peer)
+            self.transport.give_up(peer, reason)
+            self._endpoint.progress()
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Let the kernel end a connection whose other end is gone, with data on its way or without."""
+    with suppress(OSError):  # not a TCP socket
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 4)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_MILLISECONDS)
+
+
+def _read(sock: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = sock.recv(size - len(data))
+        if not more:
+            raise RemoteProtocolError("the other side closed the connection")
+        data += more
+    return data
+
+
+def _read_opened(sock: socket.socket) -> None:
+    if _read(sock, 1) != _OPEN:
+        raise RemoteProtocolError("the other side did not accept the connection")
+
+
+def _describe(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,230 @@
+"""What a driver and a session say to each other about a job: the rows of the control channel's records.
+
+Layer: remote; no sockets, no pickle. Most of it is what the driver of a local job and its supervisor say to each other
+as tuples (`klyng_mp.launch.channel`); here each becomes a record of a closed form, and the same tuple again on the
+other side.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.launch.control import Cause
+from klyng_mp.launch.state import RankState
+from klyng_mp.remote.protocol import RECORDS, RecordRow
+from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text
+
+if TYPE_CHECKING:
+    from klyng_mp.remote.schema import FieldType
+
+__all__ = ["CHUNK_BYTES", "HEARTBEAT_SECONDS", "MAX_RANKS", "SILENCE_SECONDS", "pack_record", "unpack_record"]
+
+HEARTBEAT_SECONDS = 2.0
+SILENCE_SECONDS = 10.0  # of the other side, then it is taken for dead
+
+CHUNK_BYTES = 1 << 20  # of a bundle, or of what ranks print
+MAX_RANKS = 1 << 20
+_RANK = Integer(0, 0xFFFFFFFF)  # the driver's number, too
+_COUNT = Integer(0, 2**63 - 1)
+_NAME = Text(256)
+_WORD = Text(4000, lines=True)
+_LONG = Text(400_000, lines=True)
+
+_CAUSE: dict[str, FieldType] = {
+    "kind": Choice("failed", "died", "stillborn", "exited", "deadlock", "cancelled", "interrupted", "timeout", "lost"),
+    "rank": Maybe(_RANK),
+    "detail": _WORD,
+    "text": _LONG,
+    "exitcode": Integer(-256, 2**31),
+}
+_STATE: dict[str, FieldType] = {
+    "rank": _RANK,
+    "pid": _COUNT,
+    "phase": _NAME,
+    "call": _WORD,
+    "peers": Maybe(Items(_RANK, MAX_RANKS)),
+    "age_ms": _COUNT,
+    "limit_ms": Maybe(_COUNT),
+    "where": _WORD,
+    "doubts": Items(_WORD, 100),
+    "received": _COUNT,
+    "pending_bytes": _COUNT,
+    "unclaimed": Items(_WORD, 100),
+    "unclaimed_count": _COUNT,
+    "stack": _LONG,
+}
+_SITE: dict[str, FieldType] = {
+    "name": _NAME,
+    "first": _RANK,
+    "size": _RANK,
+    "address": _NAME,
+    "port": Integer(0, 65535),
+}
+
+# -- what only this channel has: how a job begins ------------------------------------------------------------
+
+_BEGINNING: dict[str, tuple[str, dict[str, FieldType], int]] = {
+    "describe": (
+        "client",
+        {
+            "size": Integer(1, MAX_RANKS),
+            "first": _RANK,
+            "count": Integer(1, MAX_RANKS),
+            "sites": Items(Record(_SITE), 10_000),
+            "encrypt": Flag(),
+            "seed": Maybe(Text(400)),
+            "label": Flag(),
+            "log_level": Maybe(Integer(0, 1000)),
+            "by_reference": Flag(),
+            "environment": Table(Text(100_000, lines=True), 1000),
+            "argv": Items(Text(100_000, lines=True), 10_000),
+            "packages": Items(Record({"module": _NAME, "distribution": _NAME}), 10_000),
+            "bundle": Octets(32),
+            "bundle_bytes": _COUNT,
+        },
+        0,
+    ),
+    "want": (
+        "beacon",
+        {"bundle": Flag(), "versions": Table(_NAME, 100), "packages": Table(Maybe(_NAME), 10_000)},
+        0,
+    ),
+    "bundle": ("client", {"last": Flag()}, CHUNK_BYTES),
+    "unpacked": ("beacon", {}, 0),
+    "credentials": ("client", {"rank": _RANK, "sizes": Items(Integer(0, 65536), 3)}, 65536),
+    "launch": ("client", {"join_key": Octets(32)}, 0),
+}
+
+# -- what a local job has as tuples: (who says it, the tuple's items behind its name in their order) -----------
+
+_TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
+    "born": ("beacon", {"who": Items(Record({"rank": _RANK, "incarnation": _COUNT}), MAX_RANKS)}),
+    "unlaunchable": ("beacon", {"reason": _WORD}),
+    "parted": ("beacon", {"rank": _RANK, "incarnation": _COUNT, "what": _WORD, "orderly": Flag()}),
+    "fenced": ("beacon", {"run": _COUNT}),
+    "closed": ("beacon", {}),
+    "end": (
+        "client",
+        {
+            "run": _COUNT,
+            "kind": _CAUSE["kind"],
+            "rank": Maybe(_RANK),
+            "phrase": _WORD,
+            "grace_ms": Integer(0, 600_000),
+            "signum": Maybe(Integer(1, 64)),
+        },
+    ),
+    "fence": ("client", {"run": _COUNT}),
+    "over": ("client", {"run": _COUNT}),
+    "report": ("client", {"question": _COUNT}),
+    "close": ("client", {}),
+    "kill": ("client", {}),
+    "dial": ("client", {"rank": _RANK, "peer": _RANK}),
+    "gone": ("client", {"rank": _RANK, "incarnation": _COUNT, "what": _WORD, "orderly": Flag()}),
+    "relayed": (
+        "client",
+        {
+            "rank": _RANK,
+            "source": _RANK,
+            "word": Choice("which call", "call"),
+            "context": _COUNT,
+            "number": _COUNT,
+            "text": Maybe(_WORD),
+        },
+    ),
+    # ("out", kind, rank, words): what a rank wants of another host's.
+    "out_dial": ("beacon", {"rank": _RANK, "asker": _RANK}),
+    "out_relay": (
+        "beacon",
+        {
+            "rank": _RANK,
+            "asker": _RANK,
+            "word": Choice("which call", "call"),
+            "context": _COUNT,
+            "number": _COUNT,
+            "text": Maybe(_WORD),
+        },
+    ),
+}
+_SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
+    "caused": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
+    "settled": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
+    "output": ("beacon", {"stream": Choice("stdout", "stderr")}, CHUNK_BYTES),
+    "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
+}
+
+RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in _BEGINNING.items()})
+RECORDS.update({name: RecordRow(who, Record(fields)) for name, (who, fields) in _TUPLES.items()})
+RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in _SPECIAL.items()})
+
+
+def pack_record(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
+    """Return the name, the fields and the data of the record that stands for a tuple of a local job's channel."""
+    kind, *rest = record
+    if kind == "out":
+        kind, rest = f"out_{rest[0]}", [rest[1], *rest[2]]
+    if kind in {"caused", "settled"}:
+        run, cause = rest
+        fields = {name: getattr(cause, name) for name in _CAUSE}
+        return kind, {"run": run, **fields, "detail": cause.detail[:1000], "text": cause.text[-100_000:]}, b""
+    if kind == "output":
+        return kind, {"stream": rest[0]}, bytes(rest[1])
+    if kind == "answer":
+        return "states", {"question": rest[0], "states": [_pack_state(state) for state in rest[1]]}, b""
+    if kind == "born":
+        rest = [[{"rank": rank, "incarnation": incarnation} for rank, incarnation in rest[0]]]
+    if kind == "end":
+        rest[4] = int(rest[4] * 1000)
+    names = list(_TUPLES[kind][1])
+    rest += [None] * (len(names) - len(rest))
+    return kind, dict(zip(names, rest, strict=True)), b""
+
+
+def unpack_record(kind: str, fields: dict[str, Any], data: bytes) -> tuple[Any, ...]:
+    """Return the tuple that a record stands for."""
+    if kind in {"caused", "settled"}:
+        return kind, fields["run"], Cause(*(fields[name] for name in _CAUSE))
+    if kind == "output":
+        return kind, fields["stream"], data
+    if kind == "states":
+        return "answer", fields["question"], [_unpack_state(state) for state in fields["states"]]
+    if kind == "born":
+        return kind, [(one["rank"], one["incarnation"]) for one in fields["who"]]
+    words = [fields[name] for name in _TUPLES[kind][1]]
+    if kind == "end":
+        words[4] /= 1000
+    if kind.startswith("out_"):
+        return "out", kind.removeprefix("out_"), words[0], words[1:]
+    return kind, *words
+
+
+def _pack_state(state: RankState) -> dict[str, Any]:
+    said = state._asdict()
+    said.update(
+        peers=None if state.peers is None else list(state.peers),
+        age_ms=max(0, int((monotonic() - state.since) * 1000)) if state.since else 0,
+        limit_ms=None if state.seconds is None else int(state.seconds * 1000),
+        doubts=list(state.doubts),
+        unclaimed=[f"{source} {tag!r}" for source, tag in state.unclaimed],
+    )
+    return {name: said[name] for name in _STATE}
+
+
+def _unpack_state(said: dict[str, Any]) -> RankState:
+    """Return the state of a rank whose host has another clock."""
+    state = RankState(said["rank"], said["pid"], said["phase"])
+    unclaimed = [text.partition(" ") for text in said["unclaimed"]]
+    return state._replace(
+        call=said["call"],
+        peers=None if said["peers"] is None else tuple(said["peers"]),
+        since=monotonic() - said["age_ms"] / 1000,
+        seconds=None if said["limit_ms"] is None else said["limit_ms"] / 1000,
+        where=said["where"],
+        doubts=tuple(said["doubts"]),
+        received=said["received"],
+        pending_bytes=said["pending_bytes"],
+        unclaimed=tuple((int(source or 0), tag) for source, _, tag in unclaimed),
+        unclaimed_count=said["unclaimed_count"],
+        stack=said["stack"],
+    )

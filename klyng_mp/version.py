@@ -1,0 +1,10 @@
+"""Which version of klyng_mp this is, for modules that cannot look at the facade.
+
+Layer: leaf; imports nothing.
+"""
+
+from __future__ import annotations
+
+__all__ = ["VERSION"]
+
+VERSION = "0.1.0"
