@@ -88,13 +88,12 @@ from klyng_mp.launch.statistics import RankStatistics as RankStatistics
 from klyng_mp.machine import usable_cpus as usable_cpus
 from klyng_mp.pooling.sharing import shared as shared
 from klyng_mp.run import Run as Run
+from klyng_mp.version import __version__ as __version__
 from klyng_mp.wire.mailbox import ANY_SOURCE as ANY_SOURCE
 from klyng_mp.wire.mailbox import ANY_TAG as ANY_TAG
 from klyng_mp.wire.mailbox import PROC_NULL as PROC_NULL
 from klyng_mp.world import World as World
 from klyng_mp.world import WorldStatistics as WorldStatistics
-
-__version__ = "0.1.0"
 
 # multiprocessing's functions are the methods of its default context.
 Array = _default_context.Array

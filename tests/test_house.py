@@ -21,6 +21,7 @@ TESTS = ROOT / "tests"
 ROOMS = (
     "version",
     "errors",
+    "version",
     "deadline",
     "machine",
     "leash",
@@ -114,12 +115,9 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/launch/logs.py": "imported only by ranks, and by a driver whose ranks log",
     "klyng_mp/launch/rank.py": "imported only by zygotes and ranks",
     "klyng_mp/launch/zygote.py": "imported only by zygotes",
-    "klyng_mp/remote/schema.py": "imported only by beacons, and by drivers with hosts",
-    "klyng_mp/remote/security.py": "imported only by beacons, and by drivers with hosts",
-    "klyng_mp/remote/tls.py": "imported only by beacons, and by drivers and ranks with hosts",
-    "klyng_mp/remote/hosts.py": "imported only by drivers with hosts",
-    "klyng_mp/remote/options.py": "imported only by beacons",
-    "klyng_mp/remote/running.py": "imported only by beacons, and by who asks for one",
+    "klyng_mp/remote/bundle.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/modules.py": "imported only by drivers with hosts",
+    "klyng_mp/remote/versions.py": "imported only by beacons, and by drivers with hosts",
     "klyng_mp/sharedctypes.py": "imported only by who makes shared ctypes",
     "klyng_mp/transports/secure.py": "imported only by whoever has peers on other hosts",
 }

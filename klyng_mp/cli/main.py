@@ -12,7 +12,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from klyng_mp import __version__
-from klyng_mp.cli.parser import COMMANDS, USAGE_ERROR, build_doctor_parser, build_parser, build_ps_parser, parse_run
+from klyng_mp.cli.parser import (
+    COMMANDS,
+    USAGE_ERROR,
+    build_doctor_parser,
+    build_parser,
+    build_ps_parser,
+    parse_bundle,
+    parse_run,
+)
 from klyng_mp.errors import KlyngError
 from klyng_mp.launch.program import ProgramError
 
@@ -36,8 +44,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return _doctor(words[1:])
     if words[0] == "ps":
         return _ps(words[1:])
-    if words[0] in ("beacon", "hosts"):
-        return _remote(words[0], words[1:])
+    if words[0] == "bundle":
+        return _bundle(words[1:])
     if words[0] in ("-h", "--help", "--version"):
         return _about(words)
     return _run(words[1:] if words[0] in COMMANDS else words)
@@ -64,10 +72,14 @@ def _run(words: Sequence[str]) -> int:
     except KlyngError as error:
         return _complain(error, 1)
     except SyntaxError as error:
-        import traceback  # noqa: PLC0415 (only on the way to an error)
+        return _show_syntax_error(error)
 
-        sys.stderr.write("".join(traceback.format_exception_only(error)))
-        return 1
+
+def _show_syntax_error(error: SyntaxError) -> int:
+    import traceback  # noqa: PLC0415 (only on the way to an error)
+
+    sys.stderr.write("".join(traceback.format_exception_only(error)))
+    return 1
 
 
 def _complain(error: KlyngError, code: int) -> int:
@@ -105,20 +117,29 @@ def _ps(words: Sequence[str]) -> int:
     return 0
 
 
-def _remote(command: str, words: Sequence[str]) -> int:
-    from klyng_mp.cli.beacon_parser import build_beacon_parser, build_hosts_parser  # noqa: PLC0415 (run does without it)
+def _bundle(words: Sequence[str]) -> int:
+    options, files, output = parse_bundle(words)
+    from klyng_mp.cli.bundling import render  # noqa: PLC0415 (run does without it)
+    from klyng_mp.launch.outfile import write_whole  # noqa: PLC0415 (likewise)
+    from klyng_mp.launch.program import load  # noqa: PLC0415 (likewise)
+    from klyng_mp.remote.bundle import Bundle  # noqa: PLC0415 (likewise)
+    from klyng_mp.remote.sources import find_program_sources  # noqa: PLC0415 (likewise)
 
-    options = (build_beacon_parser() if command == "beacon" else build_hosts_parser()).parse_args(words)
-    if command == "beacon":
-        from klyng_mp.cli.beacon import main as do  # noqa: PLC0415 (a wrong command line is refused without it)
-    else:
-        from klyng_mp.cli.hosts import main as do  # noqa: PLC0415 (likewise)
     try:
-        return do(options)
+        load(options)  # which says what is wrong with it
+        sources = find_program_sources(options.kind, options.target, files)
+        bundle = Bundle.make(sources)
+        if output is not None:
+            write_whole(output, [bundle.data])
+        _print(render(sources, bundle))
+        sources.check()
+    except ProgramError as error:
+        return _complain(error, USAGE_ERROR)
     except KlyngError as error:
         return _complain(error, 1)
-    except KeyboardInterrupt:
-        return 130
+    except SyntaxError as error:
+        return _show_syntax_error(error)
+    return 0
 
 
 def _print(text: str) -> None:

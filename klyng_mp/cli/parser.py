@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from klyng_mp.launch.heatmap import NEEDS_MATPLOTLIB, can_draw
 from klyng_mp.launch.outfile import explain_unwritable
@@ -18,24 +18,26 @@ from klyng_mp.launch.program import ProgramOptions
 from klyng_mp.machine import usable_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "COMMANDS",
     "USAGE_ERROR",
-    "Parser",
+    "build_bundle_parser",
     "build_doctor_parser",
     "build_parser",
     "build_ps_parser",
     "build_run_parser",
     "manual",
+    "parse_bundle",
     "parse_run",
     "split",
 ]
 
-COMMANDS = ("run", "doctor", "ps", "beacon", "hosts")
+COMMANDS = ("run", "doctor", "ps", "bundle")
 USAGE_ERROR = 2  # what argparse and the shell use
 
+_KINDS: dict[str, Literal["script", "module", "code"]] = {"": "script", "-m": "module", "-c": "code"}
 _COLUMNS = 78  # of the help, whatever the terminal: what is laid out by hand below has as many
 
 # Each block of an epilog becomes a section of the manual page: setup.py makes the pages from these parsers.
@@ -56,8 +58,7 @@ examples:
   klyng-mp hosts -m machines.json    can these machines be used?
 
 see also:
-  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-doctor(1), klyng-mp-beacon(1),
-  klyng-mp-hosts(1)"""
+  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-bundle(1), klyng-mp-doctor(1)"""
 
 _RUN_DESCRIPTION = """\
 Run a program in N processes at once, the ranks 0 to N-1. Each runs it from the
@@ -144,6 +145,31 @@ examples:
   klyng-mp ps 4711
   klyng-mp ps --json"""
 
+_BUNDLE_DESCRIPTION = """\
+List what of a program travels to other machines, and why: the program and those
+modules that it imports and that are not installed, and the files that --files
+names. Then what has to be installed there, in the same versions, and what it
+imports that was not found. The program does not run; its imports are read."""
+
+_BUNDLE_EPILOG = """\
+what travels:
+  A package of the program's own travels whole, with all its Python files and
+  extension modules. Other files in it travel only if --files names them. What
+  an editable installation leads to is the program's own.
+  The folders keep their places to one another and to the working directory,
+  so a file that the program opens beside itself, or below its working
+  directory, is found there as well.
+
+exit codes:
+  0       it was listed
+  1       the program cannot travel: the message says why
+  2       the command line is wrong, or names something that does not exist
+
+examples:
+  klyng-mp bundle app.py
+  klyng-mp bundle --files 'data/**/*.csv' --files settings.toml app.py
+  klyng-mp bundle -o app.tar.gz -m package.module"""
+
 # Kept as data: `split` must know which options take a value without asking argparse's private parts.
 _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (
@@ -204,7 +230,21 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         },
     ),
 )
-_TAKES_VALUE = {flag: keywords.get("action") != "store_true" for flags, keywords in _RUN_OPTIONS for flag in flags}
+_BUNDLE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (
+        ("--files",),
+        {
+            "metavar": "GLOB",
+            "action": "append",
+            "default": [],
+            "help": "further files that travel, from the working directory; ** stands for any folders, and a folder "
+            "for all that is in it; may be given several times",
+        },
+    ),
+    (("-o", "--output"), {"metavar": "FILE", "help": "write the bundle, which is a compressed tar archive"}),
+)
+_TAKES_VALUE = {flag: "action" not in keywords for flags, keywords in _RUN_OPTIONS for flag in flags}
+_BUNDLE_TAKES_VALUE = {flag: True for flags, _ in _BUNDLE_OPTIONS for flag in flags}
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -232,6 +272,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_argument_group("commands")
     commands.add_argument("run", nargs="?", help="run a script, module or code in N ranks")
     commands.add_argument("ps", nargs="?", help="show what ranks do now, and where they wait")
+    commands.add_argument("bundle", nargs="?", help="show what of a program travels to other machines, and why")
     commands.add_argument("doctor", nargs="?", help="show what this machine offers, and try it")
     commands.add_argument("beacon", nargs="?", help="let this machine run ranks for others")
     commands.add_argument("hosts", nargs="?", help="look at the machines of a machines file")
@@ -244,12 +285,26 @@ def build_run_parser() -> argparse.ArgumentParser:
     parser = Parser("klyng-mp run", description=_RUN_DESCRIPTION, epilog=_RUN_EPILOG, usage=usage)
     for flags, keywords in _RUN_OPTIONS:
         parser.add_argument(*flags, **keywords)
+    _add_program(parser)
+    return parser
+
+
+def build_bundle_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``klyng-mp bundle``."""
+    usage = "klyng-mp bundle [options] (APP | -m MODULE | -c CODE) [ARGS ...]"
+    parser = _Parser("klyng-mp bundle", description=_BUNDLE_DESCRIPTION, epilog=_BUNDLE_EPILOG, usage=usage)
+    for flags, keywords in _BUNDLE_OPTIONS:
+        parser.add_argument(*flags, **keywords)
+    _add_program(parser)
+    return parser
+
+
+def _add_program(parser: argparse.ArgumentParser) -> None:
     program = parser.add_argument_group("program (one of)")
     program.add_argument("app", metavar="APP", nargs="?", help="path of the script")
     program.add_argument("-m", metavar="MODULE", dest="module", help="run a module, found as by an import")
     program.add_argument("-c", metavar="CODE", dest="code", help="run the code itself")
     program.add_argument("args", metavar="ARGS", nargs="*", help="the program's own arguments")
-    return parser
 
 
 def build_doctor_parser() -> argparse.ArgumentParser:
@@ -273,6 +328,7 @@ def manual() -> dict[str, tuple[str, argparse.ArgumentParser]]:
         "klyng-mp": ("run Python programs as ranks that send each other messages", build_parser()),
         "klyng-mp-run": ("run a Python program in N ranks", build_run_parser()),
         "klyng-mp-ps": ("show what ranks do, and where", build_ps_parser()),
+        "klyng-mp-bundle": ("show what of a program travels to other machines", build_bundle_parser()),
         "klyng-mp-doctor": ("show what this machine offers to klyng-mp, and try it", build_doctor_parser()),
     }
 
@@ -287,19 +343,14 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
     machines, words = _take_machines(parser, words)
     own, kind, target, args = split(words)
     values = parser.parse_args(own)
-    machines = machines or values.machines
-    if machines is not None and (values.stats or values.stats_png is not None or values.trace is not None):
-        parser.error("--stats and --trace tell of ranks of this machine only: leave --machines out, or them")
-    if machines is None and (values.files or values.plain):
-        parser.error("--files and --plain have a meaning only with --machines")
-    if kind is None:
-        parser.error("there is nothing to run: give a script, -m MODULE or -c CODE")
-    if target is None:
-        parser.error(f"{kind} needs a value: -m MODULE or -c CODE")
-    if not target and kind != "-c":
-        parser.error("the program's name is empty: give a script, -m MODULE or -c CODE")
+    kind, target = _check_program(parser, kind, target)
+    if kind == "-m" and target.endswith((".json", ".toml")):
+        parser.error(
+            f"-m {target} names a machines file, but this version cannot run ranks on other machines yet: "
+            "leave it out to run here, or give -m a module's name"
+        )
     return ProgramOptions(
-        {"-m": "module", "-c": "code"}.get(kind, "script"),  # type: ignore[arg-type]
+        _KINDS[kind],
         target,
         args,
         size=_size(parser, values.size) if values.size is not None else usable_cpus() if machines is None else None,
@@ -315,18 +366,34 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
     )
 
 
-def _take_machines(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Take klyng's spelling of a machines file, ``-m X.json``, out of klyng's own words."""
-    own, kind, target, args = split(words)
-    if kind != "-m" or target is None or not target.endswith((".json", ".toml")):
-        return None, list(words)
-    again, rest = _take_machines(parser, args)
-    if again is not None:
-        parser.error(f"two machines files are named, {target} and {again}: give one")
-    return target, [*own, *rest]
+def parse_bundle(words: Sequence[str]) -> tuple[ProgramOptions, list[str], str | None]:
+    """Return what the words after ``klyng-mp bundle`` ask for: the program, patterns of files, the file to write.
+
+    Raises:
+        SystemExit: as by `parse_run`.
+    """
+    parser = build_bundle_parser()
+    own, kind, target, args = split(words, _BUNDLE_TAKES_VALUE)
+    values = parser.parse_args(own)
+    kind, target = _check_program(parser, kind, target)
+    if "" in values.files:
+        parser.error("--files needs a pattern: for example --files 'data/*.csv'")
+    return ProgramOptions(_KINDS[kind], target, args), values.files, _file(parser, "-o", values.output)
 
 
-def split(words: Sequence[str]) -> tuple[list[str], str | None, str | None, list[str]]:
+def _check_program(parser: argparse.ArgumentParser, kind: str | None, target: str | None) -> tuple[str, str]:
+    if kind is None:
+        parser.error("there is nothing to run: give a script, -m MODULE or -c CODE")
+    if target is None:
+        parser.error(f"{kind} needs a value: -m MODULE or -c CODE")
+    if not target and kind != "-c":
+        parser.error("the program's name is empty: give a script, -m MODULE or -c CODE")
+    return kind, target
+
+
+def split(
+    words: Sequence[str], takes_value: Mapping[str, bool] = _TAKES_VALUE
+) -> tuple[list[str], str | None, str | None, list[str]]:
     """Return (klyng's own words, ``-m`` or ``-c`` or ``""`` for a script, its value, the program's words)."""
     own: list[str] = []
     rest = list(words)
@@ -340,7 +407,7 @@ def split(words: Sequence[str]) -> tuple[list[str], str | None, str | None, list
         if not word.startswith("-") or word == "-":
             return own, "", word, rest
         own.append(word)
-        if _TAKES_VALUE.get(word, False) and rest:
+        if takes_value.get(word, False) and rest:
             own[-1:] = _join(word, rest.pop(0))
     return own, None, None, []
 

@@ -22,7 +22,7 @@ from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import BundleError
-from klyng_mp.version import VERSION
+from klyng_mp.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -64,7 +64,7 @@ def describe_here(packages: Iterable[tuple[str, str]]) -> Description:
         "implementation": sys.implementation.name,
         "machine": platform.machine(),
         "abi": sysconfig.get_config_var("SOABI") or "",
-        "klyng_mp": VERSION,
+        "klyng_mp": __version__,
         "dill": _version("dill", "dill"),
         "packages": {_key(*package): _version(*package) for package in packages},
     }
@@ -95,7 +95,7 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], host: str) -> Bu
     differences = "; ".join(found)
     return BundleError(
         f"{host} does not have what the program runs with here: {differences}. Install the same versions on both, "
-        "for example with pip install NAME==VERSION in the environment of its beacon",
+        "for example with pip install NAME==__version__ in the environment of its beacon",
         host,
     )
 

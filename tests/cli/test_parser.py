@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from klyng_mp.cli import parser
-from klyng_mp.cli.parser import build_doctor_parser, build_parser, build_run_parser, manual, parse_run, split
+from klyng_mp.cli.parser import (
+    build_bundle_parser,
+    build_doctor_parser,
+    build_parser,
+    build_run_parser,
+    manual,
+    parse_bundle,
+    parse_run,
+    split,
+)
 from klyng_mp.machine import usable_cpus
 
 
@@ -125,7 +134,16 @@ def test_split_keeps_every_word():
     assert split(["-n", "4"]) == (["-n4"], None, None, [])
 
 
-@pytest.mark.parametrize("build", [build_parser, build_run_parser, build_doctor_parser])
+def test_what_travels_is_asked_like_what_runs(tmp_path):
+    options, files, output = parse_bundle(["--files", "a", "--files=b", "-o", f"{tmp_path}/x", "-m", "m", "-o", "its"])
+    assert (options.kind, options.target, options.args) == ("module", "m", ["-o", "its"])
+    assert (files, output) == (["a", "b"], f"{tmp_path}/x")
+    assert parse_bundle(["app.py"])[1:] == ([], None)
+    assert parse_bundle(["app.py"])[1] is not parse_bundle(["app.py"])[1]
+    assert parse_bundle(["--files", "-x", "app.py"])[1] == ["-x"]
+
+
+@pytest.mark.parametrize("build", [build_parser, build_run_parser, build_doctor_parser, build_bundle_parser])
 def test_every_parser_is_a_manual_page(build):
     parser = build()
     pages = {page_parser.prog: name for name, (_, page_parser) in manual().items()}
