@@ -43,9 +43,9 @@ examples:
   klyng-mp beacon unit > ~/.config/systemd/user/klyng-mp-beacon.service"""
 
 _HOSTS_DESCRIPTION = """\
-Look at every host of a machines file: whether its beacon can be reached and lets
-us in, its versions, how many ranks it has room for, how long a message takes
-there and back, and how many bytes a second."""
+Look at every host of a machines file: whether its beacon can be reached and
+lets us in, its versions, how many ranks it has room for, how long a message
+takes there and back, and how many bytes a second."""
 
 _HOSTS_EPILOG = """\
 exit codes:

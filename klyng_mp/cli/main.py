@@ -8,6 +8,7 @@ Starting fast is part of the job: nothing is imported here that ``run`` can do w
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ from klyng_mp.errors import KlyngError
 from klyng_mp.launch.program import ProgramError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
 
 __all__ = ["main"]
 
@@ -40,12 +42,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if not words:
         build_parser().print_help(sys.stderr)
         return USAGE_ERROR
-    if words[0] == "doctor":
-        return _doctor(words[1:])
-    if words[0] == "ps":
-        return _ps(words[1:])
-    if words[0] == "bundle":
-        return _bundle(words[1:])
+    others = {"doctor": _doctor, "ps": _ps, "bundle": _bundle, "beacon": _beacon, "hosts": _hosts}
+    if (command := others.get(words[0])) is not None:
+        return command(words[1:])
     if words[0] in ("-h", "--help", "--version"):
         return _about(words)
     return _run(words[1:] if words[0] in COMMANDS else words)
@@ -140,6 +139,33 @@ def _bundle(words: Sequence[str]) -> int:
     except SyntaxError as error:
         return _show_syntax_error(error)
     return 0
+
+
+def _beacon(words: Sequence[str]) -> int:
+    from klyng_mp.cli.beacon_parser import build_beacon_parser  # noqa: PLC0415 (run does without it)
+
+    options = build_beacon_parser().parse_args(words)
+    from klyng_mp.cli.beacon import main as do  # noqa: PLC0415 (a wrong command line is refused without it)
+
+    return _try(do, options)
+
+
+def _hosts(words: Sequence[str]) -> int:
+    from klyng_mp.cli.beacon_parser import build_hosts_parser  # noqa: PLC0415 (run does without it)
+
+    options = build_hosts_parser().parse_args(words)
+    from klyng_mp.cli.hosts import main as do  # noqa: PLC0415 (a wrong command line is refused without it)
+
+    return _try(do, options)
+
+
+def _try(do: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    try:
+        return do(options)
+    except KlyngError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def _print(text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from argparse_manpage.manpage import Manpage  # type: ignore[import-untyped]
 
-from klyng_mp.cli.parser import manual
+from klyng_mp.cli.pages import manual
 
 __all__ = ["write_pages"]
 

@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 __all__ = [
     "COMMANDS",
     "USAGE_ERROR",
+    "Parser",
     "build_bundle_parser",
     "build_doctor_parser",
     "build_parser",
     "build_ps_parser",
     "build_run_parser",
-    "manual",
     "parse_bundle",
     "parse_run",
     "split",
 ]
 
-COMMANDS = ("run", "doctor", "ps", "bundle")
+COMMANDS = ("run", "doctor", "ps", "bundle", "beacon", "hosts")
 USAGE_ERROR = 2  # what argparse and the shell use
 
 _KINDS: dict[str, Literal["script", "module", "code"]] = {"": "script", "-m": "module", "-c": "code"}
@@ -58,7 +58,8 @@ examples:
   klyng-mp hosts -m machines.json    can these machines be used?
 
 see also:
-  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-bundle(1), klyng-mp-doctor(1)"""
+  klyng-mp-run(1), klyng-mp-ps(1), klyng-mp-bundle(1), klyng-mp-doctor(1),
+  klyng-mp-beacon(1), klyng-mp-hosts(1)"""
 
 _RUN_DESCRIPTION = """\
 Run a program in N processes at once, the ranks 0 to N-1. Each runs it from the
@@ -196,6 +197,10 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         },
     ),
     (
+        ("--dry-run",),
+        {"action": "store_true", "help": "with --machines: only list what would travel, and why"},
+    ),
+    (
         ("--plain",),
         {"action": "store_true", "help": "with --machines: do not encrypt what ranks say to each other"},
     ),
@@ -243,7 +248,7 @@ _BUNDLE_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     ),
     (("-o", "--output"), {"metavar": "FILE", "help": "write the bundle, which is a compressed tar archive"}),
 )
-_TAKES_VALUE = {flag: "action" not in keywords for flags, keywords in _RUN_OPTIONS for flag in flags}
+_TAKES_VALUE = {flag: keywords.get("action") != "store_true" for flags, keywords in _RUN_OPTIONS for flag in flags}
 _BUNDLE_TAKES_VALUE = {flag: True for flags, _ in _BUNDLE_OPTIONS for flag in flags}
 
 
@@ -292,7 +297,7 @@ def build_run_parser() -> argparse.ArgumentParser:
 def build_bundle_parser() -> argparse.ArgumentParser:
     """Return the parser of ``klyng-mp bundle``."""
     usage = "klyng-mp bundle [options] (APP | -m MODULE | -c CODE) [ARGS ...]"
-    parser = _Parser("klyng-mp bundle", description=_BUNDLE_DESCRIPTION, epilog=_BUNDLE_EPILOG, usage=usage)
+    parser = Parser("klyng-mp bundle", description=_BUNDLE_DESCRIPTION, epilog=_BUNDLE_EPILOG, usage=usage)
     for flags, keywords in _BUNDLE_OPTIONS:
         parser.add_argument(*flags, **keywords)
     _add_program(parser)
@@ -322,17 +327,6 @@ def build_ps_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def manual() -> dict[str, tuple[str, argparse.ArgumentParser]]:
-    """Return (one line about it, its parser) of each manual page, by the page's name."""
-    return {
-        "klyng-mp": ("run Python programs as ranks that send each other messages", build_parser()),
-        "klyng-mp-run": ("run a Python program in N ranks", build_run_parser()),
-        "klyng-mp-ps": ("show what ranks do, and where", build_ps_parser()),
-        "klyng-mp-bundle": ("show what of a program travels to other machines", build_bundle_parser()),
-        "klyng-mp-doctor": ("show what this machine offers to klyng-mp, and try it", build_doctor_parser()),
-    }
-
-
 def parse_run(words: Sequence[str]) -> ProgramOptions:
     """Return what the words after ``klyng-mp run`` ask for.
 
@@ -344,11 +338,8 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
     own, kind, target, args = split(words)
     values = parser.parse_args(own)
     kind, target = _check_program(parser, kind, target)
-    if kind == "-m" and target.endswith((".json", ".toml")):
-        parser.error(
-            f"-m {target} names a machines file, but this version cannot run ranks on other machines yet: "
-            "leave it out to run here, or give -m a module's name"
-        )
+    machines = machines or values.machines
+    _check_machines(parser, machines, values)
     return ProgramOptions(
         _KINDS[kind],
         target,
@@ -363,7 +354,26 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
         hosts=machines,
         files=values.files or (),
         encrypt=not values.plain,
+        dry_run=values.dry_run,
     )
+
+
+def _check_machines(parser: argparse.ArgumentParser, machines: str | None, values: argparse.Namespace) -> None:
+    if machines is None and (values.files or values.plain or values.dry_run):
+        parser.error("--files, --plain and --dry-run have a meaning only with --machines")
+    if machines is not None and (values.stats or values.stats_png is not None or values.trace is not None):
+        parser.error("--stats and --trace tell of ranks of this machine only: leave --machines out, or them")
+
+
+def _take_machines(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take klyng's spelling of a machines file, ``-m X.json``, out of klyng's own words."""
+    own, kind, target, args = split(words)
+    if kind != "-m" or target is None or not target.endswith((".json", ".toml")):
+        return None, list(words)
+    again, rest = _take_machines(parser, args)
+    if again is not None:
+        parser.error(f"two machines files are named, {target} and {again}: give one")
+    return target, [*own, *rest]
 
 
 def parse_bundle(words: Sequence[str]) -> tuple[ProgramOptions, list[str], str | None]:
@@ -378,7 +388,7 @@ def parse_bundle(words: Sequence[str]) -> tuple[ProgramOptions, list[str], str |
     kind, target = _check_program(parser, kind, target)
     if "" in values.files:
         parser.error("--files needs a pattern: for example --files 'data/*.csv'")
-    return ProgramOptions(_KINDS[kind], target, args), values.files, _file(parser, "-o", values.output)
+    return ProgramOptions(_KINDS[kind], target, args), list(values.files), _file(parser, "-o", values.output)
 
 
 def _check_program(parser: argparse.ArgumentParser, kind: str | None, target: str | None) -> tuple[str, str]:

@@ -10,9 +10,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from klyng_mp.cli.bundling import render
 from klyng_mp.errors import DeadlineError, RankDiedError, RankFailedError
 from klyng_mp.launch.program import load
 from klyng_mp.launch.shell import TIMEOUT_EXIT_CODE
+from klyng_mp.remote.bundle import Bundle
 from klyng_mp.remote.program import ProgramExit, execute_program
 from klyng_mp.remote.sources import find_program_sources
 from klyng_mp.remote.world_hosts import WorldHosts
@@ -42,6 +44,10 @@ def run_spread(options: ProgramOptions) -> int:
     assert options.hosts is not None  # noqa: S101 - the caller has looked
     load(options)
     sources = find_program_sources(options.kind, options.target, options.files)
+    if options.dry_run:
+        print(render(sources, Bundle.make(sources)))
+        sources.check()
+        return 0
     sys.argv = [os.path.abspath(options.target) if options.kind == "script" else options.target, *options.args]
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is not signal.SIG_IGN:

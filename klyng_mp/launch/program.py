@@ -48,11 +48,12 @@ class ProgramOptions:
         hosts: the machines file; ``None`` for this machine.
         files: patterns of files that travel with the program.
         encrypt: whether what ranks say to those of other hosts is encrypted.
+        dry_run: only list what would travel.
     """
 
     __slots__ = (
-        "args", "encrypt", "files", "hosts", "kind", "label", "seed", "size", "stats", "stats_png", "target", "timeout",
-        "trace",
+        "args", "dry_run", "encrypt", "files", "hosts", "kind", "label", "seed", "size", "stats", "stats_png", "target",
+        "timeout", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class ProgramOptions:
         hosts: str | None = None,
         files: Sequence[str] = (),
         encrypt: bool = True,
+        dry_run: bool = False,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -85,6 +87,7 @@ class ProgramOptions:
         self.hosts = hosts
         self.files = list(files)
         self.encrypt = encrypt
+        self.dry_run = dry_run
 
 
 class Program:

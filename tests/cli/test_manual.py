@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("argparse_manpage", reason="argparse_manpage is needed only where klyng_mp is built")
 
 from klyng_mp.cli.manual import write_pages
-from klyng_mp.cli.parser import manual
+from klyng_mp.cli.pages import manual
 
 
 def test_there_is_a_page_for_each_parser(tmp_path):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from klyng_mp.cli import parser
+from klyng_mp.cli.pages import manual
 from klyng_mp.cli.parser import (
     build_bundle_parser,
     build_doctor_parser,
     build_parser,
     build_run_parser,
-    manual,
     parse_bundle,
     parse_run,
     split,
@@ -106,9 +106,10 @@ def test_a_picture_needs_matplotlib(monkeypatch, capsys):
         (["-m"], "-m needs a value"),
         (["-c"], "-c needs a value"),
         ([""], "the program's name is empty"),
-        (["-m", "hosts.json", "app.py"], "-m hosts.json names a machines file, but this version cannot"),
-        (["-m", "hosts.toml"], "machines file"),
-        (["-n", "4", "-mhosts.json", "app.py"], "machines file"),
+        (["-m", "hosts.toml"], "there is nothing to run"),
+        (["-m", "a.json", "-mb.json", "app.py"], "two machines files are named, a.json and b.json"),
+        (["-m", "a.json", "--stats", "app.py"], "--stats and --trace tell of ranks of this machine only"),
+        (["--files", "x", "app.py"], "--files, --plain and --dry-run have a meaning only with --machines"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(capsys, words, sentence):
@@ -132,6 +133,17 @@ def test_split_keeps_every_word():
     assert split(["-n", "4", "--label", "app.py", "--", "1"]) == (["-n4", "--label"], "", "app.py", ["--", "1"])
     assert split(["--timeout", "-m", "app.py"]) == (["--timeout=-m"], "", "app.py", [])
     assert split(["-n", "4"]) == (["-n4"], None, None, [])
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "hosts.json"], ["-mhosts.json"], ["-H", "hosts.json"], ["--machines=hosts.json"]]
+)
+def test_a_machines_file(words):
+    options = parse_run(["-n", "3", *words, "--files", "a", "--files=b", "--plain", "app.py", "-m", "x.json"])
+    assert (options.hosts, options.size, options.target) == ("hosts.json", 3, "app.py")
+    assert (options.args, options.files, options.encrypt) == (["-m", "x.json"], ["a", "b"], False)
+    assert parse_run([*words, "-m", "pkg.mod"]).size is None
+    assert parse_run(["app.py"]).hosts is None
 
 
 def test_what_travels_is_asked_like_what_runs(tmp_path):
