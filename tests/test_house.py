@@ -97,6 +97,7 @@ MAX_SETUP_LINES = 60
 LONGER_FILES: dict[str, str] = {}
 LONGER_BODIES: dict[str, str] = {}
 MORE_PARAMETERS = {
+    "klyng_mp/world.py:World.__init__": "all that a World can be told",
     "klyng_mp/pool.py:Pool.__init__": "multiprocessing's own parameters, and what is ours",
     "klyng_mp/MPI/buffer_messages.py:BufferMessages.Sendrecv": "MPI's own parameters",
     "klyng_mp/MPI/object_calls.py:ObjectMessages.sendrecv": "MPI's own parameters",
@@ -106,7 +107,11 @@ MORE_PARAMETERS = {
     "klyng_mp/managers.py:AutoProxy": "multiprocessing's own parameters",
     "klyng_mp/managers.py:BaseProxy.__init__": "multiprocessing's own parameters",
 }
-LARGER_CLASSES: dict[str, str] = {"klyng_mp/context.py:BaseContext": "multiprocessing's own methods"}
+LARGER_CLASSES: dict[str, str] = {
+    "klyng_mp/context.py:BaseContext": "multiprocessing's own methods",
+    "klyng_mp/transports/stream.py:StreamTransport": "one state machine: a part of it would know all of the rest",
+    "klyng_mp/world.py:World": "a third of it says what its parameters are",
+}
 HEAVY_AT_THE_TOP = {
     "klyng_mp/futures.py": "imported only by whoever wants concurrent.futures",
     "klyng_mp/cli/manual.py": "imported only when klyng_mp is built",
@@ -120,6 +125,20 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/remote/versions.py": "imported only by beacons, and by drivers with hosts",
     "klyng_mp/sharedctypes.py": "imported only by who makes shared ctypes",
     "klyng_mp/transports/secure.py": "imported only by whoever has peers on other hosts",
+    "klyng_mp/cli/beacon.py": "imported only when a beacon is asked for",
+    "klyng_mp/cli/hosts.py": "imported only when hosts are looked at",
+    "klyng_mp/remote/client.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/daemon.py": "imported only by beacons",
+    "klyng_mp/remote/hosting.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/hosts.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/job.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/options.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/running.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/schema.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/security.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/sessions.py": "imported only by beacons",
+    "klyng_mp/remote/tls.py": "imported only by beacons, and by drivers and ranks with hosts",
+    "klyng_mp/remote/world_hosts.py": "imported only by beacons, and by drivers with hosts",
 }
 LATE_IMPORTS = {
     "klyng_mp/context.py": "the factory methods: a program imports only what it makes",

@@ -120,11 +120,6 @@ class Lifecycle:
             self._room.progress()
             self._catch_up()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it refuses everything for ever."""
-        return self._over
-
     def failure(self, doing: str) -> KlyngError | None:
         """Return the error that any call would raise now, or None."""
         return None if self._refusal is None else self._refusal(doing)

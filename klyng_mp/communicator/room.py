@@ -135,6 +135,11 @@ class Room:
     def stopped(self, stopped: bool) -> None:
         self.lock.stopped = stopped
 
+    @property
+    def closed(self) -> bool:
+        """Whether its descriptors are closed, or will be when the last thread has left."""
+        return self._closed
+
     def notify(self) -> None:
         """Wake the threads that have nothing to wait for any more; needs the lock."""
         for waiter in self._waiters:

@@ -89,8 +89,6 @@ class RankLink:
             for peer in place.start.absent:
                 self.endpoint.expect(peer)
         self.endpoint.watch(place.channel.fileno(), self._hear)
-        if self._wires is not None:
-            self.endpoint.attend()
         if place.driver is not None:
             self._transport.adopt(DRIVER, place.driver)
         self.tell("ready")
@@ -124,9 +122,8 @@ class RankLink:
 
     def meet(self, incarnations: dict[int, int]) -> None:
         """Take note of who occupies the places of other hosts now."""
-        for peer, incarnation in incarnations.items():
-            if peer not in self.place.spec.share:
-                self.endpoint.mark_present(peer, incarnation)
+        for peer in set(incarnations).difference(self.place.spec.share):
+            self.endpoint.mark_present(peer, incarnations[peer])
 
     def finish(self) -> None:
         """Leave the run; a Ctrl-C has nothing to interrupt any more."""
@@ -197,6 +194,7 @@ class RankLink:
         routes.update({peer: self._wires.transport for peer in range(spec.size) if peer not in spec.share})
         if network.far_driver:
             routes[DRIVER] = self._wires.transport
+        self.endpoint.attend()
 
     def _share_memory(self, memory: int, bell: int, routes: dict[int, Transport]) -> None:
         """Reach the ranks of this host through the memory that all of them share, and others by their routes."""
@@ -240,10 +238,8 @@ class RankLink:
             peer, incarnation = rest
             self.endpoint.mark_present(peer, incarnation)
             self._transport.adopt(peer, socket.socket(fileno=fds[0]))
-        elif kind == "accept" and self._wires is not None:
-            self._wires.accept(rest[0], fds[0])
-        elif kind == "dial" and self._wires is not None:
-            self._wires.dial(rest[0])
+        elif kind in {"accept", "dial"} and self._wires is not None:
+            getattr(self._wires, kind)(*rest, *fds)
         elif kind == "bell":
             assert self._memory is not None  # noqa: S101 - who has none asks for no bell
             self._memory.learn_bell(rest[0], fds[0])
@@ -289,8 +285,7 @@ class RankLink:
 
     def _refresh(self, peer: int, incarnation: int) -> None:
         """Take in what the supervisor has said, if the peer's occupant may have ended."""
-        port = self.endpoint.port
-        if port is None or port.has_ended(peer, incarnation):
+        if (port := self.endpoint.port) is None or port.has_ended(peer, incarnation):
             self._hear(0)
 
     def _retire(self) -> None:

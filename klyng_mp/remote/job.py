@@ -10,15 +10,13 @@ between ranks never come by here.
 from __future__ import annotations
 
 import secrets
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.errors import ClosedError, HostLostError, LaunchError
+from klyng_mp.errors import ClosedError
 from klyng_mp.launch.channel import reserve_standard_fds
-from klyng_mp.launch.control import CLOSE, GRACE_SECONDS, PRESENT, Cause
-from klyng_mp.launch.driver import Job, write_output
+from klyng_mp.launch.control import CLOSE, PRESENT, Cause
 from klyng_mp.launch.job import flush_standard_streams
 from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.client import connect
@@ -28,12 +26,13 @@ from klyng_mp.remote.network import Site as NetworkSite
 from klyng_mp.remote.records import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from klyng_mp.remote.security import JobAuthority
 from klyng_mp.remote.site import JobPlan, LocalSite, RemoteSite
+from klyng_mp.remote.supervisors import Supervisors
 from klyng_mp.transports.routes import Routes
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import DRIVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from klyng_mp.deadline import Deadline
     from klyng_mp.launch.spec import Network, RankSpec
@@ -41,46 +40,35 @@ if TYPE_CHECKING:
     from klyng_mp.remote.bundle import Bundle
     from klyng_mp.remote.control import ControlLink
     from klyng_mp.remote.placement import Placement
-    from klyng_mp.remote.site import Site
 
 __all__ = ["SpreadJob", "SpreadOptions"]
 
 _ANNOUNCED = Codec(main_by_reference=True)
 
 
-class SpreadOptions:
+class SpreadOptions(NamedTuple):
     """What a World wants of its hosts.
 
     Attributes:
         placements: which ranks go where.
         bundle: the program.
         needs: what hosts have to have for it.
+        packages: (module, distribution) of those among that which are installed packages.
         encrypt: whether what ranks say to those of other hosts is encrypted.
         environment: what ranks have in theirs besides the host's own.
         label: whether lines of output begin with their rank.
     """
 
-    def __init__(
-        self,
-        placements: Sequence[Placement],
-        bundle: Bundle,
-        needs: dict[str, Any],
-        packages: Sequence[tuple[str, str]],
-        *,
-        encrypt: bool,
-        environment: dict[str, str],
-        label: bool,
-    ) -> None:
-        self.placements = [placement for placement in placements if placement.ranks]
-        self.bundle = bundle
-        self.needs = needs
-        self.packages = packages
-        self.encrypt = encrypt
-        self.environment = environment
-        self.label = label
+    placements: Sequence[Placement]
+    bundle: Bundle
+    needs: dict[str, Any]
+    packages: Sequence[tuple[str, str]]
+    encrypt: bool
+    environment: dict[str, str]
+    label: bool
 
 
-class SpreadJob(Job):
+class SpreadJob(Supervisors):
     """The ranks of one World, on several hosts; see `Job`.
 
     Args:
@@ -100,27 +88,13 @@ class SpreadJob(Job):
         self.forwards_output = True
         self._options = options
         self._links = links
-        self._born: set[int] = set()
-        self._news = False
-        self._causes: dict[int, Cause] = {}
-        self._unsettled: dict[int, set[int]] = {}
-        self._fenced: dict[int, int] = {}
-        self._asked = 0
-        self._reports: dict[int, list[RankState]] = {}
-        self._answered: dict[int, int] = {}
-        self._trouble: str | None = None
         self._over = threading.Event()
-        self._sites: list[Site] = []
         try:
             self._open_sites(self._plan())
             self._start()
         except BaseException:
             self.dispose()
             raise
-
-    def host_of(self, rank: int) -> str:
-        """See `Job.host_of`."""
-        return next((site.name for site in self._sites if rank in site.share), self.spec.host)
 
     # -- the beginning
 
@@ -228,19 +202,6 @@ class SpreadJob(Job):
         with self.endpoint.lock:
             self._end_everywhere(run, Cause(wish, None, phrase), grace, signum)
 
-    def _end_everywhere(
-        self, run: int, cause: Cause, grace: float = GRACE_SECONDS, signum: int | None = None, but: Site | None = None
-    ) -> None:
-        if run in self.settled:
-            return
-        self._causes.setdefault(run, cause)
-        self._unsettled.setdefault(run, {site.share.start for site in self._sites if site.living})
-        for site in self._sites:
-            if site.living and site is not but:
-                phrase = cause.phrase() if cause.rank is not None else cause.detail
-                kind = "died" if cause.rank is not None else cause.kind
-                site.tell("end", run, kind, cause.rank, phrase, grace, signum)
-
     def fence(self, run: int) -> None:
         """See `Job.fence`."""
         with self.endpoint.lock:
@@ -280,12 +241,6 @@ class SpreadJob(Job):
         if not self.closed and self.lost is None:
             self._tell_all("kill")
 
-    def _tell_all(self, *record: Any) -> None:
-        with self.endpoint.lock:
-            for site in self._sites:
-                if site.living:
-                    site.tell(*record)
-
     def wait_closed(self, deadline: Deadline, doing: str) -> None:
         """See `Job.wait_closed`."""
         self.wait(lambda: self.closed, deadline, doing)
@@ -307,86 +262,3 @@ class SpreadJob(Job):
         self._over.set()
         for site in self._sites:
             site.abandon()
-
-    # -- hearing; with the endpoint's lock held
-
-    def _hear(self, site: Site, record: tuple[Any, ...], fds: list[int]) -> None:
-        kind, *rest = record
-        handler: Callable[..., None] | None = getattr(self, f"_hear_{kind}", None)
-        if kind == "born":
-            self._welcome_all(site, rest[0], fds)
-        elif kind == "output":
-            write_output(*rest)
-        elif handler is not None:
-            handler(site, *rest)
-
-    def _welcome_all(self, site: Site, who: list[tuple[int, int]], fds: list[int]) -> None:
-        for index, (rank, incarnation) in enumerate(who):
-            if rank not in site.share:
-                continue
-            if incarnation > 1:
-                self._news = True
-            if site.far:
-                self._incarnations[rank] = incarnation
-                self.endpoint.mark_present(rank, incarnation)
-            else:
-                self._welcome(rank, incarnation, socket.socket(fileno=fds[index]))
-
-    def _hear_caused(self, site: Site, run: int, cause: Cause) -> None:
-        if run not in self._causes:
-            self._end_everywhere(run, cause, but=site)
-
-    def _hear_settled(self, site: Site, run: int, cause: Cause) -> None:
-        self._causes.setdefault(run, cause)
-        left = self._unsettled.setdefault(run, {one.share.start for one in self._sites if one.living})
-        left.discard(site.share.start)
-        if not left:
-            del self._unsettled[run]
-            self.settled[run] = self._causes.pop(run)
-
-    def _hear_fenced(self, site: Site, run: int) -> None:
-        del site
-        left = self._fenced[run] = self._fenced.get(run, 1) - 1
-        if not left:
-            del self._fenced[run]
-            self.fenced = max(self.fenced, run)
-
-    def _hear_answer(self, site: Site, question: int, states: list[RankState]) -> None:
-        del site
-        if question in self._answered:
-            self._answered[question] -= 1
-            self._reports[question] += states
-
-    def _hear_parted(self, site: Site, rank: int, incarnation: int, what: str, orderly: bool) -> None:
-        for other in self._sites:
-            if other is not site and other.living:
-                other.tell("gone", rank, incarnation, what, orderly)
-
-    def _hear_out(self, site: Site, kind: str, rank: int, words: list[Any]) -> None:
-        """What a rank wants of one that is on another host."""
-        other = next((one for one in self._sites if rank in one.share), None)
-        if other is None or other is site or not other.living:
-            return
-        if kind == "dial":
-            other.tell("dial", rank, words[0])
-        elif kind == "relay":
-            other.tell("relayed", rank, *words)
-
-    def _hear_unlaunchable(self, site: Site, reason: str) -> None:
-        self._trouble = f"ranks could not be started on {site.name}: {reason}"
-
-    def _hear_closed(self, site: Site) -> None:
-        site.living = False
-        if not any(one.living for one in self._sites):
-            self.closed = True
-            if self._trouble is not None:
-                self.lost = LaunchError(self._trouble)
-
-    def _lose(self, site: Site, reason: str) -> None:
-        """A host is gone: so is the job, since its ranks cannot be brought back."""
-        site.living = False
-        if self.lost is None:
-            self.lost = HostLostError(site.name, list(site.share), reason)
-        for other in self._sites:
-            if other.living:
-                other.tell("kill")

@@ -216,7 +216,7 @@ class _Wires:
     def _adopt(self, peer: int, sock: socket.socket | SecureSocket) -> None:
         with self._endpoint.lock:
             self._opening.discard(peer)
-            if self._endpoint.is_over:
+            if self._endpoint.room.closed:
                 sock.close()
                 return
             self.transport.adopt(peer, sock)

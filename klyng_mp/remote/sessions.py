@@ -1,0 +1,270 @@
+"""The sessions of a beacon: forked, heard, and buried; and the jobs that they have, within its limits.
+
+Layer: remote; part of a beacon, whose one thread calls all of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from klyng_mp.launch.channel import Channel
+from klyng_mp.launch.surroundings import close_all_but, show_in_ps
+from klyng_mp.machine import usable_cpus
+from klyng_mp.remote.login import Guard
+from klyng_mp.remote.pairing import Pairing
+from klyng_mp.remote.security import Verifier
+from klyng_mp.remote.session import SessionTools, serve_session
+from klyng_mp.remote.sweep import sweep
+from klyng_mp.remote.tls import beacon_context
+from klyng_mp.remote.trust import AuthorizedClients
+from klyng_mp.remote.versions import describe_here
+
+if TYPE_CHECKING:
+    from klyng_mp.launch.loop import Loop
+    from klyng_mp.remote.admission import Admission
+    from klyng_mp.remote.home import Home
+    from klyng_mp.remote.options import BeaconOptions
+    from klyng_mp.remote.security import BeaconIdentity
+
+__all__ = ["Sessions"]
+
+_LOG = logging.getLogger("klyng_mp.beacon")
+_FROZEN_SECONDS = 30.0  # a session may be at unpacking a large program
+
+
+class _Session:
+    """A session process, as its beacon sees it."""
+
+    __slots__ = ("address", "channel", "heard", "job", "method", "owner", "pid", "pidfd", "ranks", "since", "ticket")
+
+    def __init__(self, pid: int, channel: Channel, ticket: int, address: str) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.channel = channel
+        self.ticket: int | None = ticket  # while it has not logged in
+        self.address = address
+        self.method = ""
+        self.owner = ""
+        self.job: bytes | None = None
+        self.ranks = 0
+        self.since = 0.0
+        self.heard = time.monotonic()
+
+
+class Sessions:
+    """All sessions of one beacon.
+
+    Args:
+        loop: the beacon's.
+        admission: is told who has logged in, and who has not.
+        home: the beacon's files.
+        options: its limits.
+        identity: its certificate.
+
+    Attributes:
+        password: what is kept of the beacon's password.
+    """
+
+    password: Verifier
+
+    def __init__(
+        self, loop: Loop, admission: Admission, home: Home, options: BeaconOptions, identity: BeaconIdentity
+    ) -> None:
+        self._loop = loop
+        self._admission = admission
+        self._home = home
+        self._options = options
+        self._fingerprint = identity.fingerprint
+        self._context = beacon_context(identity.cert_pem, identity.key_pem)
+        self._nobody = Verifier.of_nobody()
+        self._pairing = Pairing(home)
+        self._limit_seconds = options.max_job_seconds
+        self._all: dict[int, _Session] = {}
+
+    def start(self, sock: socket.socket, ticket: int, address: str) -> None:
+        """Fork a session for a connection, which is its own from now on."""
+        ours, theirs = Channel.pair()
+        pid = os.fork()
+        if pid == 0:
+            self._be_session(sock, theirs, address)
+        theirs.close()
+        sock.close()
+        session = _Session(pid, ours, ticket, address)
+        self._all[pid] = session
+        self._loop.register(ours.fileno(), select.EPOLLIN, partial(self._hear, session))
+        self._loop.register(session.pidfd, select.EPOLLIN, lambda _events: self._bury(session))
+
+    def _be_session(self, sock: socket.socket, theirs: socket.socket, address: str) -> NoReturn:
+        """In the fork: be a session, and nothing else of the beacon's."""
+        try:
+            signal.set_wakeup_fd(-1)
+            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(signum, signal.SIG_DFL)
+            os.setsid()
+            fd, channel = os.dup(sock.fileno()), os.dup(theirs.fileno())
+            close_all_but({0, 1, 2, fd, channel})
+            show_in_ps("klyng session")
+            tools = SessionTools(
+                self._context,
+                self._fingerprint,
+                self._guard(),
+                self._options,
+                self._home,
+                Channel(socket.socket(fileno=channel)),
+                address,
+            )
+            serve_session(socket.socket(fileno=fd), tools)
+        finally:
+            os._exit(70)
+
+    def _guard(self) -> Guard:
+        offered: list[bytes] = []
+
+        def code() -> Verifier | None:
+            kept = self._pairing.guess()
+            if kept is None:
+                return None
+            offered.append(kept)
+            return Verifier(kept[:16], kept[16:])
+
+        return Guard(
+            password=lambda: self.password,
+            code=code,
+            redeem=lambda: bool(offered) and self._pairing.redeem(offered[-1]),
+            authorized=AuthorizedClients(self._home).name_of,
+            nobody=self._nobody,
+        )
+
+    def _hear(self, session: _Session, events: int) -> None:
+        if events & select.EPOLLOUT:
+            session.channel.flush()
+        try:
+            while (received := session.channel.receive()) is not None:
+                self._obey(session, *received[0])
+        except EOFError:
+            self._loop.unregister(session.channel.fileno())
+
+    def _obey(self, session: _Session, kind: str, *rest: Any) -> None:
+        now = session.heard = time.monotonic()
+        if kind == "authenticated":
+            session.method, session.owner = rest
+            if session.ticket is not None:
+                self._admission.authenticated(session.ticket, now)
+                session.ticket = None
+            _LOG.info(
+                "%s logged in by %s%s", session.address, session.method, f" ({session.owner})" * bool(session.owner)
+            )
+        elif kind == "failed":
+            if session.ticket is not None:
+                self._admission.failed(session.ticket, now)
+                session.ticket = None
+            _LOG.warning("%s was not let in: %s", session.address, rest[0])
+        elif kind == "job":
+            self._take_job(session, *rest)
+        elif kind == "status":
+            session.channel.send("status", self._status())
+        elif kind in {"note", "left"}:
+            _LOG.info("%s: %s", session.address, rest[0])
+        elif kind == "ended" and session.job is not None:
+            _LOG.info("job %s of %s ended: %s", session.job.hex()[:8], session.address, rest[0])
+
+    def _take_job(self, session: _Session, job: bytes, ranks: int, owner: str) -> None:
+        options, busy = self._options, [one for one in self._all.values() if one.job is not None]
+        running = sum(one.ranks for one in busy)
+        if len(busy) >= options.max_jobs:
+            sentence = (
+                f"{len(busy)} jobs run there already, which is its limit: wait, or raise max_jobs in its beacon.toml"
+            )
+            session.channel.send("denied", "busy", sentence, "max_jobs")
+        elif running + ranks > options.max_ranks:
+            sentence = (
+                f"{ranks} ranks are asked for, {running} run there already, and it takes {options.max_ranks}: ask for "
+                f"fewer, wait, or raise max_ranks in its beacon.toml"
+            )
+            session.channel.send("denied", "busy" if running else "limit", sentence, "max_ranks")
+        elif any(one.job == job for one in busy):
+            session.channel.send("denied", "failed", "a job of this name runs there already", None)
+        else:
+            session.job, session.ranks, session.since = job, ranks, time.time()
+            session.channel.send("granted")
+            _LOG.info("job %s of %s%s: %d ranks", job.hex()[:8], session.address, f" ({owner})" * bool(owner), ranks)
+            if self._limit_seconds is not None:
+                self._loop.call_later(self._limit_seconds, lambda: self._end_job(session, job))
+
+    def _end_job(self, session: _Session, job: bytes) -> None:
+        if self._all.get(session.pid) is session and session.job == job:
+            sentence = f"the job has lasted {self._limit_seconds:g} s: max_job_seconds in its beacon.toml"
+            session.channel.send("denied", "limit", sentence, "max_job_seconds")
+
+    def _status(self) -> dict[str, Any]:
+        busy = [one for one in self._all.values() if one.job is not None]
+        now = time.time()
+        return {
+            "versions": {name: text for name, text in describe_here([]).items() if name != "packages"},
+            "cpus": usable_cpus(),
+            "ranks": sum(one.ranks for one in busy),
+            "max_ranks": self._options.max_ranks,
+            "load_percent": int(os.getloadavg()[0] * 100),
+            "jobs": [
+                {
+                    "id": one.job,
+                    "owner": one.owner or f"{one.method} from {one.address}",
+                    "ranks": one.ranks,
+                    "age_seconds": int(now - one.since),
+                }
+                for one in busy
+            ],
+        }
+
+    def _bury(self, session: _Session) -> None:
+        self._hear(session, select.EPOLLIN)  # its last words
+        self._loop.unregister(session.pidfd)
+        self._loop.unregister(session.channel.fileno())
+        del self._all[session.pid]
+        if session.ticket is not None:
+            self._admission.left(session.ticket, time.monotonic())
+        with suppress(ChildProcessError):
+            os.waitpid(session.pid, 0)
+        os.close(session.pidfd)
+        session.channel.close()
+        if orphans := sweep(frozenset(self._all)):  # of a session that was killed
+            _LOG.warning("%d processes that a session left were killed", orphans)
+
+    # -- what the beacon says
+
+    def pass_on(self, job: bytes, preface: bytes, fd: int) -> bool:
+        """Give a connection between ranks to the session of its job; tell whether there is one that takes it."""
+        session = next((one for one in self._all.values() if one.job == job), None)
+        if session is None or session.channel.backlogged:
+            return False
+        session.channel.send("wire", preface, fds=[fd])
+        return True
+
+    def drop(self, ticket: int, why: str) -> None:
+        """End a session that has not logged in."""
+        for session in self._all.values():
+            if session.ticket == ticket:
+                session.ticket = None
+                _LOG.info("%s was dropped: %s", session.address, why)
+                signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)
+
+    def look_after(self) -> None:
+        """Kill sessions that are frozen, and their jobs with them."""
+        for session in self._all.values():
+            if session.ticket is None and time.monotonic() - session.heard > _FROZEN_SECONDS:
+                _LOG.warning("the session of %s does not answer and is killed, with its job", session.address)
+                signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)
+            session.channel.send("beat")
+
+    def end(self) -> None:
+        """Let all of them end, and their jobs."""
+        for session in self._all.values():
+            session.channel.close()

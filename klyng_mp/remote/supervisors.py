@@ -1,0 +1,147 @@
+"""What the supervisors of a job's hosts say, and what follows from it for the job and for the other hosts.
+
+Layer: remote.
+
+The first cause of an early end that is heard is the cause; on the other hosts the run is ended for it, and settled when
+all are out of it. Who was replaced on one host is told to the ranks of the others before the next run.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import HostLostError, LaunchError
+from klyng_mp.launch.control import GRACE_SECONDS, Cause
+from klyng_mp.launch.driver import Job, write_output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.state import RankState
+    from klyng_mp.remote.site import Site
+
+__all__ = ["Supervisors"]
+
+
+class Supervisors(Job):
+    """A job with a supervisor on each of its hosts; see `Job`. Its methods are called with the endpoint's lock held."""
+
+    def __init__(self, spec: RankSpec) -> None:
+        super().__init__(spec)
+        self._sites: list[Site] = []
+        self._news = False
+        self._causes: dict[int, Cause] = {}
+        self._unsettled: dict[int, set[int]] = {}
+        self._fenced: dict[int, int] = {}
+        self._asked = 0
+        self._reports: dict[int, list[RankState]] = {}
+        self._answered: dict[int, int] = {}
+        self._trouble: str | None = None
+
+    def host_of(self, rank: int) -> str:
+        """See `Job.host_of`."""
+        return next((site.name for site in self._sites if rank in site.share), self.spec.host)
+
+    def _end_everywhere(
+        self, run: int, cause: Cause, grace: float = GRACE_SECONDS, signum: int | None = None, but: Site | None = None
+    ) -> None:
+        if run in self.settled:
+            return
+        self._causes.setdefault(run, cause)
+        self._unsettled.setdefault(run, {site.share.start for site in self._sites if site.living})
+        for site in self._sites:
+            if site.living and site is not but:
+                phrase = cause.phrase() if cause.rank is not None else cause.detail
+                kind = "died" if cause.rank is not None else cause.kind
+                site.tell("end", run, kind, cause.rank, phrase, grace, signum)
+
+    def _tell_all(self, *record: Any) -> None:
+        with self.endpoint.lock:
+            for site in self._sites:
+                if site.living:
+                    site.tell(*record)
+
+    # -- hearing; with the endpoint's lock held
+
+    def _hear(self, site: Site, record: tuple[Any, ...], fds: list[int]) -> None:
+        kind, *rest = record
+        handler: Callable[..., None] | None = getattr(self, f"_hear_{kind}", None)
+        if kind == "born":
+            self._welcome_all(site, rest[0], fds)
+        elif kind == "output":
+            write_output(*rest)
+        elif handler is not None:
+            handler(site, *rest)
+
+    def _welcome_all(self, site: Site, who: list[tuple[int, int]], fds: list[int]) -> None:
+        for index, (rank, incarnation) in enumerate(who):
+            if rank not in site.share:
+                continue
+            if incarnation > 1:
+                self._news = True
+            if site.far:
+                self._incarnations[rank] = incarnation
+                self.endpoint.mark_present(rank, incarnation)
+            else:
+                self._welcome(rank, incarnation, socket.socket(fileno=fds[index]))
+
+    def _hear_caused(self, site: Site, run: int, cause: Cause) -> None:
+        if run not in self._causes:
+            self._end_everywhere(run, cause, but=site)
+
+    def _hear_settled(self, site: Site, run: int, cause: Cause) -> None:
+        self._causes.setdefault(run, cause)
+        left = self._unsettled.setdefault(run, {one.share.start for one in self._sites if one.living})
+        left.discard(site.share.start)
+        if not left:
+            del self._unsettled[run]
+            self.settled[run] = self._causes.pop(run)
+
+    def _hear_fenced(self, site: Site, run: int) -> None:
+        del site
+        left = self._fenced[run] = self._fenced.get(run, 1) - 1
+        if not left:
+            del self._fenced[run]
+            self.fenced = max(self.fenced, run)
+
+    def _hear_answer(self, site: Site, question: int, states: list[RankState]) -> None:
+        del site
+        if question in self._answered:
+            self._answered[question] -= 1
+            self._reports[question] += states
+
+    def _hear_parted(self, site: Site, rank: int, incarnation: int, what: str, orderly: bool) -> None:
+        for other in self._sites:
+            if other is not site and other.living:
+                other.tell("gone", rank, incarnation, what, orderly)
+
+    def _hear_out(self, site: Site, kind: str, rank: int, words: list[Any]) -> None:
+        """What a rank wants of one that is on another host."""
+        other = next((one for one in self._sites if rank in one.share), None)
+        if other is None or other is site or not other.living:
+            return
+        if kind == "dial":
+            other.tell("dial", rank, words[0])
+        elif kind == "relay":
+            other.tell("relayed", rank, *words)
+
+    def _hear_unlaunchable(self, site: Site, reason: str) -> None:
+        self._trouble = f"ranks could not be started on {site.name}: {reason}"
+
+    def _hear_closed(self, site: Site) -> None:
+        site.living = False
+        if not any(one.living for one in self._sites):
+            self.closed = True
+            if self._trouble is not None:
+                self.lost = LaunchError(self._trouble)
+
+    def _lose(self, site: Site, reason: str) -> None:
+        """A host is gone: so is the job, since its ranks cannot be brought back."""
+        site.living = False
+        if self.lost is None:
+            self.lost = HostLostError(site.name, list(site.share), reason)
+        for other in self._sites:
+            if other.living:
+                other.tell("kill")
