@@ -17,6 +17,7 @@ from klyng_mp.launch.program import is_ours
 from klyng_mp.wire.frames import DRIVER, make_context
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
 
     from klyng_mp.communicator.endpoint import Endpoint
@@ -41,6 +42,7 @@ ENDED = "ended"  # it has returned from the function of this run, or its program
 IDLE = "idle"  # it waits for the next run
 
 _MOST_UNCLAIMED = 3
+_OURS = "klyng_mp "  # what the names of threads begin with that only move messages
 
 
 class RankState(NamedTuple):
@@ -99,7 +101,7 @@ def describe_begin(rank: int) -> RankState:
 def describe_idle(rank: int, sent: dict[int, int], pending_bytes: int, *, ended: bool) -> RankState:
     """Return the state of a rank that is in no run; ``ended`` if it was in the one that is asked for."""
     state = RankState(rank, os.getpid(), ENDED if ended else IDLE, sent=sent, pending_bytes=pending_bytes)
-    threads = len(sys._current_frames())  # noqa: SLF001 - also those that module threading does not know
+    threads = sys._current_frames()  # noqa: SLF001 - also those that module threading does not know
     return state._replace(doubts=_doubts(threads))  # a thread that the run has left can still send
 
 
@@ -115,7 +117,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
     frames = sys._current_frames()  # noqa: SLF001 - the only way to see another thread's
     if waiter is None or waiter.is_ready() or endpoint.has_duties:
         main = threading.main_thread().ident
-        return state._replace(where=_users_line(frames.get(main or 0))[0], doubts=_doubts(len(frames)))
+        return state._replace(where=_users_line(frames.get(main or 0))[0], doubts=_doubts(frames))
     where, name = _users_line(frames.get(waiter.thread or threading.main_thread().ident or 0))
     deadline = waiter.deadline
     waiting = endpoint.unreceived(make_context(run), make_context(run + 1))
@@ -127,7 +129,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
         seconds=None if deadline.at == math.inf else deadline.seconds,
         where=where,
         wait=waiter.since,
-        doubts=_doubts(len(frames)),
+        doubts=_doubts(frames),
         steps=endpoint.room.steps,
         received=endpoint.mailbox.taken(run) + len(waiting),
         unclaimed=tuple((message.source, message.tag) for message in waiting[:_MOST_UNCLAIMED]),
@@ -161,13 +163,19 @@ def _users_line(frame: FrameType | None) -> tuple[str, str]:
 # -- why one cannot tell -----------------------------------------------------------------------------------
 
 
-def _doubts(threads: int) -> tuple[str, ...]:
-    """Return what else in this process could send a message, or end a wait."""
+def _doubts(frames: Mapping[int, object]) -> tuple[str, ...]:
+    """Return what else in this process could send a message, or end a wait.
+
+    Args:
+        frames: what the threads do, by their identities.
+    """
     doubts = []
     native_threads, caught = _seen_by_the_kernel()
+    ours = sum(thread.ident in frames for thread in threading.enumerate() if thread.name.startswith(_OURS))
+    threads = len(frames) - ours
     if threads > 1:
         doubts.append(f"it has {threads} threads")
-    elif native_threads > 1 and "numpy" not in sys.modules:  # NumPy's run no Python
+    elif native_threads > 1 + ours and "numpy" not in sys.modules:  # NumPy's run no Python
         doubts.append(f"it has {native_threads} threads, not all of them Python's")
     if _has_running_loop():
         doubts.append("an asyncio loop runs in it")

@@ -23,6 +23,7 @@ from klyng_mp.launch.zygotes import ZygoteProcess
 from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.bundle import Limits
 from klyng_mp.remote.cache import BundleCache
+from klyng_mp.remote.groups import JobGroup
 from klyng_mp.remote.network import RankNetwork, Site
 from klyng_mp.remote.preface import read_preface
 from klyng_mp.remote.records import CHUNK_BYTES, pack_record, unpack_record
@@ -89,6 +90,7 @@ class HostedJob:
         self._upload = bytearray()
         self._lease: Lease | None = None
         self._folder = tempfile.mkdtemp(prefix="klyng-job-")
+        self._group = JobGroup.make(f"klyng-{job_id.hex()}")
         self._zygote: ZygoteProcess | None = None
         self._channel: Channel | None = None
 
@@ -195,6 +197,8 @@ class HostedJob:
     def _launch(self) -> None:
         try:
             self._zygote = ZygoteProcess(())
+            if self._group is not None:
+                self._group.add(self._zygote.pid)
             self._channel, theirs = Channel.pair()
             with theirs, open(os.devnull, "rb") as nothing:
                 spec, label = self._make_spec(), self._said is not None and self._said["label"]
@@ -283,6 +287,8 @@ class HostedJob:
             self._channel.close()
         if self._zygote is not None:
             self._zygote.stop()
+        if self._group is not None:
+            self._group.end()
         if self._lease is not None:
             self._lease.close()
         shutil.rmtree(self._folder, ignore_errors=True)
