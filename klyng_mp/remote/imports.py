@@ -9,6 +9,7 @@ program are for. Those that only a type checker sees do not.
 from __future__ import annotations
 
 import ast
+from bisect import bisect_left
 from typing import NamedTuple
 
 __all__ = ["CERTAIN", "GUARDED", "POSSIBLE", "Import", "find_imports"]
@@ -50,17 +51,22 @@ def find_imports(source: bytes | str, package: str, *, is_main: bool = False) ->
         SyntaxError: it is no valid Python.
         ValueError: likewise, of null bytes.
     """
-    finder = _Finder(package, is_main=is_main)
-    for node in ast.parse(source).body:
-        finder.look(node, CERTAIN)
+    text = source.encode(errors="replace") if isinstance(source, str) else source
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if b"import" in line]
+    finder = _Finder(package, lines, is_main=is_main)
+    finder.look(ast.parse(source), CERTAIN)
     return finder.found
 
 
 class _Finder:
-    """Walks through one module's tree; what it comes through decides how sure an import is."""
+    """Walks through one module's tree; what it comes through decides how sure an import is.
 
-    def __init__(self, package: str, *, is_main: bool) -> None:
+    Where no line has the word, it does not look: that is most of a tree, and looking takes longer than parsing.
+    """
+
+    def __init__(self, package: str, lines: list[int], *, is_main: bool) -> None:
         self.found: list[Import] = []
+        self._lines = lines
         self._package = package
         self._is_main = is_main
 
@@ -86,7 +92,12 @@ class _Finder:
 
     def _look_into(self, node: ast.AST, certainty: int) -> None:
         for child in ast.iter_child_nodes(node):
-            self.look(child, certainty)
+            if not isinstance(child, ast.stmt) or self._may_import(child):
+                self.look(child, certainty)
+
+    def _may_import(self, node: ast.stmt) -> bool:
+        at = bisect_left(self._lines, node.lineno)
+        return at < len(self._lines) and self._lines[at] <= (node.end_lineno or node.lineno)
 
     def _look_at_choice(self, node: ast.If | ast.IfExp, certainty: int) -> None:
         never = _is_type_checking(node.test) or (not self._is_main and _is_main_guard(node.test))

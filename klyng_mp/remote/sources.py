@@ -68,8 +68,8 @@ class Sources(NamedTuple):
         """Refuse a program that cannot begin on any machine.
 
         A module that was not found is an error only where a program that has not run yet imports it in any case:
-        nothing catches an ImportError there, and no condition or function is around it. Any other import may never be
-        made, and fails there as it would here.
+        nothing catches an ImportError there, no condition or function is around it, and the program does not change
+        ``sys.path`` or the like. Any other import may never be made, or succeed, and fails there as it would here.
 
         Raises:
             BundleError: names the modules, and who imports them.
@@ -137,7 +137,7 @@ def find_loaded_sources(files: Iterable[str] = (), modules: Mapping[str, ModuleT
         walk.follow_running(main)
     walk.finish()
     for name in sorted(loaded):
-        found = finder.find(name) if getattr(loaded[name], "__spec__", None) is not None else None
+        found = finder.find(name) if finder.spec_of(name) is not None else None
         if found is not None and found.owner == OWN:
             walk.want(name, POSSIBLE, "imported by the running program")
     walk.finish()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Missing", "Package", "Walk", "files_below"]
 
+# With these words a program may see to it that modules are found where nobody can see them before it runs.
+_OTHER_WAYS = ("sys.path", "sys.modules", "meta_path", "addsitedir")
+
 
 class Package(NamedTuple):
     """An installed package that the program imports, and that each host therefore has to have.
@@ -70,6 +73,7 @@ class Walk:
         self.stays: set[str] = set()
         self._finder = finder
         self._mains = ("__main__", main, f"{main}.__main__")
+        self._finds_itself = False
         self._whole: set[str] = set()
         self._whole_files: dict[str, str] = {}
         self._waiting: dict[int, list[tuple[str, str, bool]]] = {CERTAIN: [], POSSIBLE: [], GUARDED: []}
@@ -91,6 +95,8 @@ class Walk:
                     self._seen[part] = self._visit(part, certainty, why, perhaps=perhaps and count == len(parts))
                 if not self._seen[part]:
                     break
+        if self._finds_itself:
+            self.missing = {name: one._replace(fatal=False) for name, one in self.missing.items()}
         for path, why in self._whole_files.items():  # those that are imported themselves say by whom
             self.files.setdefault(path, why)
 
@@ -100,6 +106,8 @@ class Walk:
             imports = find_imports(source, package, is_main=name in self._mains)
         except (SyntaxError, ValueError):
             return  # an import of it fails here as there, and says why
+        text = source if isinstance(source, str) else source.decode("latin-1")
+        self._finds_itself |= any(words in text for words in _OTHER_WAYS)
         for one in imports:
             how, why = min(one.certainty, certainty), f"imported by {shown}, line {one.line}"
             self.want(one.name, how, why)
@@ -140,9 +148,10 @@ class Walk:
             return False  # it is there before the bundle, and its version is compared
         found = self._finder.find(name)
         if found is None:
-            above = self._finder.find(name.rpartition(".")[0]) if perhaps else None
-            if above is None or above.owner == NAMESPACE:  # which has nothing but modules
-                self.missing[name] = Missing(name, certainty == CERTAIN, why)
+            above = self._finder.find(name.rpartition(".")[0]) if "." in name else None
+            has_only_modules = above is None or above.owner == NAMESPACE
+            if has_only_modules or not perhaps:
+                self._miss(name, why, fatal=certainty == CERTAIN and has_only_modules)  # others may make it themselves
             return False
         if found.owner == INSTALLED:
             distribution, version = distribution_of(name, found.path)
@@ -150,6 +159,10 @@ class Walk:
         elif found.owner == OWN:
             self._take(found, certainty, why)
         return found.is_package and found.owner in (OWN, NAMESPACE)
+
+    def _miss(self, name: str, why: str, *, fatal: bool) -> None:
+        if fatal or name.partition(".")[0] not in sys.stdlib_module_names:  # which Python has on other systems
+            self.missing[name] = Missing(name, fatal, why)
 
     def _take(self, found: Found, certainty: int, why: str) -> None:
         self.add(found.path, found.root, why)

@@ -81,6 +81,16 @@ def test_relative_imports(source, name, attributes):
     assert [(one.name, one.attributes) for one in find_imports(source, "a.b")] == [(name, attributes)]
 
 
+def test_an_import_may_be_on_another_line_than_its_statement():
+    assert certainties(
+        "from a \\\n    import b\nx = [\n  1, __import__(\n'c')]\n\x0c\nif (\n1):\n  y = 1; import d"
+    ) == {
+        "a": CERTAIN,
+        "c": POSSIBLE,
+        "d": POSSIBLE,
+    }
+
+
 def test_each_import_has_its_line():
     assert [one.line for one in find_imports("import a\n\nimport b, c\n", "")] == [1, 3, 3]
 

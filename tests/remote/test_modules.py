@@ -81,6 +81,22 @@ def test_what_is_loaded_is_taken_from_where_it_is(folder):
     assert ModuleFinder([f"{root}/a"], {"mod": module}).find("mod").root == f"{root}/b"
 
 
+def test_what_is_lazy_is_not_loaded_by_being_looked_at(folder):
+    root = folder("mod.py")
+    spec = importlib.util.spec_from_file_location("mod", f"{root}/mod.py")
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert ModuleFinder([], {"mod": module}).find("mod").path == f"{root}/mod.py"
+    with pytest.raises(AssertionError, match="it was imported"):
+        module.anything
+
+
+@pytest.mark.parametrize("module", [None, 5, types.ModuleType("mod"), types.SimpleNamespace(__spec__="odd")])
+def test_anything_may_stand_for_a_module(module):
+    assert ModuleFinder([], {"mod": module}).find("mod") is None
+
+
 @pytest.mark.parametrize("name", ["nowhere", "nowhere.mod", "mod.inside", "pack.nothing"])
 def test_what_is_not_there_is_not_found(folder, name):
     assert ModuleFinder([folder("mod.py", "pack/__init__.py")]).find(name) is None

@@ -104,10 +104,15 @@ def test_what_the_program_can_do_without(walk, text, optional):
         ("from n import x, y", {"n.x": True}),
         ("from helper2 import x", {}),
         ("from os import path, nonsense", {}),
+        ("import helper2.made_by_itself", {}),
+        ("import pack.made_by_itself", {"pack.made_by_itself": False}),
+        ("import nowhere, sys\nsys.path.insert(0, 'lib')", {"nowhere": False}),
+        ("if sys.platform == 'win32':\n    import winreg", {}),
+        ("import winreg", {"winreg": True}),
     ],
 )
 def test_what_is_missing(walk, text, missing):
-    walked = walk(text, {"helper.py": "import nothing", "helper2.py": "", "n/y.py": ""})
+    walked = walk(text, {"helper.py": "import nothing", "helper2.py": "", "n/y.py": "", "pack/__init__.py": ""})
     assert {name: one.fatal for name, one in walked.missing.items()} == missing
 
 
