@@ -39,6 +39,8 @@ _MANIFEST = "manifest.json"
 _BLOCK = tarfile.BLOCKSIZE
 _CHUNK = 1 << 20
 _LEVEL = 1  # of compression: between machines of one network a higher one costs more time than it saves
+_LARGE_BYTES = 1 << 20  # a longer file takes longer to compress than to look at its beginning
+_SAMPLE_BYTES = 1 << 16
 _GZIP = zlib.MAX_WBITS | 16
 _NAME_BYTES = 1024
 _PART_BYTES = 255  # what Linux's file systems allow
@@ -125,7 +127,7 @@ class Bundle(NamedTuple):
         manifest = Manifest(tuple(packed), tuple(sources.path), sources.cwd, sources.main)
         text = manifest.encode()
         _check_manifest(manifest, limits)
-        squeezer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+        squeezer = zlib.compressobj(_choose_level(contents), zlib.DEFLATED, _GZIP)
         pieces = [squeezer.compress(piece) for piece in _write_tar(manifest, text, contents)]
         return cls(hashlib.sha256(text).hexdigest(), b"".join([*pieces, squeezer.flush()]), manifest)
 
@@ -226,6 +228,12 @@ def _write_tar(manifest: Manifest, text: bytes, contents: list[bytes]) -> Iterat
         yield content
         yield _padding(packed.size)
     yield _END
+
+
+def _choose_level(contents: list[bytes]) -> int:
+    """Return how hard to compress: not at all where the large files are compressed already, or are random."""
+    sample = b"".join(content[:_SAMPLE_BYTES] for content in contents if len(content) > _LARGE_BYTES)
+    return 0 if len(zlib.compress(sample, _LEVEL)) > 0.9 * len(sample) > 0 else _LEVEL
 
 
 def _header(name: str, size: int, *, executable: bool) -> bytes:

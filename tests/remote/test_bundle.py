@@ -157,6 +157,17 @@ def test_round_trips(files, data, tmp_path_factory):
         inspect(made.data[:cut])
 
 
+@pytest.mark.parametrize(
+    ("content", "factor"), [(os.urandom(1 << 21), 1.01), (b"a line of text\n" * 200_000, 0.1)], ids=["random", "text"]
+)
+def test_what_cannot_be_compressed_is_not(tmp_path, content, factor):
+    made = Bundle.make(sources_of(tmp_path / "here", {"0/data": content, "0/app.py": b"import m\n" * 100}))
+    assert len(made.data) < factor * len(content)
+    assert len(made.data) > len(content) or factor < 1
+    unpack(made.data, str(tmp_path / "there"))
+    assert (tmp_path / "there/0/data").read_bytes() == content
+
+
 # -- programs that cannot travel -------------------------------------------------------------------
 
 
