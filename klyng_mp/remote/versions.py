@@ -79,11 +79,11 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], host: str) -> Bu
         host: as the user wrote it.
     """
     here = {"Python": f"{ours['implementation']} {ours['python']}"}
-    there = {"Python": f"{theirs['implementation']} {theirs['python']}"}
+    there = {"Python": f"{theirs.get('implementation')} {theirs.get('python')}"}
     kinds = {**_ALWAYS, **(_OF_EXTENSIONS if ours["native"] else {})}
     found = []
     for key, name in kinds.items():
-        mine, other = here.get(name, ours[key]), there.get(name, theirs[key])
+        mine, other = here.get(name, ours[key]), there.get(name, theirs.get(key))
         if mine != other:
             found.append(_say(name, mine, other))
     for name, version in sorted(ours["packages"].items()):

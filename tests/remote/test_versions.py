@@ -72,6 +72,13 @@ def test_a_difference_is_named_with_both_sides(changes, difference):
     assert str(error).endswith("in the environment of its beacon")
 
 
+def test_a_host_that_says_less_lacks_it():
+    mine = ours(numpy())
+    text = str(compare(mine, {"packages": {}}, "lab1"))
+    assert text.count(" there") == 4
+    assert f"dill is {importlib.metadata.version('dill')} here and not installed there" in text
+
+
 def test_one_error_names_them_all():
     mine = ours(numpy(), Package("attr", "attrs", "26", False, ""))
     text = str(compare(mine, theirs(mine, dill="0.3", packages={"numpy": None, "attrs": "1"}), "lab1"))
