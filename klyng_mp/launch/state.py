@@ -42,7 +42,7 @@ ENDED = "ended"  # it has returned from the function of this run, or its program
 IDLE = "idle"  # it waits for the next run
 
 _MOST_UNCLAIMED = 3
-_OURS = "klyng_mp "  # what the names of threads begin with that only move messages
+_OURS = ("klyng_mp attendant", "klyng_mp connection")  # threads that only move messages
 
 
 class RankState(NamedTuple):

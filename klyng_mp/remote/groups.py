@@ -1,6 +1,6 @@
 """A control group for the processes of one job, where this user may make one: then none of them can escape its end.
 
-Layer: remote. Only version 2 of control groups can kill all at once; elsewhere there is no group, and the sweep has to do.
+Layer: remote. Only version 2 of control groups can kill all at once; elsewhere the sweep has to do.
 """
 
 from __future__ import annotations
