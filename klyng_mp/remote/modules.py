@@ -102,11 +102,10 @@ class ModuleFinder:
     def spec_of(self, name: str) -> ModuleSpec | None:
         """Return how a module was loaded; None if it was not, or was made by hand."""
         module = self._modules.get(name)
-        if not isinstance(module, ModuleType):
-            return None  # anything may stand in sys.modules
-        spec = object.__getattribute__(module, "__dict__").get(
-            "__spec__"
-        )  # a lazy one is not loaded by being looked at
+        if not issubclass(type(module), ModuleType):
+            return None  # anything may stand in sys.modules, also what says that it is one, as cffi's libraries do
+        # A lazy one is not loaded by being looked at like this.
+        spec = object.__getattribute__(module, "__dict__").get("__spec__")
         return spec if isinstance(spec, ModuleSpec) else None
 
     def _look_for(self, name: str) -> Found | None:

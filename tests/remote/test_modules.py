@@ -126,3 +126,12 @@ def test_who_brought_a_module(name, distribution):
 
 def test_what_nobody_brought():
     assert distribution_of("nowhere", "/nowhere.py") == ("", "")
+
+
+def test_what_only_says_that_it_is_a_module_is_none():
+    class Library:
+        __slots__ = ()
+        __class__ = types.ModuleType
+
+    assert isinstance(Library(), types.ModuleType)
+    assert ModuleFinder([], {"library": Library()}).spec_of("library") is None
