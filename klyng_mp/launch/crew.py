@@ -125,10 +125,10 @@ class Crew:
         """Tell whether a place is on this host."""
         return rank in self._spec.share
 
-    def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int) -> None:
+    def _explain_loss(self, occupant: Occupant, rank: int, incarnation: int, reason: str) -> None:
         """Answer a rank whose connection to another broke, as a rule because that one is just dying."""
         other = self.occupants.get(rank)
-        what = "lost its connection to this host" if other is None else "closed its connections although it still runs"
+        what = reason if other is None else "closed its connections although it still runs"
 
         def explain() -> None:
             if occupant.alive and (other is None or other.alive):

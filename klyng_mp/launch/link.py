@@ -222,8 +222,8 @@ class RankLink:
     def _lost(self, peer: int, reason: str) -> None:
         if peer == DRIVER:
             os._exit(1)  # nobody is left who wants anything of this rank
-        del reason  # the supervisor knows better, and says so when it has seen the process end
-        self.tell("lost", peer, self.endpoint.incarnations[peer])
+        # The supervisor of a peer here knows better, and says so when it has seen the process end.
+        self.tell("lost", peer, self.endpoint.incarnations[peer], reason)
 
     def _hear(self, _events: int) -> None:
         try:

@@ -26,7 +26,7 @@ from klyng_mp.remote.cache import BundleCache
 from klyng_mp.remote.groups import JobGroup
 from klyng_mp.remote.network import RankNetwork, Site
 from klyng_mp.remote.preface import read_preface
-from klyng_mp.remote.records import CHUNK_BYTES, pack_record, unpack_record
+from klyng_mp.remote.records import BEGINNING, CHUNK_BYTES, pack_record, unpack_record
 from klyng_mp.remote.tls import Credentials
 from klyng_mp.remote.versions import describe_here
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostedJob", "Refusal", "Voice"]
 
+_UNWRITTEN_BYTES = 4 << 20  # then ranks that print wait for whoever reads it
 _EXPANSION = 10  # a program may be so many times larger than its bundle
 
 
@@ -90,6 +91,7 @@ class HostedJob:
         self._upload = bytearray()
         self._lease: Lease | None = None
         self._folder = tempfile.mkdtemp(prefix="klyng-job-")
+        self._unwritten = 0  # bytes of output that the driver has not acknowledged
         self._group = JobGroup.make(f"klyng-{job_id.hex()}")
         self._zygote: ZygoteProcess | None = None
         self._channel: Channel | None = None
@@ -107,7 +109,10 @@ class HostedJob:
         Raises:
             Refusal: it cannot be done.
         """
-        if self._channel is not None:
+        if name == "written":
+            self._unwritten -= fields["size"]
+            self._watch()
+        elif self._channel is not None and name not in BEGINNING:
             self._channel.send(*unpack_record(name, fields, data))
             self._watch()
         elif name == "describe" and self._said is None:
@@ -256,7 +261,7 @@ class HostedJob:
         if events & select.EPOLLOUT:
             channel.flush()
         try:
-            while (received := channel.receive()) is not None:
+            while self._unwritten < _UNWRITTEN_BYTES and (received := channel.receive()) is not None:
                 record, fds = received
                 for fd in fds:
                     os.close(fd)
@@ -270,6 +275,7 @@ class HostedJob:
     def _tell(self, record: tuple[Any, ...]) -> None:
         if record[0] == "output":
             data = record[2]
+            self._unwritten += len(data)
             for low in range(0, len(data), CHUNK_BYTES):
                 self._voice.send("record", bytes(data[low : low + CHUNK_BYTES]), name="output", stream=record[1])
         else:
@@ -279,7 +285,8 @@ class HostedJob:
     def _watch(self) -> None:
         channel = self._channel
         if channel is not None and self._loop.watches(channel.fileno()):
-            self._loop.modify(channel.fileno(), select.EPOLLIN | (select.EPOLLOUT if channel.blocked else 0))
+            reading = select.EPOLLIN if self._unwritten < _UNWRITTEN_BYTES else 0
+            self._loop.modify(channel.fileno(), reading | (select.EPOLLOUT if channel.blocked else 0))
 
     def end(self) -> None:
         """End everything that is left of it, and give back what it had."""

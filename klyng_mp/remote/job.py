@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.errors import ClosedError
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
     from klyng_mp.remote.bundle import Bundle
     from klyng_mp.remote.control import ControlLink
     from klyng_mp.remote.placement import Placement
+    from klyng_mp.remote.site import Site
 
 __all__ = ["SpreadJob", "SpreadOptions"]
 
+_VERDICT_SECONDS = 3.0  # in which a host has said what became of a rank
 _ANNOUNCED = Codec(main_by_reference=True)
 
 
@@ -89,6 +92,7 @@ class SpreadJob(Supervisors):
         self._options = options
         self._links = links
         self._over = threading.Event()
+        self._closing = False
         try:
             self._open_sites(self._plan())
             self._start()
@@ -169,6 +173,7 @@ class SpreadJob(Supervisors):
         far = {rank: self._wires.transport for site in self._sites if site.far for rank in site.share}
         self._ways = Routes(self._transport, far)
         endpoint.use(self._ways)
+        endpoint.on_lost = self._suspect
         endpoint.attend()
         with endpoint.lock:
             for site in self._sites:
@@ -179,13 +184,25 @@ class SpreadJob(Supervisors):
         """Take a host for lost that says nothing, as one does whose cable was pulled, or that is frozen."""
         while not self._over.wait(HEARTBEAT_SECONDS):
             with self.endpoint.lock:
-                silent = [site for site in self._sites if site.living and site.silent_for > SILENCE_SECONDS]
-                for site in silent:
-                    self._lose(
-                        site, f"nothing was heard of it for {site.silent_for:.0f} s: its machine, or the network"
-                    )
-                if silent:
-                    self.endpoint.room.notify()
+                for site in self._sites:
+                    if site.living and (reason := self._find_fault(site)):
+                        self._lose(site, reason)
+                        self.endpoint.room.notify()
+
+    def _find_fault(self, site: Site) -> str:
+        """Return why a host is to be taken for lost, or an empty text."""
+        if site.silent_for > SILENCE_SECONDS:
+            return f"nothing was heard of it for {site.silent_for:.0f} s: is its machine, or the network, down?"
+        for rank, (since, incarnation, reason) in self._suspects.items():
+            late = monotonic() - since > _VERDICT_SECONDS and self._incarnations[rank] == incarnation
+            if rank in site.share and late:
+                return f"its rank {rank} {reason}"
+        return ""
+
+    def _suspect(self, rank: int, reason: str) -> None:
+        """A connection to a rank has ended, or could not be opened; as a rule its host says why, right away."""
+        if not self._closing:
+            self._suspects[rank] = monotonic(), self._incarnations[rank], reason
 
     # -- asking
 
@@ -233,11 +250,13 @@ class SpreadJob(Supervisors):
 
     def close(self) -> None:
         """See `Job.close`."""
+        self._closing = True
         self._tell_all("close")
         self.submit(CLOSE, (0, b"", []))
 
     def kill(self) -> None:
         """See `Job.kill`."""
+        self._closing = True
         if not self.closed and self.lost is None:
             self._tell_all("kill")
 
@@ -255,6 +274,7 @@ class SpreadJob(Supervisors):
             self._sites.clear()
             while self._links:
                 self._links.popitem()[1].close(goodbye=True)
+        self._printer.stop()
         self.endpoint.close()
 
     def forget(self) -> None:

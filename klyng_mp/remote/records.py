@@ -18,7 +18,15 @@ from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, 
 if TYPE_CHECKING:
     from klyng_mp.remote.schema import FieldType
 
-__all__ = ["CHUNK_BYTES", "HEARTBEAT_SECONDS", "MAX_RANKS", "SILENCE_SECONDS", "pack_record", "unpack_record"]
+__all__ = [
+    "BEGINNING",
+    "CHUNK_BYTES",
+    "HEARTBEAT_SECONDS",
+    "MAX_RANKS",
+    "SILENCE_SECONDS",
+    "pack_record",
+    "unpack_record",
+]
 
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 10.0  # of the other side, then it is taken for dead
@@ -64,7 +72,7 @@ _SITE: dict[str, FieldType] = {
 
 # -- what only this channel has: how a job begins ------------------------------------------------------------
 
-_BEGINNING: dict[str, tuple[str, dict[str, FieldType], int]] = {
+BEGINNING: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "describe": (
         "client",
         {
@@ -119,6 +127,7 @@ _TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
     "over": ("client", {"run": _COUNT}),
     "report": ("client", {"question": _COUNT}),
     "close": ("client", {}),
+    "written": ("client", {"size": _COUNT}),
     "kill": ("client", {}),
     "dial": ("client", {"rank": _RANK, "peer": _RANK}),
     "gone": ("client", {"rank": _RANK, "incarnation": _COUNT, "what": _WORD, "orderly": Flag()}),
@@ -154,7 +163,7 @@ _SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
 }
 
-RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in _BEGINNING.items()})
+RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in BEGINNING.items()})
 RECORDS.update({name: RecordRow(who, Record(fields)) for name, (who, fields) in _TUPLES.items()})
 RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in _SPECIAL.items()})
 
@@ -175,7 +184,7 @@ def pack_record(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
     if kind == "born":
         rest = [[{"rank": rank, "incarnation": incarnation} for rank, incarnation in rest[0]]]
     if kind == "end":
-        rest[4] = int(rest[4] * 1000)
+        rest[4:] = [int(rest[4] * 1000), None if rest[5] is None else int(rest[5])]
     names = list(_TUPLES[kind][1])
     rest += [None] * (len(names) - len(rest))
     return kind, dict(zip(names, rest, strict=True)), b""

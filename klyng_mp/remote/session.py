@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import ssl
 
     from klyng_mp.launch.channel import Channel
-    from klyng_mp.launch.loop import Timer
     from klyng_mp.remote.home import Home
     from klyng_mp.remote.login import Client, Guard
     from klyng_mp.remote.options import BeaconOptions
@@ -121,7 +120,7 @@ class _Session:
         self._loop = Loop()
         self._heard = time.monotonic()
         self._job: HostedJob | None = None
-        self._leaving: Timer | None = None
+        self._ended = False
         self._loop.register(link.fileno(), select.EPOLLIN, self._ready)
         self._loop.register(tools.channel.fileno(), select.EPOLLIN, lambda _events: self._hear_beacon())
         self._beat()
@@ -222,7 +221,10 @@ class _Session:
         elif kind == "wire" and self._job is not None:
             self._job.hand_over(rest[0], fds.pop())
         elif kind == "granted" and self._job is not None:
-            self._job.grant()
+            try:
+                self._job.grant()
+            except Refusal as refusal:
+                self.refuse(refusal)
         elif kind == "denied":
             reason, sentence, limit = rest
             self.refuse(Refusal(reason, sentence, limit))
@@ -230,6 +232,9 @@ class _Session:
             os.close(fd)
 
     def _end(self, why: str) -> None:
+        if self._ended:
+            return
+        self._ended = True
         with suppress(OSError):
             self._tools.channel.send_now("ended", why)
         self._loop.unregister(self._link.fileno())

@@ -14,7 +14,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import BeaconBusyError, BeaconError, BundleError, DeadlineError, RemoteProtocolError
+from klyng_mp.errors import (
+    BeaconBusyError,
+    BeaconError,
+    BundleError,
+    DeadlineError,
+    RemoteProtocolError,
+)
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.zygotes import zygote_for
 from klyng_mp.remote.records import CHUNK_BYTES, pack_record, unpack_record
@@ -279,7 +285,8 @@ class RemoteSite(Site):
         """See `Site.tell`."""
         name, fields, data = pack_record(record)
         try:
-            self._link.send("record", data, name=name, **fields)
+            if self._link.conversation.state == "job":
+                self._link.send("record", data, name=name, **fields)
         except OSError:
             return  # its end is met when it is heard
         self._watch()

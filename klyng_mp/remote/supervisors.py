@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import HostLostError, LaunchError
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
-from klyng_mp.launch.driver import Job, write_output
+from klyng_mp.launch.driver import Job
+from klyng_mp.remote.printer import Printer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ class Supervisors(Job):
     def __init__(self, spec: RankSpec) -> None:
         super().__init__(spec)
         self._sites: list[Site] = []
+        self._printer = Printer()
         self._news = False
         self._causes: dict[int, Cause] = {}
         self._unsettled: dict[int, set[int]] = {}
@@ -39,6 +41,7 @@ class Supervisors(Job):
         self._reports: dict[int, list[RankState]] = {}
         self._answered: dict[int, int] = {}
         self._trouble: str | None = None
+        self._suspects: dict[int, tuple[float, int, str]] = {}  # ranks that cannot be reached: since when, and why
 
     def host_of(self, rank: int) -> str:
         """See `Job.host_of`."""
@@ -71,9 +74,21 @@ class Supervisors(Job):
         if kind == "born":
             self._welcome_all(site, rest[0], fds)
         elif kind == "output":
-            write_output(*rest)
+            self._printer.write(rest[0], rest[1], lambda size: self._acknowledge(site, size))
+        elif kind in {"fenced", "closed"}:  # all that was printed comes before
+            self._printer.then(lambda: self._hear_later(site, kind, *rest))
         elif handler is not None:
             handler(site, *rest)
+
+    def _acknowledge(self, site: Site, size: int) -> None:
+        with self.endpoint.lock:
+            if site.far and site.living:
+                site.tell("written", size)
+
+    def _hear_later(self, site: Site, kind: str, *rest: Any) -> None:
+        with self.endpoint.lock:
+            getattr(self, f"_hear_{kind}")(site, *rest)
+            self.endpoint.room.notify()
 
     def _welcome_all(self, site: Site, who: list[tuple[int, int]], fds: list[int]) -> None:
         for index, (rank, incarnation) in enumerate(who):
@@ -113,6 +128,9 @@ class Supervisors(Job):
             self._reports[question] += states
 
     def _hear_parted(self, site: Site, rank: int, incarnation: int, what: str, orderly: bool) -> None:
+        if rank not in site.share:
+            return
+        self._suspects.pop(rank, None)
         for other in self._sites:
             if other is not site and other.living:
                 other.tell("gone", rank, incarnation, what, orderly)
@@ -120,7 +138,7 @@ class Supervisors(Job):
     def _hear_out(self, site: Site, kind: str, rank: int, words: list[Any]) -> None:
         """What a rank wants of one that is on another host."""
         other = next((one for one in self._sites if rank in one.share), None)
-        if other is None or other is site or not other.living:
+        if other is None or other is site or not other.living or words[0] not in site.share:
             return
         if kind == "dial":
             other.tell("dial", rank, words[0])
