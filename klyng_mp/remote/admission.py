@@ -138,6 +138,9 @@ def source_of(address: str) -> str:
 class Admission:
     """The doorkeeper of one beacon.
 
+    Of those that want to log in: connections between ranks, of which there may be hundreds at once from a host that
+    nobody knows, and connections that have not said yet which they are, cost too little to be counted.
+
     Each connection that is served has a ticket, until its `authenticated`, `failed` or `left`, or until it was dropped
     or is `overdue`. A ticket that is known no more is ignored: its end was told before.
 
@@ -170,7 +173,7 @@ class Admission:
         return len(self._sources)
 
     def arrived(self, address: str, now: float) -> Decision:
-        """Decide what to do with a new connection from an address."""
+        """Decide what to do with a connection from an address whose first byte says that it wants to log in."""
         name = source_of(address)
         source = self._sources.get(name)
         refusal = self._refusal(name, source, now)
@@ -201,6 +204,12 @@ class Admission:
     def left(self, ticket: int, now: float) -> None:
         """Take note that a connection has ended before it had tried."""
         self._count(ticket, _LEFT, now)
+
+    def strange(self, address: str, now: float) -> None:
+        """Take note that a connection without a ticket has said what nobody says, or has ended with nothing said."""
+        name = source_of(address)
+        source = self._sources.get(name)
+        self._blame(self._remember(name, now) if source is None else source, _LEFT, now)
 
     def overdue(self, now: float) -> list[int]:
         """Return the tickets of those that have taken too long, oldest first: close them; they are known no more."""
@@ -274,8 +283,10 @@ class Admission:
 
     def _count(self, ticket: int, weight: float, now: float) -> None:
         source = self._close(ticket)
-        if source is None:
-            return
+        if source is not None:
+            self._blame(source, weight, now)
+
+    def _blame(self, source: _Source, weight: float, now: float) -> None:
         limits = self._limits
         self._failures.add(weight, now)
         failures = source.failures.add(weight, now)

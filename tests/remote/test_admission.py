@@ -97,6 +97,20 @@ def test_looking_whether_the_port_is_open_is_hardly_a_failure():
     assert 30 <= number < 50
 
 
+def test_what_nobody_says_is_hardly_a_failure_but_goes_on_no_ticket():
+    admission = Admission(AdmissionLimits(), 0.0)
+    for _ in range(20):
+        admission.strange("10.0.0.1", 0.0)
+    assert admission.arrived("10.0.0.1", 0.0).ticket is not None
+    for _ in range(20):
+        admission.strange("10.0.0.1", 0.0)
+    assert admission.unauthenticated == 1
+    assert admission.arrived("10.0.0.1", 0.0).ticket is None
+    for number in range(10_000):
+        admission.strange(f"10.1.{number >> 8}.{number & 255}", 0.0)
+    assert admission.remembered == AdmissionLimits().sources
+
+
 def test_one_address_cannot_guess_on_many_connections_at_once():
     admission = Admission(AdmissionLimits(of_one=4), 0.0)
     decisions = [admission.arrived("10.0.0.1", 0.0) for _ in range(5)]
