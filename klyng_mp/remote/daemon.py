@@ -11,7 +11,7 @@ import select
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.errors import BeaconError
 from klyng_mp.launch.loop import Loop
@@ -31,9 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Beacon"]
 
-_TLS = 0x16  # the first byte of a handshake
+_TLS = b"\x16"  # the first byte of a handshake
 _LOG = logging.getLogger("klyng_mp.beacon")
+_MAX_STRANGERS = 256  # that have not said what they want: all ranks of a host may come at once
 _PREFACE_SECONDS = 5.0  # for the bytes of a preface to come
+
+
+class _Stranger(NamedTuple):
+    """A connection that has not said what it wants: where it is from, until when it may, what it has said."""
+
+    address: str
+    timer: Timer
+    said: bytearray
 
 
 class Beacon:
@@ -68,7 +77,7 @@ class Beacon:
         self._admission = Admission(limits, time.monotonic())
         self._sessions = Sessions(self._loop, self._admission, home, options, identity)
         self._sessions.password = password
-        self._strangers: dict[socket.socket, tuple[int, Timer]] = {}
+        self._strangers: dict[socket.socket, _Stranger] = {}  # oldest first
         self._socket = _listen(options)
         self.address, self.port = self._socket.getsockname()[:2]
         self._loop.register(self._socket.fileno(), select.EPOLLIN, lambda _events: self._accept())
@@ -115,73 +124,71 @@ class Beacon:
         except OSError as error:  # it has left, or there are no descriptors
             _LOG.warning("a connection was lost before it was taken: %s", error)
             return
-        now = time.monotonic()
-        decision = self._admission.arrived(where[0], now)
-        for ticket in decision.dropped:
-            self._drop(ticket, decision.reason)
-        if decision.ticket is None:
-            _LOG.info("%s was turned away: %s", where[0], decision.reason)
-            sock.close()
-            return
+        if len(self._strangers) >= _MAX_STRANGERS:
+            oldest = next(iter(self._strangers))
+            self._release(oldest)
+            oldest.close()
         sock.setblocking(False)
-        ticket = decision.ticket
         timer = self._loop.call_later(_PREFACE_SECONDS, lambda: self._forget(sock, "it said nothing"))
-        self._strangers[sock] = ticket, timer
-        self._loop.register(sock.fileno(), select.EPOLLIN, lambda _events: self._look(sock, where[0]))
+        self._strangers[sock] = _Stranger(where[0], timer, bytearray())
+        self._loop.register(sock.fileno(), select.EPOLLIN, lambda _events: self._look(sock))
 
-    def _look(self, sock: socket.socket, address: str) -> None:
-        """Find out what a connection wants, by its first bytes, which stay where they are."""
+    def _look(self, sock: socket.socket) -> None:
+        """Find out what a connection wants, by its first byte, which stays where it is; a preface is taken."""
+        said = self._strangers[sock].said
         try:
-            first = sock.recv(PREFACE_SIZE, socket.MSG_PEEK)
+            if not said and sock.recv(1, socket.MSG_PEEK) == _TLS:
+                self._admit(sock, self._release(sock))
+                return
+            more = sock.recv(PREFACE_SIZE - len(said))
         except BlockingIOError:
             return
         except OSError as error:
             self._forget(sock, str(error))
             return
-        if first[:1] == bytes([_TLS]):
-            ticket = self._release(sock)
-            self._sessions.start(sock, ticket, address)
-        elif not first or first[: len(MAGIC)] != MAGIC[: len(first)]:
-            self._forget(sock, "it left" if not first else f"it began with {first[:8]!r}")
-        elif len(first) == PREFACE_SIZE:
-            ticket = self._release(sock)
-            self._pass_on(sock, ticket)
+        said += more
+        if not more or said[: len(MAGIC)] != MAGIC[: len(said)]:
+            self._forget(sock, "it left" if not more else f"it began with {bytes(said[:8])!r}")
+        elif len(said) == PREFACE_SIZE:
+            self._release(sock)
+            self._pass_on(sock, bytes(said))
 
-    def _release(self, sock: socket.socket) -> int:
-        ticket, timer = self._strangers.pop(sock)
-        timer.cancel()
+    def _release(self, sock: socket.socket) -> str:
+        """Look no more at what a connection wants; return the address that it comes from."""
+        stranger = self._strangers.pop(sock)
+        stranger.timer.cancel()
         self._loop.unregister(sock.fileno())
-        return ticket
+        return stranger.address
+
+    def _admit(self, sock: socket.socket, address: str) -> None:
+        """Start a session for a connection that wants to log in, if its address may."""
+        decision = self._admission.arrived(address, time.monotonic())
+        for ticket in decision.dropped:
+            self._sessions.drop(ticket, decision.reason)
+        if decision.ticket is None:
+            _LOG.info("%s was turned away: %s", address, decision.reason)
+            sock.close()
+        else:
+            self._sessions.start(sock, decision.ticket, address)
 
     def _forget(self, sock: socket.socket, why: str) -> None:
-        ticket = self._release(sock)
-        self._admission.left(ticket, time.monotonic())
+        self._admission.strange(self._release(sock), time.monotonic())
         _LOG.debug("a connection was closed: %s", why)
         sock.close()
 
-    def _pass_on(self, sock: socket.socket, ticket: int) -> None:
-        """Give a connection between ranks to the session of its job."""
-        with sock:
-            preface = sock.recv(PREFACE_SIZE)
-            job = read_preface(preface).job_id
-            if self._sessions.pass_on(job, preface, sock.fileno()):
-                self._admission.authenticated(ticket, time.monotonic())
-            else:
-                self._admission.failed(ticket, time.monotonic())
-                _LOG.info("a connection for a job that is not here was closed")
+    def _pass_on(self, sock: socket.socket, preface: bytes) -> None:
+        """Give a connection between ranks to the session of its job, which looks whether it is one.
 
-    def _drop(self, ticket: int, why: str) -> None:
-        """Close a connection that has not logged in."""
-        for sock, (theirs, _) in list(self._strangers.items()):
-            if theirs == ticket:
-                self._release(sock)
-                sock.close()
-        self._sessions.drop(ticket, why)
+        Nobody is blamed for one of a job that is not here: it may have ended just now. Nor is anybody trusted for it.
+        """
+        with sock:
+            if not self._sessions.pass_on(read_preface(preface).job_id, preface, sock.fileno()):
+                _LOG.info("a connection for a job that is not here was closed")
 
     def _patrol(self) -> None:
         """Drop who takes too long to log in, and sessions that are frozen."""
         for ticket in self._admission.overdue(time.monotonic()):
-            self._drop(ticket, "no login in time")
+            self._sessions.drop(ticket, "no login in time")
         self._sessions.look_after()
         self._loop.call_later(1.0, self._patrol)
 
