@@ -42,9 +42,9 @@ def read_private(path: str | os.PathLike[str]) -> bytes:
         AuthenticationError: others can read or write it, or it is no file of a sensible size.
         OSError: it cannot be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a fifo would wait for its writer
-    with open(fd, "rb") as file:
-        found = os.fstat(fd)
+    # A fifo would wait for its writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LIMIT_BYTES:
             raise AuthenticationError(f"{os.fspath(path)} is no file with a secret: give the right one")
         if found.st_mode & 0o077:

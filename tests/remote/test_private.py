@@ -48,6 +48,8 @@ def test_what_is_no_file_of_a_sensible_size_is_refused(tmp_path):
             read_private(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         read_private(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError):
+        read_private(tmp_path)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
