@@ -7,7 +7,10 @@ from remote.test_home import at_once
 
 import klyng_mp as mp
 from klyng_mp.remote.home import Home
+from klyng_mp.remote.login import BeaconLogin, ClientLogin, Guard
 from klyng_mp.remote.pairing import PAIRING_GUESSES, PAIRING_SECONDS, Pairing
+from klyng_mp.remote.security import ClientKey, Verifier, new_code, plain_code
+from klyng_mp.remote.trust import AuthorizedClients
 
 
 @pytest.fixture
@@ -78,6 +81,42 @@ def test_several_processes_have_no_more_guesses_than_one(tmp_path):
     pairing = Pairing(Home(tmp_path / "home"))
     pairing.offer(b"verifier", guesses=5)
     assert sum(verifier is not None for verifier in at_once(8, lambda _: pairing.guess())) == 5
+
+
+def test_a_login_by_code_leaves_a_key_that_the_next_login_is_by(tmp_path):
+    home = Home(tmp_path / "home")
+    pairing, clients = Pairing(home), AuthorizedClients(home)
+    code, key = new_code(), ClientKey.create()
+    stored = Verifier.of(plain_code(code))
+    pairing.offer(stored.salt + stored.secret)
+    offered = []
+
+    def verifier():
+        offered.append(pairing.guess())
+        return Verifier(offered[0][:16], offered[0][16:])
+
+    guard = Guard(
+        password=lambda: None,
+        code=verifier,
+        redeem=lambda: pairing.redeem(offered[0]),
+        authorized=clients.name_of,
+        nobody=Verifier.of_nobody(),
+    )
+
+    def log_in(**proof):
+        client, beacon = ClientLogin("SHA256:x", **proof), BeaconLogin("SHA256:x", guard)
+        data = client.start()
+        while data:
+            data = client.feed(beacon.feed(data))
+        return beacon.client
+
+    assert log_in(code=code).method == "code"
+    assert pairing.current() is None
+    clients.add(key.public, "laptop")
+    assert log_in(key=key, pinned="SHA256:x").name == "laptop"
+    clients.revoke("laptop")
+    with pytest.raises(mp.AuthenticationError, match="does not know this key"):
+        log_in(key=key, pinned="SHA256:x")
 
 
 @pytest.mark.parametrize("text", ["x", "00 1 2", "zz 1.0 2.0 3", "00 one 2.0 3", "00 1.0 2.0 3.5", "00 1.0 2.0 3 4"])
