@@ -65,6 +65,7 @@ from klyng_mp.errors import CollectiveMismatchError as CollectiveMismatchError
 from klyng_mp.errors import DeadlineError as DeadlineError
 from klyng_mp.errors import DeadlockError as DeadlockError
 from klyng_mp.errors import ForkedError as ForkedError
+from klyng_mp.errors import HostLostError as HostLostError
 from klyng_mp.errors import KlyngError as KlyngError
 from klyng_mp.errors import LaunchError as LaunchError
 from klyng_mp.errors import LocalProtocolError as LocalProtocolError
@@ -72,6 +73,7 @@ from klyng_mp.errors import MachinesError as MachinesError
 from klyng_mp.errors import MachinesWarning as MachinesWarning
 from klyng_mp.errors import MessageTooLargeError as MessageTooLargeError
 from klyng_mp.errors import NoRankError as NoRankError
+from klyng_mp.errors import NotAcrossHostsError as NotAcrossHostsError
 from klyng_mp.errors import NothingSharedError as NothingSharedError
 from klyng_mp.errors import PeerLostError as PeerLostError
 from klyng_mp.errors import ProtocolError as ProtocolError
@@ -165,6 +167,7 @@ __all__ = [
     "Event",
     "ForkedError",
     "Group",
+    "HostLostError",
     "JoinableQueue",
     "KlyngError",
     "LaunchError",
@@ -176,6 +179,7 @@ __all__ = [
     "MatchedMessage",
     "MessageTooLargeError",
     "NoRankError",
+    "NotAcrossHostsError",
     "NothingSharedError",
     "Operation",
     "PeerLostError",

@@ -52,6 +52,17 @@ TABLE = [
     (errors.AuthenticationError("wrong password", "lab2"), "wrong password", {"host": "lab2"}),
     (errors.BundleError("numpy is missing", "lab2"), "numpy is missing", {"host": "lab2"}),
     (errors.BeaconBusyError("8 ranks at most", "lab2"), "8 ranks at most", {"host": "lab2"}),
+    (
+        errors.HostLostError("lab2", [4, 5], "it was switched off"),
+        "the host lab2, with ranks 4 to 5, is lost: it was switched off",
+        {"host": "lab2", "ranks": [4, 5], "reason": "it was switched off"},
+    ),
+    (errors.HostLostError("lab2", [4], "gone"), "the host lab2, with rank 4, is lost: gone", {"ranks": [4]}),
+    (
+        errors.NotAcrossHostsError("a Pool"),
+        "a Pool cannot be had yet: run functions there (World.run), or leave hosts= out",
+        {"what": "a Pool"},
+    ),
     (errors.DeadlineError("recv", 2.5), "recv did not finish within 2.5 s", {"seconds": 2.5}),
     (
         errors.DeadlineError("send", 1, left="nothing was sent"),
@@ -161,6 +172,8 @@ def test_every_error_is_in_the_table():
         ("NoRankError", [errors.WorldError]),
         ("NothingSharedError", [LookupError, errors.KlyngError]),
         ("WorkerDiedError", [errors.WorldError]),
+        ("HostLostError", [errors.WorldError]),
+        ("NotAcrossHostsError", [errors.WorldError]),
         ("MachinesError", [ValueError, errors.KlyngError]),
         ("BeaconError", [errors.KlyngError]),
         ("AuthenticationError", [multiprocessing.AuthenticationError, errors.BeaconError]),
