@@ -11,6 +11,7 @@ import os
 import select
 from _thread import RLock, allocate_lock
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from klyng_mp.communicator.waiters import Guests, Waiter
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EVENTS", "EpollPoller", "Gate", "PureGate", "Room"]
 
+_MOST_SKIPPED = 255  # waits, after spins that were in vain, until another is tried
 MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 
 
@@ -106,6 +108,7 @@ class Room:
         poller: what is waited for besides other threads.
         guests: who waits in event loops.
         attendant: the thread that serves while nobody waits, if there is one.
+        spin_seconds: for how long it is looked before a thread sleeps; only where a core is free for that.
         turn: how often callbacks were called.
     """
 
@@ -120,6 +123,8 @@ class Room:
         self._calling = False
         self.turn = 0
         self._closed = False
+        self.spin_seconds = 0.0
+        self._vain_spins = self._spins_to_skip = 0
         self._napping = False
         self.attendant: Attendant | None = None
         self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -208,7 +213,7 @@ class Room:
         lock, turn = self.lock, self.turn
         try:
             lock.release()
-            events = self.poller.wait(seconds, MAX_EVENTS)
+            events = self._spin() or self.poller.wait(seconds, MAX_EVENTS)
         finally:
             try:
                 lock.acquire()
@@ -222,6 +227,23 @@ class Room:
                     os.eventfd_read(self._doorbell)
         # Another thread may have served them since; what is still due will be told again.
         return events if turn == self.turn else []
+
+    def _spin(self) -> list[tuple[int, int]]:
+        """Look for as long as it may take to wake up, unless that was in vain lately; return what is due."""
+        if not self.spin_seconds:
+            return []
+        if self._spins_to_skip:
+            self._spins_to_skip -= 1
+            return []
+        end = perf_counter() + self.spin_seconds
+        wait = self.poller.wait
+        while not (events := wait(0, MAX_EVENTS)):
+            if perf_counter() > end:
+                self._vain_spins = min(2 * self._vain_spins + 1, _MOST_SKIPPED)
+                self._spins_to_skip = self._vain_spins
+                return []
+        self._vain_spins = 0
+        return events
 
     def _sleep(self, waiter: Waiter, seconds: float | None) -> None:
         if waiter.alarm is None:

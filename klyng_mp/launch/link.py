@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RankLink", "make_link"]
 
+_SPIN_SECONDS = 60e-6  # what a message needs there and back in a fast network, and less than to sleep and wake up
 _ANSWER_SECONDS = 1.0  # for a peer that waits, or makes progress now and then
 
 Kinds = tuple[type[Endpoint], "Callable[..., Communicator]"]
@@ -194,7 +195,7 @@ class RankLink:
         routes.update({peer: self._wires.transport for peer in range(spec.size) if peer not in spec.share})
         if network.far_driver:
             routes[DRIVER] = self._wires.transport
-        self.endpoint.attend()
+        self.endpoint.attend(_SPIN_SECONDS if spec.may_spin else 0.0)
 
     def _share_memory(self, memory: int, bell: int, routes: dict[int, Transport]) -> None:
         """Reach the ranks of this host through the memory that all of them share, and others by their routes."""

@@ -272,6 +272,48 @@ def test_an_idle_wait_uses_no_cpu(room):
     assert time.process_time() - before < 0.1
 
 
+class Watched:
+    """A poller's ``wait`` that takes note of how long it was to wait, and finds something at a given time."""
+
+    def __init__(self, wait, finds_at=None):
+        self.wait = wait
+        self.pauses = []
+        self.finds_at = finds_at
+
+    def __call__(self, seconds, most):
+        self.pauses.append(seconds)
+        if self.finds_at is not None and len(self.pauses) >= self.finds_at:
+            return self.wait(seconds, most)
+        return [] if seconds == 0 else self.wait(seconds, most)
+
+
+def test_a_spin_finds_what_comes_soon_without_a_sleep(room, pipe):
+    writer, got = pipe
+    room.spin_seconds = 30.0
+    room.poller.wait = watched = Watched(room.poller.wait, finds_at=5)
+    os.write(writer, b"x")
+    assert wait(room, lambda: bool(got))
+    assert watched.pauses == [0] * 5
+
+
+def test_spins_in_vain_become_rare_and_come_back(room, pipe):
+    writer, got = pipe
+    room.spin_seconds = 1e-9
+    room.poller.wait = watched = Watched(room.poller.wait)
+    spins = []
+    for number in range(1, 30):
+        watched.pauses.clear()
+        os.write(writer, b"x")
+        assert wait(room, lambda number=number: len(got) == number)
+        spins.append(0 in watched.pauses)
+    assert [index for index, spun in enumerate(spins) if spun] == [0, 2, 6, 14]
+    room._spins_to_skip, watched.finds_at, room.spin_seconds = 0, 1, 30.0
+    for number in (30, 31):
+        os.write(writer, b"x")
+        assert wait(room, lambda number=number: len(got) == number)
+        assert watched.pauses[-1] == 0
+
+
 def test_progress_wakes_who_it_served(room, pipe):
     writer, got = pipe
     seen = when_in(room, 1)
