@@ -120,20 +120,6 @@ class Endpoint(Receiving):
         with self._room.lock:
             return self._is_sent(ticket, peer)
 
-    def attend(self, spin_seconds: float = 0.0) -> None:
-        """Have messages move also while no thread of this process is in a call, by a thread that is started for it.
-
-        For an endpoint with peers on other hosts. May be called again. The thread ends with the endpoint.
-
-        Args:
-            spin_seconds: for how long to look for a message before a thread sleeps; where a core is free for that.
-
-        Cost: a thread that sleeps; a peer's message wakes it, unless somebody waits here.
-        """
-        with self._room.lock:
-            self._room.spin_seconds = spin_seconds
-            self._room.attend()
-
     def expect(self, peer: int) -> None:
         """Take note that the peer has not come yet: what is sent to it waits, and who receives from it waits, too."""
         with self._room.lock:
