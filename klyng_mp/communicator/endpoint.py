@@ -120,6 +120,16 @@ class Endpoint(Receiving):
         with self._room.lock:
             return self._is_sent(ticket, peer)
 
+    def attend(self, spin_seconds: float = 0.0) -> None:
+        """Have messages move also while no thread is in a call, by one that is started for it; for peers on other hosts.
+
+        Who waits looks for a message for ``spin_seconds`` before it sleeps.
+        Cost: a thread that sleeps; a peer's message wakes it, unless somebody waits here.
+        """
+        with self._room.lock:
+            self._room.spin_seconds = spin_seconds
+            self._room.attend()
+
     def expect(self, peer: int) -> None:
         """Take note that the peer has not come yet: what is sent to it waits, and who receives from it waits, too."""
         with self._room.lock:

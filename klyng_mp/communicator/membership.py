@@ -91,20 +91,6 @@ class Membership(Lifecycle):
         """See `WaitingRoom.nap`."""
         return self.port is not None and self._room.nap(self.port, steps, on)
 
-    def attend(self, spin_seconds: float = 0.0) -> None:
-        """Have messages move also while no thread of this process is in a call, by a thread that is started for it.
-
-        For an endpoint with peers on other hosts. May be called again. The thread ends with the endpoint.
-
-        Args:
-            spin_seconds: for how long to look for a message before a thread sleeps; where a core is free for that.
-
-        Cost: a thread that sleeps; a peer's message wakes it, unless somebody waits here.
-        """
-        with self._room.lock:
-            self._room.spin_seconds = spin_seconds
-            self._room.attend()
-
     def flush(self, deadline: Deadline) -> None:
         """Wait until nothing is queued for any peer that is not lost."""
         self.wait(lambda: not self._transport.pending(), deadline, "flush()")
