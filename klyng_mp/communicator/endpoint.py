@@ -121,7 +121,7 @@ class Endpoint(Receiving):
             return self._is_sent(ticket, peer)
 
     def attend(self, spin_seconds: float = 0.0) -> None:
-        """Have messages move also while no thread is in a call, by one that is started for it; for peers on other hosts.
+        """Have messages move also while no thread is in a call, by one that is started; for peers on other hosts.
 
         Who waits looks for a message for ``spin_seconds`` before it sleeps.
         Cost: a thread that sleeps; a peer's message wakes it, unless somebody waits here.
