@@ -1,0 +1,111 @@
+"""remote.records: what is said of a job is the same tuple on both sides, and nothing else can be said."""
+
+from __future__ import annotations
+
+import pytest
+
+from klyng_mp.errors import LocalProtocolError
+from klyng_mp.launch.control import Cause
+from klyng_mp.launch.state import WAITING, RankState
+from klyng_mp.remote import records
+from klyng_mp.remote.protocol import RECORDS, Conversation
+from klyng_mp.remote.records import pack_record, unpack_record
+
+FROM_BEACONS = [
+    ("born", [(4, 1), (5, 2)]),
+    ("unlaunchable", "rank 4: no room"),
+    ("parted", 4, 1, "was killed by SIGKILL", False),
+    ("fenced", 7),
+    ("closed",),
+    ("output", "stderr", b"\x00\xff what was printed\n"),
+    ("out", "dial", 2, [5]),
+    ("out", "relay", 2, [5, "which call", 9, 3, None]),
+    ("out", "relay", 2, [5, "call", 9, 3, "bcast() at app.py:3"]),
+]
+FROM_DRIVERS = [
+    ("end", 7, "interrupted", None, "was interrupted by Ctrl-C", 1.0, 2),
+    ("end", 7, "died", 3, "was killed", 0.5, None),
+    ("fence", 7),
+    ("over", 7),
+    ("report", 1),
+    ("close",),
+    ("kill",),
+    ("written", 4096),
+    ("dial", 5, 2),
+    ("gone", 2, 1, "exited with code 3", True),
+    ("relayed", 5, 2, "call", 9, 3, "bcast()"),
+    ("relayed", 5, 2, "which call", 9, 3, None),
+]
+
+
+def pair():
+    """Return the two sides of a channel on which a job has begun."""
+    sides = Conversation("client"), Conversation("beacon")
+    for side in sides:
+        side._phase = "job"
+    return sides
+
+
+def carry(record, sender, receiver):
+    name, fields, data = pack_record(record)
+    (frame,) = receiver.feed(sender.pack("record", data, name=name, **fields))
+    return unpack_record(frame.fields.pop("name"), frame.fields, frame.data)
+
+
+@pytest.mark.parametrize("record", FROM_BEACONS, ids=lambda record: record[0])
+def test_a_beacons_word_arrives_as_it_was(record):
+    client, beacon = pair()
+    assert carry(record, beacon, client) == record
+
+
+@pytest.mark.parametrize("record", FROM_DRIVERS, ids=lambda record: record[0])
+def test_a_drivers_word_arrives_as_it_was(record):
+    client, beacon = pair()
+    assert carry(record, client, beacon) == record
+
+
+@pytest.mark.parametrize("kind", ["caused", "settled"])
+def test_a_cause(kind):
+    client, beacon = pair()
+    cause = Cause("failed", 3, "ValueError: no", "Traceback…\n", 1)
+    found = carry((kind, 7, cause), beacon, client)
+    assert found[:2] == (kind, 7)
+    assert [getattr(found[2], name) for name in ("kind", "rank", "detail", "text", "exitcode")] == [
+        "failed", 3, "ValueError: no", "Traceback…\n", 1,
+    ]  # fmt: skip
+
+
+def test_a_long_cause_is_cut_and_not_refused():
+    client, beacon = pair()
+    found = carry(("caused", 7, Cause("failed", 3, "x" * 10_000, "y" * 1_000_000)), beacon, client)
+    assert (len(found[2].detail), len(found[2].text)) == (1000, 100_000)
+
+
+def test_what_ranks_do_has_the_clock_of_who_is_told(monkeypatch):
+    state = RankState(
+        5, 4711, WAITING, call="recv(source=2)", peers=(2,), since=100.0, seconds=2.5, where="app.py:3 in f"
+    )
+    state = state._replace(doubts=("it has 2 threads",), unclaimed=((1, "x"),), unclaimed_count=1, received=3)
+    client, beacon = pair()
+    monkeypatch.setattr(records, "monotonic", lambda: 101.5)
+    name, fields, data = pack_record(("answer", 9, [state]))
+    (frame,) = client.feed(beacon.pack("record", data, name=name, **fields))
+    monkeypatch.setattr(records, "monotonic", lambda: 7001.5)
+    kind, question, (found,) = unpack_record(frame.fields.pop("name"), frame.fields, frame.data)
+    assert (kind, question, found.since) == ("answer", 9, 7000.0)
+    assert found._replace(since=100.0, unclaimed=state.unclaimed) == state
+
+
+def test_each_tuple_has_a_row_and_its_way():
+    said = {pack_record(record)[0]: "beacon" for record in FROM_BEACONS}
+    said |= {pack_record(record)[0]: "client" for record in FROM_DRIVERS}
+    said |= dict.fromkeys(("caused", "settled", "states"), "beacon")
+    assert said == {name: row.sender for name, row in RECORDS.items() if name not in records.BEGINNING}
+
+
+@pytest.mark.parametrize("record", [("fenced", -1), ("fenced", "7"), ("born", [(4, -1)]), ("output", "stdin", b"")])
+def test_what_cannot_be_said(record):
+    _, beacon = pair()
+    name, fields, data = pack_record(record)
+    with pytest.raises(LocalProtocolError):
+        beacon.pack("record", data, name=name, **fields)
