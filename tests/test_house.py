@@ -163,6 +163,7 @@ TESTS_OF_NO_MODULE = {
     "tests/examples/test_examples.py": "of examples/",
     "tests/remote/test_badlinks.py": "of the bad links that tests have",
     "tests/remote/test_networks.py": "of the hosts that tests have",
+    "tests/remote/test_pages.py": "of the pages about other machines",
     "tests/test_conftest.py": "of what every test has",
     "tests/test_coverage.py": "of a tool that people use with ranks",
     "tests/test_exports.py": "of the facade",
