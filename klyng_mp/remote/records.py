@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.launch.control import Cause
 from klyng_mp.launch.state import RankState
 from klyng_mp.remote.protocol import RECORDS, RecordRow
-from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text
+from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text, fit
 
 if TYPE_CHECKING:
     from klyng_mp.remote.schema import FieldType
@@ -169,7 +169,15 @@ RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fiel
 
 
 def pack_record(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
-    """Return the name, the fields and the data of the record that stands for a tuple of a local job's channel."""
+    """Return the name, the fields and the data of the record that stands for a tuple of a local job's channel.
+
+    Texts that programs have written (exceptions, last words on stderr, tags) are made to fit.
+    """
+    name, fields, data = _pack(record)
+    return name, fit(RECORDS[name].fields, fields), data
+
+
+def _pack(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
     kind, *rest = record
     if kind == "out":
         kind, rest = f"out_{rest[0]}", [rest[1], *rest[2]]

@@ -29,6 +29,7 @@ __all__ = [
     "Record",
     "Table",
     "Text",
+    "fit",
     "read_json",
     "write_json",
 ]
@@ -110,6 +111,12 @@ class Text:
 
     decode = encode
 
+    def fit(self, value: str) -> str:
+        """Return text that is for reading as one that can be sent: replaced what may not be in it, without its end."""
+        text = value.replace("\r", "\n") if self._unprintable is _UNPRINTABLE_LINES else value
+        data = self._unprintable.sub("\N{REPLACEMENT CHARACTER}", text).encode(errors="replace")
+        return data[: self.limit_bytes].decode(errors="ignore")
+
 
 class Choice:
     """One of a few words."""
@@ -182,8 +189,10 @@ class Table:
         self._word = Text(256)
 
     def encode(self, value: Any, where: str) -> dict[str, Any]:
-        """Encode each value."""
+        """Encode each value; what is None is left out where it may be."""
         checked = self._checked(value, where)
+        if isinstance(self.of, Maybe):
+            checked = {name: item for name, item in checked.items() if item is not None}
         return {name: self.of.encode(item, f"{where}[{name!r}]") for name, item in checked.items()}
 
     def decode(self, value: Any, where: str) -> dict[str, Any]:
@@ -198,7 +207,7 @@ class Table:
 
 
 class Maybe:
-    """A field that may be left out, and then is None; only directly in a `Record`."""
+    """A field that may be left out, and then is None; only directly in a `Record`, or in a `Table`, which lacks it."""
 
     def __init__(self, of: FieldType) -> None:
         self.of = of
@@ -239,6 +248,19 @@ class Record:
             raise MisfitError(f"{where} has an unknown field {min(unknown, key=str)!r:.80}")
         if missing := self.fields.keys() - value.keys() - self._optional:
             raise MisfitError(f"{where} lacks its field {min(missing)!r}")
+
+
+def fit(of: FieldType, value: Any) -> Any:
+    """Return a value whose texts fit their types, whatever somebody's program has written into them; see `Text.fit`."""
+    if isinstance(of, Text) and type(value) is str:
+        return of.fit(value)
+    if isinstance(of, Maybe):
+        return fit(of.of, value)
+    if isinstance(of, Items) and type(value) is list:
+        return [fit(of.of, item) for item in value]
+    if isinstance(of, Record) and type(value) is dict:
+        return {name: fit(of.fields[name], item) if name in of.fields else item for name, item in value.items()}
+    return value
 
 
 # -- JSON ------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from klyng_mp.remote.schema import (
     Record,
     Table,
     Text,
+    fit,
     read_json,
     write_json,
 )
@@ -173,3 +174,37 @@ def test_what_was_written_is_read(value):
         assert read_json(text) == value
     except MisfitError:
         assert text.count(b"[") + text.count(b"{") > 8
+
+
+# -- what programs have written
+
+
+@given(st.text(max_size=60), st.booleans())
+def test_any_text_is_made_to_fit(text, lines):
+    of = Text(50, lines=lines)
+    fitted = fit(of, text)
+    assert of.encode(fitted, "it") == fitted == fit(of, fitted)
+
+
+def test_what_fits_stays_as_it_is_and_the_rest_is_recognized():
+    assert fit(Text(50), "ä plain one") == "ä plain one"
+    assert fit(Text(50), "red\x1b[31m\udc80") == "red�[31m?"
+    assert fit(Text(50), "a\tb") == "a�b"
+    assert fit(Text(50, lines=True), "10 %\r20 %\n\tdone") == "10 %\n20 %\n\tdone"
+    assert fit(Text(5), "ääää") == "ää"
+
+
+def test_texts_are_made_to_fit_wherever_they_are():
+    of = Record({"texts": Items(Text(3), 5), "none": Maybe(Text(3)), "number": Integer(0, 9)})
+    value = {"texts": ["\x1b", "long text"], "none": None, "number": 4}
+    assert fit(of, value) == {"texts": ["�", "lon"], "none": None, "number": 4}
+    assert of.encode(fit(of, value), "it") == {"texts": ["�", "lon"], "number": 4}
+
+
+def test_a_table_may_lack_what_is_none():
+    of = Table(Maybe(Text(9)), 5)
+    assert of.encode({"numpy": "2.0", "torch": None}, "it") == {"numpy": "2.0"}
+    with pytest.raises(MisfitError):
+        Table(Text(9), 5).encode({"torch": None}, "it")
+    with pytest.raises(MisfitError):
+        of.decode({"torch": None}, "it")
