@@ -76,7 +76,7 @@ class Figure(NamedTuple):
     limit: float  # a ratio where there is a peer, else in `unit`
     peer: float | None = None  # in `unit`
     peer_name: str = ""
-    unit: str = "seconds"  # or "bytes"
+    unit: str = "seconds"  # or "bytes", or "messages"
 
     @property
     def ratio(self) -> float | None:
@@ -92,7 +92,7 @@ class Figure(NamedTuple):
     def cells(self) -> list[str]:
         """Return the row of the table: what, ours, peer, its time, ratio, limit, verdict."""
         verdict = "ok" if self.met else "MISSED"
-        show = binary if self.unit == "bytes" else seconds
+        show = {"bytes": binary, "messages": "{:g}".format}.get(self.unit, seconds)
         if self.peer is None or self.ratio is None:
             return [self.what, show(self.ours), "-", "-", "-", show(self.limit), verdict]
         ratio, limit = f"{self.ratio:.3f} x", f"{self.limit} x"

@@ -321,6 +321,21 @@ def test_a_script_of_figures_prints_and_writes_its_verdicts(tmp_path, script, op
 
 
 @pytest.mark.slow
+def test_remote_prints_and_writes_its_verdicts_or_says_why_it_has_none(tmp_path):
+    pytest.importorskip("numpy")
+    file = tmp_path / "figures.json"
+    printed = run_script("remote.py", "--quick", "--rounds", 1, "--json", file)
+    if printed.startswith("no figures of other machines: "):
+        pytest.skip(printed)
+    record = json.loads(file.read_text())
+    assert len(record["figures"]) == 10
+    assert printed.count(" ok\n") + printed.count(" MISSED\n") == 10
+    assert all(values and min(values) >= 0 for values in record["samples"].values())
+    (messages,) = [figure for figure in record["figures"] if figure["unit"] == "messages"]
+    assert messages["met"]
+
+
+@pytest.mark.slow
 def test_messaging_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path):
     pytest.importorskip("numpy")
     pytest.importorskip("matplotlib")

@@ -1,0 +1,196 @@
+"""What remote.py starts on its hosts; each prints lines of JSON, and all but the first do what lines of input say.
+
+* ``start HOSTS FOLDER``: a World over the hosts, from a program whose own module in FOLDER is its bundle, until it is
+  left; prints the seconds of its parts
+* ``world HOSTS KIND``: a World that stays, with data in plain text or by TLS; a line is one exchange or allreduce
+* ``first SIDE ADDRESS CERTIFICATE``: the peer of streams.py that measures; a line is one exchange
+* ``enter HOST SOURCE...``: an honest client at several addresses; a line is one log-in, from an address
+* ``guess HOST SOURCE...``: one wrong guess from each address, for each line
+* ``attack HOST SOURCE...``: wrong guesses from all addresses at once, until there is a line
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from klyng_mp.remote.hosts import Host
+
+__all__: list[str] = []
+
+PAUSE_SECONDS = 0.1  # between two guesses from an address: ten a second, of which most are turned away
+LARGE_CALLS = 2
+
+
+def say(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def lines() -> Iterator[list[str]]:
+    """Say that this one is ready, and yield what is asked of it."""
+    say("ready")
+    for line in sys.stdin:
+        yield line.split()
+
+
+# Worlds
+
+
+def start(hosts: str, folder: str) -> None:
+    sys.path.insert(0, folder)
+    importlib.import_module("payload")
+    import callables
+
+    import klyng_mp
+
+    machines = json.loads(hosts)
+    marks = [time.perf_counter()]
+    from klyng_mp.remote.world_hosts import WorldHosts
+
+    marks.append(time.perf_counter())
+    at = WorldHosts(machines, None, files=(), encrypt=True, env={})
+    marks.append(time.perf_counter())
+    world = klyng_mp.World(hosts=at)
+    with world:
+        marks.append(time.perf_counter())
+        world.run(callables.nothing)
+        marks.append(time.perf_counter())
+    marks.append(time.perf_counter())
+    parts = ("import", "connect, log in", "program, launch", "ranks, run", "leave")
+    say({"all": marks[-1] - marks[0], **{part: marks[i + 1] - marks[i] for i, part in enumerate(parts)}})
+
+
+def world(hosts: str, kind: str) -> None:
+    import remote_ranks
+
+    import klyng_mp
+
+    with klyng_mp.World(hosts=json.loads(hosts), encrypt=kind == "TLS") as made:
+        for what, calls in lines():
+            before = messages_of(made)
+            if what == "allreduce":
+                taken = max(made.run(remote_ranks.allreduces, int(calls)))
+            else:
+                taken = made.run(remote_ranks.exchange, what, int(calls))[0]
+            say([taken, messages_of(made) - before])
+
+
+def messages_of(world: Any) -> int:
+    return sum(sum(rank.messages.values()) for rank in world.statistics().ranks)
+
+
+# Peers
+
+
+def first(side: str, address: str, certificate: str) -> None:
+    import numpy as np
+    import streams
+
+    array = np.frombuffer(os.urandom(streams.MIB) * (streams.LARGE_BYTES // streams.MIB), dtype=np.uint8)
+    with socket.create_server((address, 0)) as server:
+        server.settimeout(60)
+        say(server.getsockname()[1])
+        sock, _ = server.accept()
+    sock.settimeout(None)
+    line = streams.make_line(side, sock, certificate, 0)
+    for what, calls in lines():
+        say(streams.exchange(line, streams.SMALL if what == "small" else array, int(calls)))
+
+
+# Log-ins
+
+
+def host_of(text: str) -> Host:
+    from klyng_mp.remote.hosts import read_hosts
+
+    return read_hosts([json.loads(text)])[0]
+
+
+def log_in(host: Host, source: str) -> bool:
+    """Log in from one address and leave; return False where the beacon has turned the connection away.
+
+    Raises:
+        AuthenticationError: it has looked at the password, and it is not the one.
+    """
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.errors import AuthenticationError, BeaconBusyError, RemoteProtocolError
+    from klyng_mp.remote import client
+    from klyng_mp.remote.control import ControlLink
+    from klyng_mp.remote.home import Home
+    from klyng_mp.remote.tls import client_context
+
+    try:
+        with (
+            socket.create_connection((host.address, host.port), 30.0, source_address=(source, 0)) as sock,
+            client_context().wrap_socket(sock, suppress_ragged_eofs=False) as tls,
+        ):
+            login = client.log_in(tls, host, Home(), None, Deadline(30.0))
+            ControlLink(tls, login.conversation).close(goodbye=True)
+    except AuthenticationError:
+        raise
+    except (OSError, EOFError, RemoteProtocolError, BeaconBusyError):
+        return False
+    return True
+
+
+def enter(host: str, *_sources: str) -> None:
+    honest = host_of(host)
+    for (source,) in lines():
+        began = time.perf_counter()
+        tries = 1
+        while not log_in(honest, source):
+            tries += 1
+        say([time.perf_counter() - began, tries])
+
+
+def guess(host: str, *sources: str) -> None:
+    from klyng_mp.errors import AuthenticationError
+
+    wrong = host_of(host)
+    for _ in lines():
+        for source in sources:
+            with contextlib.suppress(AuthenticationError):
+                if log_in(wrong, source):
+                    raise RuntimeError("the beacon took a wrong password")
+                raise RuntimeError(f"the beacon did not look at the guess from {source}")
+        say(len(sources))
+
+
+def attack(host: str, *sources: str) -> None:
+    from klyng_mp.errors import AuthenticationError
+
+    wrong, over, counts = host_of(host), threading.Event(), {"guessed": 0, "turned away": 0}
+
+    def try_again(source: str) -> None:
+        while not over.wait(PAUSE_SECONDS):
+            try:
+                log_in(wrong, source)
+                counts["turned away"] += 1
+            except AuthenticationError:
+                counts["guessed"] += 1
+
+    os.nice(19)  # in earnest it would not be this machine's processors that they guess with
+    threads = [threading.Thread(target=try_again, args=(source,)) for source in sources]
+    for thread in threads:
+        thread.start()
+    for _ in lines():
+        break
+    over.set()
+    for thread in threads:
+        thread.join()
+    say(counts)
+
+
+if __name__ == "__main__":
+    kinds = {one.__name__: one for one in (start, world, first, enter, guess, attack)}
+    kinds[sys.argv[1]](*sys.argv[2:])
