@@ -6,6 +6,7 @@ waits for nobody. All that costs something, or may be attacked, is done in sessi
 
 from __future__ import annotations
 
+import gc
 import logging
 import select
 import signal
@@ -95,6 +96,8 @@ class Beacon:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._loop.register(wakeup.fileno(), select.EPOLLIN, lambda _events: self._signalled(wakeup))
         self._patrol()
+        gc.collect()
+        gc.freeze()  # what is here already is not touched, and so not copied, by collections in sessions
         _LOG.info("listening at %s port %d as %s", self.address, self.port, self.fingerprint)
         try:
             self._loop.run()
