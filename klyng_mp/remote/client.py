@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Probe", "connect", "log_in", "probe"]
 
-CONNECT_SECONDS = 4.0  # then a sentence is due
+CONNECT_SECONDS = 4.0  # then a sentence is due; for the handshake as well
 LOGIN_SECONDS = 15.0  # a beacon under attack is slow
 
 
@@ -43,7 +43,7 @@ def connect(host: Host, home: Home, *, code: str | None = None, timeout: float |
         host: which.
         home: has the client's key and the known beacons.
         code: a pairing code, instead of password or key.
-        timeout: seconds for all of it; by default 4 to connect and 15 to log in.
+        timeout: seconds to connect, for the handshake, and to log in, each; by default 4, 4 and 15.
 
     Returns:
         The channel, in the state "open" ("paired" with a code).
@@ -52,19 +52,20 @@ def connect(host: Host, home: Home, *, code: str | None = None, timeout: float |
         AuthenticationError: it is not the beacon that it should be, or does not know us.
         BeaconError: nobody is there, or not a beacon; the message says what to do. Nothing is left open.
     """
-    sock = _reach(host, CONNECT_SECONDS if timeout is None else timeout)
+    seconds = CONNECT_SECONDS if timeout is None else timeout
+    tls = _shake_hands(host, _reach(host, seconds), Deadline(seconds))
     try:
-        return _enter(host, home, sock, code, Deadline(LOGIN_SECONDS if timeout is None else timeout))
+        return _enter(host, home, tls, code, Deadline(LOGIN_SECONDS if timeout is None else timeout))
     except DeadlineError:
-        sock.close()
+        tls.close()
         raise BeaconError(f"{_who(host)} does not answer: it may be frozen, or busy; try again", host.key) from None
     except (EOFError, RemoteProtocolError, ConnectionError) as error:
-        sock.close()
+        tls.close()
         raise BeaconError(
             f"{_who(host)} broke off: {error}; see its log (klyng-mp beacon status, there)", host.key
         ) from error
     except BaseException:
-        sock.close()
+        tls.close()
         raise
 
 
@@ -97,17 +98,23 @@ def _reach(host: Host, seconds: float) -> socket.socket:
     return sock
 
 
-def _enter(host: Host, home: Home, sock: socket.socket, code: str | None, deadline: Deadline) -> ControlLink:
-    sock.settimeout(deadline.left())
+def _shake_hands(host: Host, sock: socket.socket, deadline: Deadline) -> ssl.SSLSocket:
+    where = f"what answers at {host.address} port {host.port}"
     try:
-        tls = client_context().wrap_socket(sock, suppress_ragged_eofs=False)
+        sock.settimeout(deadline.left())
+        return client_context().wrap_socket(sock, suppress_ragged_eofs=False)
     except TimeoutError:
-        raise deadline.error("the handshake") from None
-    except OSError as error:
         raise BeaconError(
-            f"what answers at {host.address} port {host.port} is no beacon ({_reason_of(error)}): correct the port",
+            f"{where} says nothing: it is no beacon, or one that is frozen; correct the port, or look at it there",
             host.key,
         ) from None
+    except OSError as error:
+        raise BeaconError(f"{where} is no beacon ({_reason_of(error)}): correct the port", host.key) from None
+    finally:
+        sock.close()  # nothing, where it was wrapped
+
+
+def _enter(host: Host, home: Home, tls: ssl.SSLSocket, code: str | None, deadline: Deadline) -> ControlLink:
     check_channel(tls)
     login = log_in(tls, host, home, code, deadline)
     link = ControlLink(tls, login.conversation)
