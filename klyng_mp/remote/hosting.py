@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["HostedJob", "Refusal", "Voice"]
 
 _UNWRITTEN_BYTES = 4 << 20  # then ranks that print wait for whoever reads it
+_EARLY_WIRES = 1024  # connections that may come before the ranks are there: one from each of many
 _EXPANSION = 10  # a program may be so many times larger than its bundle
 
 
@@ -95,6 +96,7 @@ class HostedJob:
         self._group = JobGroup.make(f"klyng-{job_id.hex()}")
         self._zygote: ZygoteProcess | None = None
         self._channel: Channel | None = None
+        self._early: list[tuple[bytes, int]] = []  # connections that came before the word to launch, which was sent first
 
     # -- before it runs
 
@@ -213,6 +215,9 @@ class HostedJob:
         except (OSError, LaunchError) as error:
             raise Refusal("failed", f"ranks could not be started there: {error}") from error
         self._loop.register(self._channel.fileno(), select.EPOLLIN, self._ready)
+        early, self._early = self._early, []
+        for preface, fd in early:
+            self.hand_over(preface, fd)
 
     def _make_spec(self) -> RankSpec:
         said = self._said
@@ -244,11 +249,17 @@ class HostedJob:
         return spec
 
     def hand_over(self, preface: bytes, fd: int) -> None:
-        """Give a connection, whose preface the beacon has read, to the rank that it is for; owns the descriptor."""
+        """Give a connection, whose preface the beacon has read, to the rank that it is for; owns the descriptor.
+
+        The driver's may overtake its word to launch, which comes another way.
+        """
+        channel = self._channel
+        if channel is None and len(self._early) < _EARLY_WIRES:
+            self._early.append((preface, fd))
+            return
         try:
             said = read_preface(preface)
-            channel = self._channel
-            wanted = channel is not None and said.dest in self._share and said.is_from(self._join_key)
+            wanted = said.dest in self._share and said.is_from(self._join_key)
             if wanted and channel is not None and not channel.backlogged:
                 channel.send("accept", said.dest, said.source, fds=[fd])
                 self._watch()
@@ -290,6 +301,8 @@ class HostedJob:
 
     def end(self) -> None:
         """End everything that is left of it, and give back what it had."""
+        for _preface, fd in self._early:
+            os.close(fd)
         if self._channel is not None:
             self._channel.close()
         if self._zygote is not None:
