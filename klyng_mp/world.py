@@ -129,8 +129,13 @@ class World(WorldContext):
                 size = None if n is None else _check_size(n)
                 at = WorldHosts(hosts, size, files=files, encrypt=encrypt, env=env or {})
             n = at.size
-        method = _check_method(method, preload)
-        spec = _make_spec(_check_size(n), method, env, seed)
+        try:
+            method = _check_method(method, preload)
+            spec = _make_spec(_check_size(n), method, env, seed)
+        except BaseException:
+            if at is not None:
+                at.close()
+            raise
         modules = (preload,) if isinstance(preload, str) else tuple(preload)
         super().__init__(spec, method, modules, label=label, hosts=at)
         self._codec = Codec(main_by_reference=spec.main_by_reference)

@@ -74,9 +74,9 @@ class WorldHosts:
             try:
                 cpus = [count or _cpus_of(self._links[host.key]) for host, count in zip(found, cpus, strict=True)]
             except BaseException:
-                self._drop_links()
+                self.close()
                 raise
-        self._placements = place(n, found, cpus)
+        self._placements = [one for one in place(n, found, cpus) if one.ranks]
         self.size = sum(len(one.ranks) for one in self._placements)
 
     def launch(self, spec: RankSpec, *, label: bool) -> SpreadJob:
@@ -85,22 +85,27 @@ class WorldHosts:
         Raises:
             BeaconError, BundleError, LaunchError: as a World's; nothing is left.
         """
-        links, self._links = self._links, {}
-        sources = find_loaded_sources(self._files) if self._sources is None else self._sources
-        spec.main_by_reference = self._sources is not None  # then all ranks run the same program
-        sources.check()
-        options = SpreadOptions(
-            self._placements,
-            Bundle.make(sources),
-            requirements(sources),
-            [(package.module, package.distribution) for package in sources.packages],
-            encrypt=self._encrypt,
-            environment=self._env,
-            label=label,
-        )
+        try:
+            sources = find_loaded_sources(self._files) if self._sources is None else self._sources
+            spec.main_by_reference = self._sources is not None  # then all ranks run the same program
+            sources.check()
+            options = SpreadOptions(
+                self._placements,
+                Bundle.make(sources),
+                requirements(sources),
+                [(package.module, package.distribution) for package in sources.packages],
+                encrypt=self._encrypt,
+                environment=self._env,
+                label=label,
+            )
+            keys = [one.host.key for one in self._placements if one.host.key in self._links]
+            links = {key: self._links.pop(key) for key in keys}
+        finally:
+            self.close()
         return SpreadJob(spec, options, links)
 
-    def _drop_links(self) -> None:
+    def close(self) -> None:
+        """Leave the hosts that it has been at; what was launched has channels of its own."""
         while self._links:
             self._links.popitem()[1].close(goodbye=True)
 
