@@ -96,7 +96,7 @@ class HostedJob:
         self._group = JobGroup.make(f"klyng-{job_id.hex()}")
         self._zygote: ZygoteProcess | None = None
         self._channel: Channel | None = None
-        self._early: list[tuple[bytes, int]] = []  # connections that came before the word to launch, which was sent first
+        self._early: list[tuple[bytes, int]] = []  # connections that have overtaken the word to launch
 
     # -- before it runs
 
