@@ -51,6 +51,7 @@ __all__ = [
 _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 1 << 15, 8, 1
 _SALT_SIZE = 16
 _SECRET_SIZE = 32
+_SHARE_SIZE = 33
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # 32 that are not taken for each other (Crockford's)
 _KEY_WORD = "klyng-ed25519"
 _FIRST_DAY, _LAST_DAY = dt.datetime(2000, 1, 1), dt.datetime(9999, 12, 31)  # nobody looks at the times
@@ -195,6 +196,8 @@ class _Proof:
         Raises:
             AuthenticationError: it is no share, or this side's own.
         """
+        if len(share) != _SHARE_SIZE:  # spake2 takes a shorter one for a number with zeros before it
+            raise AuthenticationError(f"a malformed proof: {len(share)} bytes")
         try:
             self._key = self._side.finish(share)
         except (SPAKEError, NotOnCurve, ValueError) as error:
