@@ -239,8 +239,9 @@ def _limit(spec: RankSpec) -> None:
 
 
 def show_in_ps(name: str) -> None:
-    """Let ``ps`` and ``top`` show this name (15 characters of it) for the process."""
-    with open("/proc/self/comm", "w") as comm:
+    """Let ``ps`` and ``top`` show this name (15 characters of it) for the process; from its main thread."""
+    # Not /proc/self/comm: a process that keeps to itself may not write to that.
+    with open("/proc/thread-self/comm", "w") as comm:
         comm.write(name)
 
 

@@ -18,6 +18,7 @@ from klyng_mp.errors import BeaconError
 from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.surroundings import show_in_ps
 from klyng_mp.remote.admission import Admission, AdmissionLimits
+from klyng_mp.remote.confinement import keep_to_itself
 from klyng_mp.remote.preface import MAGIC, PREFACE_SIZE, read_preface
 from klyng_mp.remote.sessions import Sessions
 from klyng_mp.remote.sweep import become_subreaper, sweep
@@ -87,6 +88,7 @@ class Beacon:
         """Serve until SIGTERM or SIGINT; then all jobs are ended, and their processes with them."""
         become_subreaper()
         show_in_ps("klyng beacon")
+        keep_to_itself()
         wakeup, wakeup_end = socket.socketpair()
         for end in (wakeup, wakeup_end):
             end.setblocking(False)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from klyng_mp.errors import BeaconError, LocalProtocolError, RemoteProtocolError
 from klyng_mp.launch.loop import Loop
+from klyng_mp.remote.confinement import Confinement
 from klyng_mp.remote.control import ControlLink
 from klyng_mp.remote.hosting import HostedJob, Refusal
 from klyng_mp.remote.login import BeaconLogin
@@ -38,6 +39,7 @@ __all__ = ["ANSWER_SECONDS", "SessionTools", "serve_session"]
 
 ANSWER_SECONDS = 0.1  # when a guess is answered, whatever it cost to look at it
 _FAREWELL_SECONDS = 2.0
+_LATE_SECONDS = 2.0  # after the grace time is over, for the beacon to end a session; then the kernel does
 
 
 class SessionTools(NamedTuple):
@@ -67,7 +69,9 @@ def serve_session(sock: socket.socket, tools: SessionTools) -> NoReturn:
     become_subreaper()
     code = 0
     try:
+        confinement = Confinement(tools.options.grace_seconds + _LATE_SECONDS)
         link, client = _admit(sock, tools)
+        confinement.lift()
         _Session(link, client, tools).serve()
     except _RefusedError as error:
         tools.channel.send_now("failed", str(error))
@@ -87,7 +91,7 @@ class _RefusedError(Exception):
 
 
 def _admit(sock: socket.socket, tools: SessionTools) -> tuple[ControlLink, Client]:
-    """Take the handshake and the login; the grace time is the beacon's, who ends this process when it is over."""
+    """Take the handshake and the login; the beacon ends this process when the grace time is over."""
     sock.settimeout(tools.options.grace_seconds)
     tls = tools.context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
     check_channel(tls)
