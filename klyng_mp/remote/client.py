@@ -108,6 +108,12 @@ def _shake_hands(host: Host, sock: socket.socket, deadline: Deadline) -> ssl.SSL
             f"{where} says nothing: it is no beacon, or one that is frozen; correct the port, or look at it there",
             host.key,
         ) from None
+    except (ConnectionError, ssl.SSLEOFError):
+        raise BeaconError(
+            f"{where} ended the connection at once: a beacon does so to strangers when there are too many (then try "
+            f"again in a minute), or it is no beacon (correct the port)",
+            host.key,
+        ) from None
     except OSError as error:
         raise BeaconError(f"{where} is no beacon ({_reason_of(error)}): correct the port", host.key) from None
     finally:
