@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from klyng_mp.deadline import Deadline
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.surroundings import close_all_but, show_in_ps
 from klyng_mp.machine import usable_cpus
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Sessions"]
 
 _LOG = logging.getLogger("klyng_mp.beacon")
+_END_SECONDS = 5.0
 _FROZEN_SECONDS = 30.0  # a session may be at unpacking a large program
 
 
@@ -265,6 +267,13 @@ class Sessions:
             session.channel.send("beat")
 
     def end(self) -> None:
-        """Let all of them end, and their jobs."""
+        """Let all of them end, and their jobs; who was at logging in is dropped."""
         for session in self._all.values():
             session.channel.close()
+            if session.ticket is not None:
+                signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)
+        deadline = Deadline(_END_SECONDS)
+        for session in self._all.values():  # they remove the files of their jobs
+            poll = select.poll()
+            poll.register(session.pidfd, select.POLLIN)
+            poll.poll((deadline.left() or 0) * 1000)
