@@ -119,7 +119,7 @@ class HostedJob:
             self._watch()
         elif name == "describe" and self._said is None:
             self._describe(fields)
-        elif name == "bundle" and self._said is not None:
+        elif name == "bundle" and self._granted and self._said is not None:
             self._take_bundle(data, last=fields["last"])
         elif name == "credentials":
             self._take_credentials(fields["rank"], fields["sizes"], data)
@@ -134,7 +134,8 @@ class HostedJob:
     def _describe(self, said: dict[str, Any]) -> None:
         options = self._tools.options
         self._share = range(said["first"], said["first"] + said["count"])
-        if said["count"] != self._ranks or self._share.stop > said["size"]:
+        here = [site for site in said["sites"] if (site["first"], site["size"]) == (said["first"], said["count"])]
+        if said["count"] != self._ranks or self._share.stop > said["size"] or not here:
             raise Refusal("failed", "the job says two things of its ranks: both sides must run the same klyng_mp")
         if not said["encrypt"] and not options.allow_plaintext:
             raise Refusal(
