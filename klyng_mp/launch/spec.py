@@ -40,13 +40,11 @@ _LIMITS = (
 
 
 class Wires(Protocol):
-    """What leads from a rank, or the driver, to those on other hosts.
+    """What leads from a rank, or the driver, to those on other hosts."""
 
-    Attributes:
-        transport: reaches them.
-    """
-
-    transport: Transport
+    @property
+    def transport(self) -> Transport:
+        """What reaches them."""
 
     def accept(self, source: int, fd: int) -> None:
         """Own the descriptor of a connection that somebody opened, who says to be ``source``."""
