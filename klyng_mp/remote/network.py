@@ -20,7 +20,7 @@ import hmac
 import os
 import socket
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.errors import BeaconError, RemoteProtocolError
@@ -30,7 +30,8 @@ from klyng_mp.transports.secure import SecureSocket
 from klyng_mp.transports.stream import StreamTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    import ssl
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.remote.tls import Credentials
@@ -175,8 +176,9 @@ class _Wires:
             _read_opened(sock)
             return sock
         tls = self._contexts[1].wrap_socket(sock, server_hostname=rank_name(peer), suppress_ragged_eofs=False)
-        check_channel(tls, DATA)
-        _read_opened(tls)
+        with _closed_on_error(tls):
+            check_channel(tls, DATA)
+            _read_opened(tls)
         return SecureSocket(tls)
 
     def _accept(self, source: int, sock: socket.socket) -> None:
@@ -198,11 +200,11 @@ class _Wires:
             sock.sendall(_OPEN)
             return sock
         tls = self._contexts[0].wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
-        check_channel(tls, DATA)
-        if peer_number(tls) != source:
-            tls.close()
-            raise RemoteProtocolError(f"rank {peer_number(tls)} says to be rank {source}")
-        tls.sendall(_OPEN)
+        with _closed_on_error(tls):
+            check_channel(tls, DATA)
+            if peer_number(tls) != source:
+                raise RemoteProtocolError(f"rank {peer_number(tls)} says to be rank {source}")
+            tls.sendall(_OPEN)
         return SecureSocket(tls)
 
     def _prove(self, label: bytes, nonces: bytes, pair: tuple[int, int]) -> bytes:
@@ -229,6 +231,16 @@ class _Wires:
             self._opening.discard(peer)
             self.transport.give_up(peer, reason)
             self._endpoint.progress()
+
+
+@contextmanager
+def _closed_on_error(tls: ssl.SSLSocket) -> Iterator[None]:
+    """Close a connection that comes to nothing; the socket that it was made of is closed already."""
+    try:
+        yield
+    except BaseException:
+        tls.close()
+        raise
 
 
 def keep_alive(sock: socket.socket) -> None:
