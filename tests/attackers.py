@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import random
 import re
@@ -193,6 +194,18 @@ def resident_bytes(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def listening(pid):
+    """Return the addresses at which a process listens."""
+    inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    found = []
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
+            address, port = words[1].split(":")
+            found.append((socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)))
+    return found
+
+
 def memory_has(pid, needles):
     """Return which of some bytes are somewhere in a process's memory, by their names."""
     found = set()
@@ -341,7 +354,7 @@ class _Breaker:
         return self.heard
 
 
-def frame(kind, data=b"", /, *, number=None, json_size=None, data_size=None, **fields):
+def frame(kind, data=b"", /, *, as_number=None, json_size=None, data_size=None, **fields):
     """Return a frame as bytes, whoever may send it and when; its header may lie."""
     row = KINDS[kind]
     record = row.fields
@@ -349,7 +362,7 @@ def frame(kind, data=b"", /, *, number=None, json_size=None, data_size=None, **f
         record = schema.Record({**row.fields.fields, **RECORDS[fields["name"]].fields.fields})
     text = schema.write_json(record.encode(fields, kind))
     sizes = (len(text) if json_size is None else json_size, len(data) if data_size is None else data_size)
-    return HEADER.pack(row.number if number is None else number, *sizes) + text + data
+    return HEADER.pack(row.number if as_number is None else as_number, *sizes) + text + data
 
 
 def sample(of):
@@ -377,8 +390,6 @@ class Intruder:
     ``state`` is one of "hello", "proving", "paired", "open" and "job"; ``key`` is one that the beacon lets in.
     """
 
-    JOB = bytes(range(16))
-
     def __init__(self, beacon, state, *, key=None, code=None, address=None):
         self.sock = beacon.reach(address)
         try:
@@ -403,7 +414,7 @@ class Intruder:
             assert data, "the beacon ended the login"
             self.tls.sendall(self.login.feed(data))
         if state == "job":
-            self.tls.sendall(self.login.conversation.pack("job", id=self.JOB, ranks=1))
+            self.tls.sendall(frame("job", id=os.urandom(16), ranks=1))
 
     def __enter__(self):
         return self
@@ -416,27 +427,33 @@ class Intruder:
         say(self.tls, b"".join(frames))
 
     def hear(self, kind, seconds=5.0):
-        """Tell whether a frame of this kind comes before the end, or before long."""
+        """Return the JSON of a frame of this kind, or None where the end comes before it, or nothing."""
         end = time.monotonic() + seconds * FACTOR
-        while kind not in self._kinds():
+        while kind not in (heard := dict(self.frames())):
             self.tls.settimeout(max(0.001, end - time.monotonic()))
             try:
                 data = self.tls.recv(65536)
             except (OSError, ssl.SSLError):
-                return False
+                return None
             if not data:
-                return False
+                return None
             self.heard += data
-        return True
+        return heard[kind]
 
-    def _kinds(self):
+    def hear_the_end(self, seconds=5.0):
+        """Wait for the end of the connection, which must come; return the kinds of what was said before."""
+        self.heard += ending(self.tls, seconds)
+        return {kind for kind, _ in self.frames()}
+
+    def frames(self):
         names = {row.number: kind for kind, row in KINDS.items()}
-        at, kinds = 0, []
+        at, frames = 0, []
         while at + HEADER.size <= len(self.heard):
             number, json_size, data_size = HEADER.unpack_from(self.heard, at)
-            kinds.append(names[number])
-            at += HEADER.size + json_size + data_size
-        return kinds
+            at += HEADER.size
+            frames.append((names[number], json.loads(self.heard[at : at + json_size] or b"null")))
+            at += json_size + data_size
+        return frames
 
 
 def let_in(beacon):
@@ -489,13 +506,17 @@ class Relay:
     def __exit__(self, *_error):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
-        for sock in self._socks:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        self.cut()
         for thread in self._threads[1:]:
             thread.join()
         for sock in (self._listener, *self._socks):
             sock.close()
+
+    def cut(self):
+        """End all connections."""
+        for sock in list(self._socks):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _listen(self):
         for number in itertools.count():

@@ -167,6 +167,7 @@ TESTS_OF_NO_MODULE = {
     "tests/examples/test_examples.py": "of examples/",
     "tests/remote/test_attacks.py": "of a beacon as a whole",
     "tests/remote/test_badlinks.py": "of the bad links that tests have",
+    "tests/remote/test_intruders.py": "of a beacon as a whole",
     "tests/remote/test_networks.py": "of the hosts that tests have",
     "tests/remote/test_pages.py": "of the pages about other machines",
     "tests/test_conftest.py": "of what every test has",

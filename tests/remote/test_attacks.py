@@ -79,21 +79,9 @@ def test_a_fresh_home_has_nothing_empty_nothing_that_others_can_read_and_one_por
         assert path.stat().st_mode & 0o077 == 0, path
     assert {path.name for path in found if path.is_file() and not path.stat().st_size} <= {"lock", "pairing"}
     assert re.fullmatch(r"([0-9a-hjkmnp-tv-z]{4}-){3}[0-9a-hjkmnp-tv-z]{4}", beacon.password)  # 80 bits
-    assert listening(beacon.pid) == [("127.0.0.1", beacon.port)]
+    assert attackers.listening(beacon.pid) == [("127.0.0.1", beacon.port)]
     assert f"/{beacon.pid}" not in Path("/proc/net/unix").read_text()
     print(f"{len(found)} files and folders")
-
-
-def listening(pid):
-    """Return the addresses at which a process listens."""
-    inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    found = []
-    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        if words[3] == "0A" and f"socket:[{words[9]}]" in inodes:
-            address, port = words[1].split(":")
-            found.append((socket.inet_ntoa(bytes.fromhex(address)[::-1]), int(port, 16)))
-    return found
 
 
 def test_two_beacons_have_other_secrets(beacon, tmp_path):
