@@ -117,7 +117,9 @@ class Beacon:
         assert self.process.poll() is None
 
     def stop(self):
-        """Let it end as ``klyng-mp beacon down`` does."""
+        """Let it end as ``klyng-mp beacon down`` does, unless it was killed."""
+        if self.process.stdout.closed:
+            return
         with self.process.stdout:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)

@@ -35,11 +35,16 @@ if TYPE_CHECKING:
     from klyng_mp.remote.cache import Lease
     from klyng_mp.remote.session import SessionTools
 
-__all__ = ["HostedJob", "Refusal", "Voice"]
+__all__ = ["HostedJob", "Refusal", "Voice", "folder_prefix"]
 
 _UNWRITTEN_BYTES = 4 << 20  # then ranks that print wait for whoever reads it
 _EARLY_WIRES = 1024  # connections that may come before the ranks are there: one from each of many
 _EXPANSION = 10  # a program may be so many times larger than its bundle
+
+
+def folder_prefix(pid: int) -> str:
+    """Return what the names of the folders begin with that a session has for its jobs."""
+    return f"klyng-job-{pid}-"
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -91,7 +96,8 @@ class HostedJob:
         self._cache = BundleCache(tools.home.cache, tools.options.cache_bytes, limits)
         self._upload = bytearray()
         self._lease: Lease | None = None
-        self._folder = tempfile.mkdtemp(prefix="klyng-job-")
+        self._folder = tempfile.mkdtemp(prefix=folder_prefix(os.getpid()))
+        self._closed = False  # its ranks have ended
         self._unwritten = 0  # bytes of output that the driver has not acknowledged
         self._group = JobGroup.make(f"klyng-{job_id.hex()}")
         self._zygote: ZygoteProcess | None = None
@@ -280,11 +286,13 @@ class HostedJob:
                 self._tell(record)
         except EOFError:
             self._loop.unregister(channel.fileno())
-            self._voice.send("record", name="closed")
+            if not self._closed:
+                self._voice.refuse(Refusal("failed", "the process that supervises its ranks is gone (was it killed?)"))
             return
         self._watch()
 
     def _tell(self, record: tuple[Any, ...]) -> None:
+        self._closed = self._closed or record[0] == "closed"
         if record[0] == "output":
             data = record[2]
             self._unwritten += len(data)

@@ -5,11 +5,14 @@ Layer: remote; part of a beacon, whose one thread calls all of it.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import select
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from contextlib import suppress
 from functools import partial
@@ -19,6 +22,7 @@ from klyng_mp.deadline import Deadline
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.surroundings import close_all_but, show_in_ps
 from klyng_mp.machine import usable_cpus
+from klyng_mp.remote.hosting import folder_prefix
 from klyng_mp.remote.login import Guard
 from klyng_mp.remote.pairing import Pairing
 from klyng_mp.remote.security import Verifier
@@ -239,6 +243,8 @@ class Sessions:
         session.channel.close()
         if orphans := sweep(frozenset(self._all)):  # of a session that was killed
             _LOG.warning("%d processes that a session left were killed", orphans)
+        for folder in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), folder_prefix(session.pid) + "*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     # -- what the beacon says
 

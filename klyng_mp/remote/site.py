@@ -262,7 +262,7 @@ class RemoteSite(Site):
             name = frame.fields.pop("name")
             hear(self, unpack_record(name, frame.fields, frame.data), [])
         elif frame.kind == "refused":
-            self._lose(lose, str(self.refusal(frame)))
+            self._lose(lose, frame.fields["sentence"])
 
     def _lose(self, lose: Any, reason: str) -> None:
         self._unwatch()

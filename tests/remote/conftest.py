@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import networks
 import pytest
+from beacons import beacons, client_home, hosts
+
+__all__ = ["beacons", "client_home", "hosts", "network"]
 
 
 @pytest.fixture

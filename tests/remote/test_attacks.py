@@ -318,7 +318,7 @@ def test_a_key_is_not_shown_to_who_stands_in_between(open_beacon, tmp_path):
                 careless.feed(connection.recv(65536))
     with Intruder(beacon, "open", key=key) as client:
         client.say(frame("ping"))
-        assert client.hear("pong")
+        assert client.hear("pong") == {}
 
 
 # -- guesses -----------------------------------------------------------------------------------------
@@ -555,7 +555,7 @@ def test_a_session_of_a_stranger_is_confined_and_ends_also_where_its_beacon_does
         key = attackers.let_in(beacon)
         with Intruder(beacon, "open", key=key) as client:
             client.say(frame("ping"))
-            assert client.hear("pong")
+            assert client.hear("pong") == {}
             (pid,) = beacon.sessions()
             theirs = limits_of(beacon.pid)
             assert limits_of(pid) == theirs  # once it has logged in

@@ -1,0 +1,186 @@
+"""What ranks do in the tests of other machines; it travels there, and so do the definitions that it compares with."""
+
+from __future__ import annotations
+
+import array
+import operator
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from contracts.definitions import DEFINITIONS, LISTS, REDUCTIONS, call
+
+import klyng_mp as mp
+
+
+def around(value):
+    """Pass a value on to the next rank, and return what came from the one before."""
+    comm = mp.comm()
+    comm.send(value, (comm.rank + 1) % comm.size)
+    return comm.recv(source=(comm.rank - 1) % comm.size)
+
+
+def total():
+    comm = mp.comm()
+    return comm.allreduce(comm.rank)
+
+
+def wrong_collectives():
+    """Return the collectives whose result here is not what their definition says, for every root."""
+    comm = mp.comm()
+    numbers = [rank * 10 + 1 for rank in range(comm.size)]
+    lists = [[source * 100 + dest for dest in range(comm.size)] for source in range(comm.size)]
+    wrong = []
+    for name, definition in DEFINITIONS.items():
+        given = lists if name in LISTS else numbers
+        for root in range(comm.size):
+            result = call(comm, name, given[comm.rank], root)
+            if result != definition(given, root, operator.add)[comm.rank]:
+                wrong.append((name, root, result))
+    assert set(DEFINITIONS) >= REDUCTIONS
+    return wrong
+
+
+def wrong_arrays(sizes):
+    """Exchange arrays of so many bytes with every other rank; return what arrived otherwise than it was sent."""
+    comm = mp.comm()
+    wrong = []
+    for size in sizes:
+        sent = bytes([comm.rank + 1]) * size
+        for step in range(1, comm.size):
+            dest, source = (comm.rank + step) % comm.size, (comm.rank - step) % comm.size
+            request = comm.isend(bytearray(sent), dest, tag=size)
+            came = comm.recv(source=source, tag=size)
+            request.wait()
+            if type(came) is not bytearray or came != bytes([source + 1]) * size:
+                wrong.append((source, size, len(came)))
+    return wrong
+
+
+def groups():
+    """Split by parity and duplicate; return what each new communicator says of itself and computes."""
+    comm = mp.comm()
+    odd = comm.split(comm.rank % 2, -comm.rank)
+    copy = comm.dup()
+    copy.send("in the copy", (comm.rank + 1) % comm.size, tag=1)
+    comm.send("in the first", (comm.rank + 1) % comm.size, tag=1)
+    last = (comm.rank - 1) % comm.size
+    words = comm.recv(source=last, tag=1), copy.recv(source=last, tag=1)
+    return odd.rank, odd.size, odd.allgather(comm.rank), words
+
+
+def rendezvous():
+    """Have the last rank wait for a message that it only looks for once the first has sent it, and see who waits."""
+    comm = mp.comm()
+    last = comm.size - 1
+    if comm.rank == 0:
+        try:
+            comm.ssend("too early", last, tag=1, timeout=0.2)
+            outcome = "taken"
+        except mp.TimeoutError:
+            outcome = "nobody took it"
+        comm.send("now", last, tag=2)
+        comm.ssend("met", last, tag=3)
+        return outcome
+    if comm.rank == last:
+        first = comm.recv(source=0, tag=2)
+        status = comm.probe(source=0, tag=3)
+        return (
+            first,
+            status.source,
+            status.tag,
+            comm.recv(source=0, tag=3),
+            comm.recv(source=0, tag=1),
+            comm.iprobe(source=0),
+        )
+    return None
+
+
+def gives_up(seconds):
+    """Wait for a message that nobody sends; return how long that took."""
+    comm = mp.comm()
+    began = time.monotonic()
+    with suppress(mp.TimeoutError):
+        comm.recv(source=(comm.rank + 1) % comm.size, tag=9, timeout=seconds)
+        return None
+    return time.monotonic() - began
+
+
+def computes(seconds, size):
+    """Rank 0 sends so many bytes to the last rank, which computes meanwhile; return how long the send took."""
+    comm = mp.comm()
+    comm.barrier()
+    if comm.rank == 0:
+        began = time.monotonic()
+        comm.send(array.array("B", bytes(size)), comm.size - 1)
+        return time.monotonic() - began
+    if comm.rank == comm.size - 1:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            sum(range(1000))
+        return len(comm.recv(source=0))
+    return None
+
+
+def fails(rank):
+    comm = mp.comm()
+    if comm.rank == rank:
+        raise ValueError("this is wrong")
+    comm.barrier()
+
+
+def dies(rank):
+    comm = mp.comm()
+    if comm.rank == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.recv(source=rank)
+
+
+def hangs(gate=None):
+    """Wait for ever, all in a ring; rank 0 writes a file when it is about to."""
+    comm = mp.comm()
+    comm.barrier()
+    if gate is not None and comm.rank == 0:
+        Path(gate).touch()
+    comm.recv(source=(comm.rank + 1) % comm.size, tag=77)
+
+
+def bystander(gate):
+    """As `hangs`, but half of the ranks wait in no call of ours."""
+    comm = mp.comm()
+    comm.barrier()
+    if comm.rank == 0:
+        Path(gate).touch()
+    if comm.rank % 2:
+        signal.pause()
+    comm.recv(source=comm.size - 1, tag=77)
+
+
+def surroundings(*names):
+    return {name: os.environ.get(name) for name in names}
+
+
+def prints(text):
+    print(f"{mp.rank()}: {text}", flush=True)
+
+
+def prints_much(lines):
+    for number in range(lines):
+        print(f"{mp.rank()}:{number}:{'x' * 100}")
+
+
+def place():
+    """Return where this rank is: its process, that of its zygote, its working directory and its TMPDIR."""
+    return os.getpid(), os.getppid(), os.getcwd(), os.environ.get("TMPDIR")
+
+
+def allocates(size):
+    """Take so much memory; return how much there is then."""
+    return len(bytearray(size))
+
+
+def draws():
+    return [random.random() for _ in range(3)]
