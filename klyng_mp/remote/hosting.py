@@ -120,12 +120,14 @@ class HostedJob:
         if name == "written":
             self._unwritten -= fields["size"]
             self._watch()
-        elif self._channel is not None and name not in BEGINNING:
+        elif (self._channel is None) is not (name in BEGINNING):
+            raise self._untimely(name)
+        elif self._channel is not None:
             self._channel.send(*unpack_record(name, fields, data))
             self._watch()
         elif name == "describe" and self._said is None:
             self._describe(fields)
-        elif name == "bundle" and self._granted and self._said is not None:
+        elif name == "bundle" and self._granted and self._said is not None and self._lease is None:
             self._take_bundle(data, last=fields["last"])
         elif name == "credentials":
             self._take_credentials(fields["rank"], fields["sizes"], data)
@@ -133,9 +135,11 @@ class HostedJob:
             self._join_key = fields["join_key"]
             self._launch()
         else:
-            raise Refusal(
-                "failed", f"the record {name!r} came at the wrong time: both sides must run the same klyng_mp"
-            )
+            raise self._untimely(name)
+
+    @staticmethod
+    def _untimely(name: str) -> Refusal:
+        return Refusal("failed", f"the record {name!r} came at the wrong time: both sides must run the same klyng_mp")
 
     def _describe(self, said: dict[str, Any]) -> None:
         options = self._tools.options

@@ -12,7 +12,6 @@ import os
 import random
 import ssl
 import threading
-import time
 import traceback
 from pathlib import Path
 
@@ -134,19 +133,18 @@ def test_every_word_of_a_job_that_was_not_described_is_refused(beacon, key):
 @pytest.mark.parametrize("name", sorted(name for name, row in RECORDS.items() if row.sender == "client"))
 def test_every_word_of_a_job_that_runs_hurts_that_job_at_most(beacon, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KLYNG_MP_HOME", str(tmp_path / "client"))
-    alive = True
+    before = len(beacon.log)
     with contextlib.suppress(mp.KlyngError), mp.World(hosts=[beacon.world(max_procs=1)]) as world:
         assert world.run(os.getpid)
+        (session,) = beacon.sessions()
+        assert [attackers.name_of(pid) for pid in below(session)].count("klyng zygote") == 1
         link = world._job._sites[0]._link
         with world._job.endpoint.lock:
             link.send("record", name=name, **sample(RECORDS[name].fields))
-        alive = False
-        end = time.monotonic() + 5 * FACTOR
-        while name in BEGINNING and time.monotonic() < end:  # it is refused, as soon as it is heard
-            world.run(os.getpid)
+        if name in BEGINNING:
+            wait_until(lambda: "refused: " in beacon.log[before:])
+        assert [attackers.name_of(pid) for pid in below(session)].count("klyng zygote") <= 1
         world.run(os.getpid)
-        alive = True
-    assert alive is (name not in BEGINNING) or name in ("close", "kill", "gone"), name
     beacon.settle()
     assert beacon.is_served()
 
