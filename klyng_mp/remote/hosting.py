@@ -61,6 +61,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         self.limit = limit
 
 
+def _untimely(name: str) -> Refusal:
+    return Refusal("failed", f"the record {name!r} came at the wrong time: both sides must run the same klyng_mp")
+
+
 class Voice(Protocol):
     """The session, as its job speaks through it."""
 
@@ -121,7 +125,7 @@ class HostedJob:
             self._unwritten -= fields["size"]
             self._watch()
         elif (self._channel is None) is not (name in BEGINNING):
-            raise self._untimely(name)
+            raise _untimely(name)
         elif self._channel is not None:
             self._channel.send(*unpack_record(name, fields, data))
             self._watch()
@@ -135,11 +139,7 @@ class HostedJob:
             self._join_key = fields["join_key"]
             self._launch()
         else:
-            raise self._untimely(name)
-
-    @staticmethod
-    def _untimely(name: str) -> Refusal:
-        return Refusal("failed", f"the record {name!r} came at the wrong time: both sides must run the same klyng_mp")
+            raise _untimely(name)
 
     def _describe(self, said: dict[str, Any]) -> None:
         options = self._tools.options
@@ -317,6 +317,7 @@ class HostedJob:
         for _preface, fd in self._early:
             os.close(fd)
         if self._channel is not None:
+            self._loop.unregister(self._channel.fileno())  # what it says at last is for nobody
             self._channel.close()
         if self._zygote is not None:
             self._zygote.stop()
