@@ -20,6 +20,7 @@ message wakes a processor, which between machines each does. The laptop and the 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import subprocess
@@ -112,15 +113,21 @@ class Hosts:
             lab.call(os.sched_setaffinity, 0, {cpus[number % len(cpus)]})
         self.beacons = {lab.name: start_beacon(lab) for lab in self.labs}
         self._addresses = iter(range(32, 250))
+        self._numbers = itertools.count()
 
-    def machine(self, lab: Host, ranks: int) -> dict[str, object]:
-        """Return what a machines file says of a host."""
-        password = (lab.klyng_mp_home / "password").read_text().strip()
-        return {"host": lab.address, "passwd": password, "max_procs": ranks}
-
-    def machines(self, count: int, ranks: int) -> str:
-        """Return so many hosts with so many ranks each, as JSON."""
-        return json.dumps([self.machine(lab, ranks) for lab in self.labs[:count]])
+    def machines(self, labs: Sequence[Host], ranks: int, *, password: str | None = None) -> Path:
+        """Write a machines file, with so many ranks on each host; return its path."""
+        said = {
+            lab.address: {
+                "passwd": password or (lab.klyng_mp_home / "password").read_text().strip(),
+                "max_procs": ranks,
+            }
+            for lab in labs
+        }
+        path = self.laptop.home / f"machines{next(self._numbers)}.json"
+        path.touch(0o600)
+        path.write_text(json.dumps(said))
+        return path
 
     def addresses(self, host: Host, count: int) -> list[str]:
         """Give a host so many addresses more."""
@@ -153,7 +160,7 @@ Found = tuple[list[Figure], dict[str, list[float]], list[str]]
 
 
 def measure_start(hosts: Hosts, rounds: int, folder: Path) -> Found:
-    machines = hosts.machines(2, 4)
+    machines = hosts.machines(hosts.labs[:2], 4)
 
     def write_payload() -> None:
         noise = base64.b64encode(os.urandom(PAYLOAD_BYTES)).decode()  # compressed it has its bytes again
@@ -195,7 +202,7 @@ def measure_messages(hosts: Hosts, rounds: int, folder: Path) -> Found:
     certificate = folder / "both.pem"
     make_certificate(certificate)
     here, there = hosts.labs[:2]
-    machines = hosts.machines(2, 1)
+    machines = hosts.machines(hosts.labs[:2], 1)
     peers = {f"klyng {kind}": Peer(hosts.laptop, "world", machines, kind) for kind in ("plain", "TLS")}
     others = []
     for side in ("connection", "bare plain", "bare TLS"):
@@ -243,7 +250,7 @@ def measure_guesses(hosts: Hosts, rounds: int, folder: Path) -> Found:
     del folder
     lab, count = hosts.labs[2], hosts.size.guesses
     samples: dict[str, list[float]] = {"CPU of a wrong guess": []}
-    wrong = json.dumps({**hosts.machine(lab, 1), "passwd": "wrong"})
+    wrong = hosts.machines([lab], 1, password="wrong")
     for _ in range(min(rounds, 3)):  # an address that guesses often is not listened to
         peer = Peer(hosts.stranger, "guess", wrong, *hosts.addresses(hosts.stranger, count))
         before = hosts.cpu(lab)
@@ -258,8 +265,8 @@ def measure_logins(hosts: Hosts, rounds: int, folder: Path) -> Found:
     del rounds, folder
     lab, size = hosts.labs[3], hosts.size
     strangers = hosts.addresses(hosts.laptop, size.logins)
-    honest = json.dumps(hosts.machine(lab, 1))
-    wrong = json.dumps({**hosts.machine(lab, 1), "passwd": "wrong"})
+    honest = hosts.machines([lab], 1)
+    wrong = hosts.machines([lab], 1, password="wrong")
     client = Peer(hosts.laptop, "enter", honest)
     client.ask(hosts.laptop.address)
     quiet = [client.ask(hosts.laptop.address)[0] for _ in range(size.logins)]
@@ -284,7 +291,7 @@ def measure_allreduce(hosts: Hosts, rounds: int, folder: Path) -> Found:
     del folder
     size = hosts.size
     ranks = 4 * size.ranks
-    world = Peer(hosts.laptop, "world", hosts.machines(4, size.ranks), "TLS")
+    world = Peer(hosts.laptop, "world", hosts.machines(hosts.labs, size.ranks), "TLS")
     first, messages = world.ask("allreduce", 1)
     readings = [world.ask("allreduce", size.allreduces) for _ in range(rounds)]
     world.end()

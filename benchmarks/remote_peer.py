@@ -1,12 +1,12 @@
 """What remote.py starts on its hosts; each prints lines of JSON, and all but the first do what lines of input say.
 
-* ``start HOSTS FOLDER``: a World over the hosts, from a program whose own module in FOLDER is its bundle, until it is
-  left; prints the seconds of its parts
-* ``world HOSTS KIND``: a World that stays, with data in plain text or by TLS; a line is one exchange or allreduce
+* ``start MACHINES FOLDER``: a World over the hosts, from a program whose own module in FOLDER is its bundle, until it
+  is left; prints the seconds of its parts
+* ``world MACHINES KIND``: a World that stays, with data in plain text or by TLS; a line is one exchange or allreduce
 * ``first SIDE ADDRESS CERTIFICATE``: the peer of streams.py that measures; a line is one exchange
-* ``enter HOST SOURCE...``: an honest client at several addresses; a line is one log-in, from an address
-* ``guess HOST SOURCE...``: one wrong guess from each address, for each line
-* ``attack HOST SOURCE...``: wrong guesses from all addresses at once, until there is a line
+* ``enter MACHINES``: an honest client; a line is one log-in, from an address
+* ``guess MACHINES SOURCE...``: one wrong guess from each address, for each line
+* ``attack MACHINES SOURCE...``: wrong guesses from all addresses at once, until there is a line
 """
 
 from __future__ import annotations
@@ -46,14 +46,13 @@ def lines() -> Iterator[list[str]]:
 # Worlds
 
 
-def start(hosts: str, folder: str) -> None:
+def start(machines: str, folder: str) -> None:
     sys.path.insert(0, folder)
     importlib.import_module("payload")
     import callables
 
     import klyng_mp
 
-    machines = json.loads(hosts)
     marks = [time.perf_counter()]
     from klyng_mp.remote.world_hosts import WorldHosts
 
@@ -70,12 +69,12 @@ def start(hosts: str, folder: str) -> None:
     say({"all": marks[-1] - marks[0], **{part: marks[i + 1] - marks[i] for i, part in enumerate(parts)}})
 
 
-def world(hosts: str, kind: str) -> None:
+def world(machines: str, kind: str) -> None:
     import remote_ranks
 
     import klyng_mp
 
-    with klyng_mp.World(hosts=json.loads(hosts), encrypt=kind == "TLS") as made:
+    with klyng_mp.World(hosts=machines, encrypt=kind == "TLS") as made:
         for what, calls in lines():
             before = messages_of(made)
             if what == "allreduce":
@@ -104,16 +103,18 @@ def first(side: str, address: str, certificate: str) -> None:
     sock.settimeout(None)
     line = streams.make_line(side, sock, certificate, 0)
     for what, calls in lines():
-        say(streams.exchange(line, streams.SMALL if what == "small" else array, int(calls)))
+        obj = streams.SMALL if what == "small" else array
+        streams.exchange(line, obj, 1)  # uncounted, as that of ranks
+        say(streams.exchange(line, obj, int(calls)))
 
 
 # Log-ins
 
 
-def host_of(text: str) -> Host:
+def host_of(path: str) -> Host:
     from klyng_mp.remote.hosts import read_hosts
 
-    return read_hosts([json.loads(text)])[0]
+    return read_hosts(path)[0]
 
 
 def log_in(host: Host, source: str) -> bool:
@@ -143,8 +144,8 @@ def log_in(host: Host, source: str) -> bool:
     return True
 
 
-def enter(host: str, *_sources: str) -> None:
-    honest = host_of(host)
+def enter(machines: str) -> None:
+    honest = host_of(machines)
     for (source,) in lines():
         began = time.perf_counter()
         tries = 1
@@ -153,10 +154,10 @@ def enter(host: str, *_sources: str) -> None:
         say([time.perf_counter() - began, tries])
 
 
-def guess(host: str, *sources: str) -> None:
+def guess(machines: str, *sources: str) -> None:
     from klyng_mp.errors import AuthenticationError
 
-    wrong = host_of(host)
+    wrong = host_of(machines)
     for _ in lines():
         for source in sources:
             with contextlib.suppress(AuthenticationError):
@@ -166,10 +167,10 @@ def guess(host: str, *sources: str) -> None:
         say(len(sources))
 
 
-def attack(host: str, *sources: str) -> None:
+def attack(machines: str, *sources: str) -> None:
     from klyng_mp.errors import AuthenticationError
 
-    wrong, over, counts = host_of(host), threading.Event(), {"guessed": 0, "turned away": 0}
+    wrong, over, counts = host_of(machines), threading.Event(), {"guessed": 0, "turned away": 0}
 
     def try_again(source: str) -> None:
         while not over.wait(PAUSE_SECONDS):
