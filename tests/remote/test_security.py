@@ -18,11 +18,13 @@ from spake2.ed25519_basic import (
     Zero,
     bytes_to_unknown_group_element,
     encodepoint,
+    random_scalar,
     xform_extended_to_affine,
 )
 
 from klyng_mp.errors import AuthenticationError
 from klyng_mp.remote.security import (
+    BEACON_GROUP,
     BeaconIdentity,
     BeaconProof,
     ClientKey,
@@ -185,6 +187,11 @@ def test_a_share_that_comes_back_is_refused():
     proof = BeaconProof(Verifier(SALT, SECRET), "password", PRINT)
     with pytest.raises(AuthenticationError, match="malformed proof"):
         proof.finish(b"A" + proof.share[1:])
+
+
+def test_the_base_point_is_multiplied_as_by_spake2():
+    for scalar in (1, 15, 16, 1 << 251, L - 1, *(random_scalar(os.urandom) for _ in range(10))):
+        assert BEACON_GROUP.Base.scalarmult(scalar).to_bytes() == Base.scalarmult(scalar).to_bytes()
 
 
 def test_a_guess_costs_a_beacon_little(time_limit):
