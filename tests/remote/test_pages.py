@@ -16,7 +16,7 @@ import pytest
 
 import klyng_mp.errors
 from klyng_mp.cli.beacon_parser import build_beacon_parser
-from klyng_mp.remote import admission, hosts, network, options, pairing, preface, records, session, tls
+from klyng_mp.remote import admission, confinement, hosts, network, options, pairing, preface, records, session, tls
 from klyng_mp.remote.home import Home
 from klyng_mp.remote.security import ParamsEd25519
 
@@ -106,6 +106,8 @@ def test_the_errors_are_all_there_and_are_what_they_are_called():
         (PROTOCOL, f"one TCP port, {hosts.DEFAULT_PORT}"),
         (PROTOCOL, f"M = {ParamsEd25519.M.to_bytes().hex()}\nN = {ParamsEd25519.N.to_bytes().hex()}\n"),
         (SECURITY, f"within {pairing.PAIRING_SECONDS / 60:.0f} minutes, once; {pairing.PAIRING_GUESSES} guesses"),
+        (SECURITY, f"{confinement._MEMORY_BYTES >> 20} MiB more than its beacon"),
+        (SECURITY, f"five seconds of a processor and {confinement._FILES} files"),
         (SECURITY, f"at most {admission.AdmissionLimits().unauthenticated} connections are at logging in"),
         (SECURITY, f"{admission.AdmissionLimits().strangers_per_second:.0f} strangers a second"),
         (REMOTE, f"has said nothing for {records.SILENCE_SECONDS:.0f} s"),
