@@ -8,6 +8,8 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from concurrent.futures import wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.deadline import Deadline
@@ -15,15 +17,19 @@ from klyng_mp.errors import AuthenticationError, BeaconError, DeadlineError, Rem
 from klyng_mp.remote.control import ControlLink
 from klyng_mp.remote.login import ClientLogin
 from klyng_mp.remote.network import keep_alive
+from klyng_mp.remote.records import HEARTBEAT_SECONDS
 from klyng_mp.remote.security import ClientKey
 from klyng_mp.remote.tls import check_channel, client_context, fingerprint_of
 from klyng_mp.remote.trust import KnownBeacons
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
+
     from klyng_mp.remote.home import Home
     from klyng_mp.remote.hosts import Host
 
-__all__ = ["Probe", "connect", "log_in", "probe"]
+__all__ = ["Probe", "connect", "log_in", "probe", "wait_for_all"]
 
 CONNECT_SECONDS = 4.0  # then a sentence is due; for the handshake as well
 LOGIN_SECONDS = 15.0  # a beacon under attack is slow
@@ -192,3 +198,16 @@ def probe(link: ControlLink, *, size_bytes: int = 1 << 20, rounds: int = 5, time
     link.receive_now(deadline, "probe_reply")
     took = max(1e-9, time.perf_counter() - began - best)
     return Probe(best, 2 * size_bytes / took)
+
+
+def wait_for_all(opened: Sequence[Future[ControlLink]]) -> list[Exception]:
+    """Wait until every channel is open, or cannot be; return the errors.
+
+    A session ends of which nothing is heard: those that wait for slower ones are told that this side lives.
+    """
+    while (waited := wait(opened, HEARTBEAT_SECONDS)).not_done:
+        for future in waited.done:
+            with suppress(OSError):  # it is gone, which is met when it is used
+                if future.exception() is None:
+                    future.result().send("ping")
+    return [error for future in opened if isinstance(error := future.exception(), Exception)]

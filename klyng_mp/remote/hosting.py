@@ -279,7 +279,8 @@ class HostedJob:
 
     def _ready(self, events: int) -> None:
         channel = self._channel
-        assert channel is not None  # noqa: S101 - it is registered
+        if channel is None:  # the end has come in the same round
+            return
         if events & select.EPOLLOUT:
             channel.flush()
         try:
@@ -288,6 +289,8 @@ class HostedJob:
                 for fd in fds:
                     os.close(fd)
                 self._tell(record)
+                if self._channel is None:  # the driver could not be told, so all has ended
+                    return
         except EOFError:
             self._loop.unregister(channel.fileno())
             if not self._closed:
@@ -316,9 +319,10 @@ class HostedJob:
         """End everything that is left of it, and give back what it had."""
         for _preface, fd in self._early:
             os.close(fd)
-        if self._channel is not None:
-            self._loop.unregister(self._channel.fileno())  # what it says at last is for nobody
-            self._channel.close()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            self._loop.unregister(channel.fileno())  # what it says at last is for nobody
+            channel.close()
         if self._zygote is not None:
             self._zygote.stop()
         if self._group is not None:

@@ -20,7 +20,7 @@ from klyng_mp.launch.channel import reserve_standard_fds
 from klyng_mp.launch.control import CLOSE, PRESENT, Cause
 from klyng_mp.launch.job import flush_standard_streams
 from klyng_mp.machine import usable_cpus
-from klyng_mp.remote.client import connect
+from klyng_mp.remote.client import connect, wait_for_all
 from klyng_mp.remote.home import Home
 from klyng_mp.remote.network import RankNetwork
 from klyng_mp.remote.network import Site as NetworkSite
@@ -144,16 +144,15 @@ class SpreadJob(Supervisors):
                 self._sites.append(self._open_here(one))
         far = [one for one in self._options.placements if not one.host.is_local]
 
-        def open_one(placement: Placement) -> RemoteSite:
+        def open_one(placement: Placement) -> ControlLink:
             link = self._links.pop(placement.host.key, None) or connect(placement.host, home)
             site = RemoteSite(placement.host, placement.ranks, link)
             self._sites.append(site)
             site.prepare(plan)
-            return site
+            return link
 
         with ThreadPoolExecutor(max_workers=min(32, len(far)) or 1) as threads:
-            opened = [threads.submit(open_one, one) for one in far]
-        errors = [error for future in opened if (error := future.exception()) is not None]
+            errors = wait_for_all([threads.submit(open_one, one) for one in far])
         if errors:
             for error in errors[1:]:
                 errors[0].add_note(f"also: {error}")

@@ -122,7 +122,7 @@ class _Session:
         self._client = client
         self._tools = tools
         self._loop = Loop()
-        self._heard = time.monotonic()
+        self._heard = self._beaten = time.monotonic()
         self._job: HostedJob | None = None
         self._ended = False
         self._loop.register(link.fileno(), select.EPOLLIN, self._ready)
@@ -199,7 +199,11 @@ class _Session:
 
     def _beat(self) -> None:
         """Let the client know that this side lives, and end where it does not."""
-        silence = time.monotonic() - self._heard
+        now = time.monotonic()
+        if now - self._beaten > 2 * HEARTBEAT_SECONDS:  # this side was away, at unpacking or frozen: it could not hear
+            self._heard = now
+        self._beaten = now
+        silence = now - self._heard
         if silence > SILENCE_SECONDS:
             self._end(f"nothing was heard of the client for {silence:.0f} s")
             return

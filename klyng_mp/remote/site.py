@@ -238,6 +238,7 @@ class RemoteSite(Site):
     def attend(self, endpoint: Endpoint, hear: Any, lose: Any) -> None:
         """See `Site.attend`."""
         self._endpoint = endpoint
+        self._heard = monotonic()  # until now others may have been waited for
 
         def ready(events: int) -> None:
             try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from klyng_mp.deadline import Deadline
 from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.bundle import Bundle
-from klyng_mp.remote.client import connect
+from klyng_mp.remote.client import connect, wait_for_all
 from klyng_mp.remote.home import Home
 from klyng_mp.remote.hosts import read_hosts
 from klyng_mp.remote.job import SpreadJob, SpreadOptions
@@ -120,8 +120,8 @@ def reach(hosts: Sequence[Host]) -> dict[str, ControlLink]:
     far = [host for host in hosts if not host.is_local]
     with ThreadPoolExecutor(max_workers=min(32, len(far)) or 1) as threads:
         tried = [(host, threads.submit(connect, host, home)) for host in far]
+        errors = wait_for_all([future for _, future in tried])
     links = {host.key: future.result() for host, future in tried if future.exception() is None}
-    errors = [error for _, future in tried if (error := future.exception()) is not None]
     if errors:
         for link in links.values():
             link.close(goodbye=True)
