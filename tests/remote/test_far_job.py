@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
@@ -10,8 +9,9 @@ import time
 
 import farwork
 import pytest
-from beacons import Beacon, beacon_on
-from programs import Program, children_of, still_there, wait_until, write_script
+from beacons import Beacon, beacons_here
+from drivers import Driver
+from programs import children_of, still_there, wait_until
 
 import klyng_mp as mp
 from klyng_mp.errors import (
@@ -19,6 +19,7 @@ from klyng_mp.errors import (
     RankFailedError,
     RunCancelledError,
 )
+from klyng_mp.remote.records import SILENCE_SECONDS
 
 HOST_SECONDS = 15.0  # in which a host that is gone has been seen to be
 KINDS = {"2 hosts": [], "local and 2 hosts": [{"host": "local", "max_procs": 2}]}
@@ -126,50 +127,7 @@ def test_a_report_has_the_ranks_of_all_hosts(hosts, tmp_path):
     assert all(f"rank {rank}" in str(report) for rank in range(4))
 
 
-# -- somebody dies -----------------------------------------------------------------------------------
-
-DRIVER = """
-import json, sys, time
-import klyng_mp as mp
-import farwork
-
-def main():
-    with mp.World(hosts=json.loads(sys.argv[1])) as world:
-        print("pids:", *(pid for pid, *_ in world.run(farwork.place)), flush=True)
-        began = time.monotonic()
-        try:
-            world.run(farwork.bystander, sys.argv[2])
-        except BaseException as error:
-            print(f"error: {type(error).__name__} {time.monotonic() - began:.1f} {error}", flush=True)
-        if sys.stdin.readline():
-            print("healthy:", *world.run(farwork.total), flush=True)
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-class Driver(Program):
-    """A program with a World, whose ranks wait in their run."""
-
-    def __init__(self, folder, hosts, **keywords):
-        self._gate = folder / "gate"
-        env = {"PYTHONPATH": f"{os.path.dirname(farwork.__file__)}:{os.path.dirname(os.path.dirname(mp.__file__))}"}
-        env |= keywords.pop("env", {})
-        script = write_script(folder, DRIVER)
-        super().__init__(script, json.dumps(hosts), self._gate, cwd=folder, stdin=-1, env=env, **keywords)
-
-    def wait_for_run(self):
-        """Return the processes of its ranks, once all wait in the run."""
-        self.pids = [int(word) for word in self.answer("pids")]
-        wait_until(self._gate.exists)
-        return self.pids
-
-    def go_on(self):
-        """Let it run once more, and end."""
-        self.process.stdin.write(b"\n")
-        self.process.stdin.flush()
-        return self.answer("healthy")
+# -- somebody dies ---------------------------------------------------------------------------------
 
 
 def healthy(hosts):
@@ -190,7 +148,7 @@ def test_ctrl_c_in_a_program(hosts, tmp_path):
     with Driver(tmp_path, hosts) as driver:
         driver.wait_for_run()
         driver.signal(signal.SIGINT)
-        assert driver.answer("error")[0] == "KeyboardInterrupt"
+        assert driver.error()[0] == "KeyboardInterrupt"
         assert driver.go_on() == ["6"] * 4
         assert (driver.finish(), driver.err) == (0, "")
 
@@ -208,10 +166,10 @@ def test_when_a_process_above_the_ranks_is_killed_the_run_ends_and_a_later_one_i
             (zygote,) = children_of(session)
             began = time.monotonic()
             os.kill({"session": session, "zygote": zygote, "beacon": beacon.pid}[victim], signal.SIGKILL)
-            kind, seconds, *_words = driver.answer("error")
+            kind, seconds = driver.error()
             assert kind == "HostLostError", driver.out
             assert beacon.key in driver.out
-            assert float(seconds) < HOST_SECONDS
+            assert seconds < HOST_SECONDS
             assert still_there(pids, 5.0) == []
             assert time.monotonic() - began < HOST_SECONDS
             if victim != "beacon":
@@ -231,7 +189,7 @@ def test_when_the_local_supervisor_is_killed_the_run_ends(hosts, tmp_path):
     with Driver(tmp_path, entries) as driver:
         pids = driver.wait_for_run()
         os.kill(parent_of(pids[0]), signal.SIGKILL)
-        assert driver.answer("error")[0] == "HostLostError"
+        assert driver.error()[0] == "HostLostError"
         assert still_there(pids, 5.0) == []
         assert driver.go_on() == ["6"] * 4
         driver.finish()
@@ -243,48 +201,25 @@ def parent_of(pid):
 
 
 @pytest.mark.slow
-def test_a_host_that_is_slow_to_get_ready_is_waited_for_by_the_others(hosts, tmp_path):
+def test_a_host_that_is_slow_to_get_ready_is_waited_for_by_the_others(tmp_path, client_home):
     """The session of a host that is ready hears nothing for longer than it would of a driver that is dead."""
-    with Beacon(tmp_path) as slow:
-        os.kill(slow.pid, signal.SIGSTOP)
-        timer = threading.Timer(12.0, os.kill, (slow.pid, signal.SIGCONT))
-        timer.start()
+    with beacons_here(tmp_path) as (quick, slow):
+        thread = threading.Thread(target=hold_up, args=(slow, SILENCE_SECONDS + 4))
+        thread.start()
         try:
-            with mp.World(4, hosts=[hosts[0], slow.entry(2, fingerprint=slow.fingerprint)]) as world:
+            with mp.World(hosts=[quick.entry(), slow.entry()]) as world:
                 assert world.run(farwork.total) == [6] * 4
         finally:
-            timer.join()
-        slow.check_tidy()
+            thread.join()
+        for beacon in (quick, slow):
+            beacon.check_tidy()
+            assert beacon.log.count(" 2 ranks") == 1  # a lost job would have been begun anew
 
 
-# -- hosts and cables ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def far(network):
-    """A laptop, and two hosts with beacons."""
-    laptop, *others = network.add_hosts("laptop", "lab1", "lab2")
-    return laptop, others, [beacon_on(host) for host in others]
-
-
-def drive(laptop, beacons, local=False):
-    """Start a driver on the laptop, and a gate-keeper for its ranks."""
-    entries = [{"host": "local", "max_procs": 2}] * local + [beacon.entry() for beacon in beacons]
-    return Driver(laptop.home, entries, start=laptop.run)
-
-
-def check_healthy(laptop, beacons):
-    (laptop.home / "gate").unlink(missing_ok=True)
-    script = "import sys, json, farwork, klyng_mp as mp\nwith mp.World(hosts=json.loads(sys.argv[1])) as world:\n"
-    script += "    print(world.run(farwork.total))"
-    path = f"{os.path.dirname(farwork.__file__)}:{os.path.dirname(os.path.dirname(mp.__file__))}"
-    words = ["env", f"PYTHONPATH={path}", "python3", "-c", script]
-    out = laptop.output([*words, json.dumps([beacon.entry() for beacon in beacons])])
-    assert out.split() == f"{[2 * len(beacons) * (2 * len(beacons) - 1) // 2] * 2 * len(beacons)}".split()
-
-
-def check_nothing_left(hosts, beacons):
-    for beacon in beacons:
-        beacon.check_tidy()
-    for host in hosts:
-        assert host.shared_names() == []
+def hold_up(beacon, seconds):
+    """Stop the session of the next job for a while, before it can have unpacked its program."""
+    wait_until(lambda: "logged in" in beacon.log)
+    (session,) = beacon.sessions()
+    os.kill(session, signal.SIGSTOP)
+    threading.Event().wait(seconds)
+    os.kill(session, signal.SIGCONT)

@@ -1,0 +1,58 @@
+"""A program that drives a World with hosts, for tests that kill, stop or cut off somebody of it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from programs import Program, wait_until, write_script
+
+__all__ = ["Driver"]
+
+TESTS = os.path.dirname(os.path.abspath(__file__))
+DRIVER = """
+import json, sys, time
+sys.path.append(sys.argv[3])
+import klyng_mp as mp
+import farwork
+
+def main():
+    with mp.World(hosts=json.loads(sys.argv[1])) as world:
+        print("pids:", *(pid for pid, *_ in world.run(farwork.place)), flush=True)
+        began = time.monotonic()
+        try:
+            world.run(farwork.bystander, sys.argv[2])
+        except BaseException as error:
+            print(f"error: {type(error).__name__} {time.monotonic() - began:.1f} {error}", flush=True)
+        if sys.stdin.readline():
+            print("healthy:", *world.run(farwork.total), flush=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+class Driver(Program):
+    """A program with a World, whose ranks wait in their run."""
+
+    def __init__(self, folder, hosts, **keywords):
+        self._gate = folder / "gate"
+        script = write_script(folder, DRIVER)
+        super().__init__(script, json.dumps(hosts), self._gate, TESTS, cwd=folder, stdin=-1, **keywords)
+
+    def wait_for_run(self):
+        """Return the processes of its ranks, once all wait in the run."""
+        self.pids = [int(word) for word in self.answer("pids")]
+        wait_until(self._gate.exists)
+        return self.pids
+
+    def error(self, seconds=30.0):
+        """Return the type of the error that ends the run, and after how many seconds it came."""
+        kind, took, *_ = self.answer("error", seconds=seconds)
+        return kind, float(took)
+
+    def go_on(self):
+        """Let it run once more, and end; return what its ranks did."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self.answer("healthy")
