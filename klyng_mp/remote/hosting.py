@@ -164,11 +164,6 @@ class HostedJob:
         self._said = said
         self._answer()
 
-    def _site_index(self, said: dict[str, Any]) -> int:
-        return next(
-            index for index, site in enumerate(said["sites"]) if site["first"] == said["first"] and site["size"]
-        )
-
     def _answer(self) -> None:
         """Say whether the bundle is wanted, once the beacon has room and the job is described."""
         said = self._said
@@ -233,7 +228,7 @@ class HostedJob:
     def _make_spec(self) -> RankSpec:
         said = self._said
         assert said is not None  # noqa: S101 - `obey` has looked
-        site = said["sites"][self._site_index(said)]
+        site = next(site for site in said["sites"] if site["first"] == said["first"] and site["size"])
         spec = RankSpec(said["size"], site["name"])
         spec.share = self._share
         spec.network = RankNetwork(
