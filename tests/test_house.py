@@ -158,6 +158,8 @@ TESTS_OF_NO_MODULE = {
     "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
     "tests/cli/test_beacon_command.py": "of cli/beacon: there is another test_beacon",
     "tests/cli/test_hosts_command.py": "of cli/hosts: there is another test_hosts",
+    "tests/remote/test_control_link.py": "of remote/control: there is another test_control",
+    "tests/remote/test_job_groups.py": "of remote/groups: there is another test_groups",
     "tests/remote/test_far_job.py": "of remote/job and below: there is another test_job",
     "tests/remote/test_far_program.py": "of remote/program: there is another test_program",
     "tests/compat/test_compat.py": "of the drop-in as a whole",
@@ -198,6 +200,8 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/cli/beacon.py": "tests/cli/test_beacon_command.py",
     "klyng_mp/cli/beacon_parser.py": "tests/cli/test_beacon_command.py",
     "klyng_mp/cli/hosts.py": "tests/cli/test_hosts_command.py",
+    "klyng_mp/remote/control.py": "tests/remote/test_control_link.py",
+    "klyng_mp/remote/groups.py": "tests/remote/test_job_groups.py",
     "klyng_mp/remote/program.py": "tests/remote/test_far_program.py",
     "klyng_mp/cli/pages.py": "tests/cli/test_manual.py",
     "klyng_mp/remote/client.py": "tests/remote/test_world_hosts.py",
@@ -515,6 +519,11 @@ def test_every_test_is_of_a_module():
         if path.name.startswith("test_") and path not in expected and shown(path) not in TESTS_OF_NO_MODULE
     ]
     assert strangers == []
+
+
+def test_no_two_tests_have_a_name_in_common():
+    names = [path.name for path in sources(TESTS) if path.name.startswith("test_")]
+    assert [name for name in names if names.count(name) > 1] == []  # pytest imports them by it
 
 
 def test_no_test_sleeps():
