@@ -95,7 +95,12 @@ class Beacon:
         return "".join(path.read_text() for path in sorted(self.home.glob("beacon.*.log")))
 
     def fds(self):
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        """Return its descriptors, and what each is."""
+        found = {}
+        for name in os.listdir(f"/proc/{self.pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found[name] = os.readlink(f"/proc/{self.pid}/fd/{name}")
+        return found
 
     def sessions(self):
         """Return its session processes."""
@@ -104,8 +109,7 @@ class Beacon:
     def leftovers(self):
         """Return what it has that it had not when it came up: processes, descriptors, files."""
         found = [f"process {pid}" for pid in self.sessions()]
-        extra = self.fds() - self._fds
-        found += [f"{extra} descriptors"] * (extra != 0)
+        found += [f"descriptor {name} -> {what}" for name, what in self.fds().items() - self._fds.items()]
         return found + [str(path) for path in self.tmp.glob("*")]
 
     def check_tidy(self, before=()):

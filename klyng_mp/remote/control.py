@@ -152,7 +152,9 @@ class ControlLink:
             raise deadline.error(doing)
 
     def close(self, *, goodbye: bool = False) -> None:
-        """Close the connection; with a farewell, where the state allows one."""
+        """Close the connection; with a farewell, where the state allows one. Nothing, where it is closed."""
+        if self.fileno() < 0:
+            return
         if goodbye:
             with suppress(LocalProtocolError, OSError):
                 self.send("bye")

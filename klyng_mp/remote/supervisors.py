@@ -160,6 +160,8 @@ class Supervisors(Job):
         site.living = False
         if self.lost is None:
             self.lost = HostLostError(site.name, list(site.share), reason)
+        if site.far:  # should it hear again, it learns that it is to end
+            site.close()
         for other in self._sites:
             if other.living:
                 other.tell("kill")
