@@ -59,7 +59,8 @@ KillMode=mixed
 NoNewPrivileges=yes
 PrivateTmp=yes
 ProtectSystem=strict
-ReadWritePaths={home}
+Environment="KLYNG_MP_HOME={home}"
+ReadWritePaths="{home}"
 
 [Install]
 WantedBy=default.target

@@ -2,7 +2,7 @@
 
 Layer: remote; no sockets. Imported by beacons, and by drivers with hosts; never by a rank.
 
-Who steals what a beacon stores (scrypt of its password) can log in there, but learns no password that was chosen well.
+A beacon keeps scrypt of its password in memory, and the password itself in a file that only its owner can read.
 `spake2` says of itself that it does not run in constant time. So a beacon multiplies what depends on the secret once,
 when it starts; what is left in a login depends on a fresh random number; and an answer leaves at a fixed time
 (`remote.login`).
@@ -128,27 +128,6 @@ class Verifier:
     def of_nobody(cls) -> Verifier:
         """Return one that no password fits, to be guessed at where there is none."""
         return cls(os.urandom(_SALT_SIZE), os.urandom(_SECRET_SIZE))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Verifier:
-        """Read one from a file that `save` wrote.
-
-        Raises:
-            AuthenticationError: the file is none, or others can read it.
-            OSError: it cannot be read.
-        """
-        data = read_private(path).strip()
-        try:
-            salt, secret = (bytes.fromhex(word) for word in data.decode("ascii").split())
-        except ValueError:
-            salt = secret = b""
-        if (len(salt), len(secret)) != (_SALT_SIZE, _SECRET_SIZE):
-            raise AuthenticationError(f"{os.fspath(path)} holds no password: set it anew (klyng-mp beacon passwd)")
-        return cls(salt, secret)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file that only its owner can read."""
-        write_private(path, f"{self.salt.hex()} {self.secret.hex()}\n".encode())
 
     def __repr__(self) -> str:
         return "Verifier(...)"
