@@ -39,7 +39,7 @@ SCALES = pytest.mark.parametrize(
     "scale",
     [
         pytest.param(1, id="some"),
-        pytest.param(10, id="many", marks=pytest.mark.slow),
+        pytest.param(10, id="many", marks=pytest.mark.soak),
         pytest.param(300, id="all", marks=pytest.mark.soak),
     ],
 )
