@@ -223,6 +223,7 @@ class _Wires:
                 return
             self.transport.adopt(peer, sock)
             self._endpoint.progress()
+            self._endpoint.room.notify()  # what waited for the connection has left just now, or never will
 
     def _fail(self, peer: int, sock: socket.socket | None, reason: str) -> None:
         if sock is not None:
@@ -231,6 +232,7 @@ class _Wires:
             self._opening.discard(peer)
             self.transport.give_up(peer, reason)
             self._endpoint.progress()
+            self._endpoint.room.notify()  # what waited for the connection has left just now, or never will
 
 
 @contextmanager
