@@ -47,7 +47,7 @@ print(drive(scenario, "one"))
         ("raise", ""),
         (
             "kept.append(bytes(40)); raise",
-            "it leaves memory, or references, behind\n(allocation 0 fails)\n",
+            "blocks and 0 references behind\n(allocation 0 fails)\n",
         ),
         ("raise SystemError", "SystemError\n(allocation 0 fails)\n"),
         ("import os; os.abort()", "Aborted"),
