@@ -72,19 +72,21 @@ class Ring:
 
     def __init__(self, *, travels: bool) -> None:
         receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        self._open(-1, travels, receiver, sender, os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+        with receiver, sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+            bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            self._open(-1, travels, receiver.detach(), sender.detach(), bell)
 
-    def _open(self, memory: int, travels: bool, receiver: socket.socket, sender: socket.socket, bell: int) -> None:
+    def _open(self, memory: int, travels: bool, receiver: int, sender: int, bell: int) -> None:
+        # Numbers: a socket that is collected in one cycle with its ring may find out before it that nobody closed it.
         self._receiver, self._sender, self.bell = receiver, sender, bell
-        self._queue = core.Queue(memory, travels, receiver.fileno(), sender.fileno(), bell)
+        self._queue = core.Queue(memory, travels, receiver, sender, bell)
         self.poll = self._queue.poll
 
     def __del__(self, close: Any = os.close) -> None:  # at the interpreter's end this module's names are gone
-        if hasattr(self, "_queue"):
-            self._receiver.close()
-            self._sender.close()
-            close(self.bell)
+        if hasattr(self, "bell"):
+            for fd in (self._receiver, self._sender, self.bell):
+                close(fd)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._queue.fd < 0:
@@ -92,7 +94,7 @@ class Ring:
                 "A queue created in a fork context is being shared with a process in a spawn context. This is not "
                 "supported. Please use the same context to create multiprocessing objects and Process."
             )
-        fds = (self._queue.fd, self._receiver.fileno(), self._sender.fileno(), self.bell)
+        fds = (self._queue.fd, self._receiver, self._sender, self.bell)
         return rebuild_ring, tuple(DupFd(fd) for fd in fds)
 
     def put(self, content: Content, limit: int = 0) -> int:
@@ -225,7 +227,7 @@ def rebuild_ring(*handles: Any) -> Ring:
     """Return a ring from what has travelled of it; pickles call this."""
     memory, receiver, sender, bell = (handle.detach() for handle in handles)
     ring = Ring.__new__(Ring)
-    ring._open(memory, True, socket.socket(fileno=receiver), socket.socket(fileno=sender), bell)
+    ring._open(memory, True, receiver, sender, bell)
     return ring
 
 

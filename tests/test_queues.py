@@ -460,9 +460,8 @@ def test_a_large_object_whose_record_was_not_written_is_nobodys():
     queue.put(large)
     orphan = os.memfd_create("orphan")
     for number in (2, 3):  # as if two putters had been killed after they sent these, and before they said so
-        queue._ring._sender.sendmsg(
-            [number.to_bytes(8, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", orphan))]
-        )
+        with socket.socket(fileno=os.dup(queue._ring._sender)) as sender:
+            socket.send_fds(sender, [number.to_bytes(8, "little")], [orphan])
     os.close(orphan)
     assert queue.get().sum() == 100_000
     finish(queue)
@@ -474,8 +473,9 @@ def test_a_large_object_whose_getter_was_killed_is_skipped():
     for number in range(3):
         queue.put(np.full(100_000, number))
     queue.put("last")
-    _, ancillary, _, _ = queue._ring._receiver.recvmsg(8, socket.CMSG_SPACE(4))  # as a getter that is killed then
-    os.close(*struct.unpack("i", ancillary[0][2]))
+    with socket.socket(fileno=os.dup(queue._ring._receiver)) as receiver:  # as a getter that is killed then
+        _, fds, _, _ = socket.recv_fds(receiver, 8, 1)
+    os.close(*fds)
     assert [int(queue.get()[0]), int(queue.get()[0]), queue.get()] == [1, 2, "last"]
     finish(queue)
 
