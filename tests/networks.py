@@ -268,6 +268,9 @@ class Network:
             return all(ports[port].get("state") == "forwarding" for port in wanted)
 
         wait_until(lambda: forwarding() and all(host._has_link() for host in hosts), READY_SECONDS)
+        for host in self.hosts:
+            if host.is_on:  # who asked for a card before it had its link is told a second later that there is none
+                host.namespace.configure("neigh flush dev eth0")
 
     def close(self):
         """Kill all processes of all hosts and remove everything."""

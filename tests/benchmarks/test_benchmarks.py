@@ -384,7 +384,7 @@ def test_pools_prints_and_writes_its_verdicts_and_draws_its_chart(tmp_path):
     assert len(record["figures"]) == 13 - len(missing)
     assert ("left out" in printed) == bool(missing)
     sides = {name.partition(":")[0] for name in record["samples"]}
-    assert sides == {"klyng_mp", "multiprocessing", "concurrent.futures", "loky", "multiprocess"} - missing
+    assert sides == {"klyng_mp", "multiprocessing", "concurrent.futures", "threading", "loky", "multiprocess"} - missing
     assert all(len(values) == 1 and values[0] > 0 for values in record["samples"].values())
     assert chart.read_bytes().startswith(b"\x89PNG")
 

@@ -15,8 +15,10 @@ if __name__ == "__main__":
         result = pool.map_async(str, range(3))
         print(result.get(), result.ready(), result.successful(), isinstance(pool, ThreadPool))
         print(list(pool.imap_unordered(len, ["a"])), pool.apply(divmod, (7, 2)))
+    pool.join()
     with dummy.Pool(2) as pool:
         print(pool.starmap(max, [(1, 2), (4, 3)]))
+    pool.join()
     queue, lock, event = dummy.Queue(), dummy.Lock(), dummy.Event()
     process = dummy.Process(target=queue.put, args=("from a thread",))
     process.start()
