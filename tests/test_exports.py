@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import multiprocessing
 import subprocess
@@ -51,6 +52,7 @@ def modules():
             yield ".".join(parts), path
 
 
+@functools.cache
 def homes():
     """Return the modules that list each name in their ``__all__``."""
     found = defaultdict(list)

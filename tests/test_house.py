@@ -6,6 +6,7 @@ A rule may be broken only by what stands in the tables below, each with its reas
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -243,6 +244,7 @@ def sources(folder=PACKAGE):
     return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
 
 
+@functools.cache
 def tree_of(path):
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
@@ -279,6 +281,7 @@ def imports_of(node, *, inside=False, typing_only=False):
             yield from imports_of(child, inside=inside or function, typing_only=typing_only)
 
 
+@functools.cache
 def is_module(name):
     path = ROOT.joinpath(*name.split("."))
     return name.startswith("klyng_mp") and (path.with_suffix(".py").is_file() or (path / "__init__.py").is_file())
