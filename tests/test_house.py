@@ -209,7 +209,6 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/remote/daemon.py": "tests/remote/test_attacks.py",
     "klyng_mp/remote/hosting.py": "tests/remote/test_world_hosts.py",
     "klyng_mp/remote/job.py": "tests/remote/test_far_job.py",
-    "klyng_mp/remote/network.py": "tests/remote/test_world_hosts.py",
     "klyng_mp/remote/session.py": "tests/remote/test_attacks.py",
     "klyng_mp/remote/sessions.py": "tests/remote/test_attacks.py",
     "klyng_mp/remote/supervisors.py": "tests/remote/test_far_job.py",

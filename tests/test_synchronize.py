@@ -34,7 +34,7 @@ robust = pytest.mark.skipif(native.core is None, reason="the standard library's 
 standard_heap = pytest.mark.may_leave("fds", why="the standard library's barrier keeps its heap")
 
 
-@pytest.fixture(params=[pytest.param(one, marks=pytest.mark.slow) if one == "spawn" else one for one in METHODS])
+@pytest.fixture(params=["fork", *(pytest.param(one, marks=pytest.mark.slow) for one in METHODS[1:])])
 def ctx(request):
     return klyng_mp.get_context(request.param)
 
@@ -299,7 +299,8 @@ def test_who_waits_waits_as_long_as_it_says(ctx, time_limit):
         assert 0.1 <= time.monotonic() - begun < time_limit(0.5)
 
 
-@pytest.mark.parametrize("method", ["fork", *(pytest.param(one, marks=pytest.mark.slow) for one in METHODS[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.timeout(300)
 def test_cpythons_own_tests_pass(run_python, method):
     code = (

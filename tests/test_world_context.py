@@ -369,6 +369,7 @@ def test_reports_name_who_holds_places(world):
     assert join(holder, waiter) == [0, 0]
 
 
+@pytest.mark.slow
 def test_idle_processes_are_not_told_to_be_deadlocked(world):
     """All wait for each other for longer than the watch needs to prove a deadlock of ranks."""
     queue = world.SimpleQueue()
@@ -495,6 +496,7 @@ def test_the_workers_of_a_pool_have_ranks_and_can_talk(world):
     assert world.run(mp.rank) == [0, 1]
 
 
+@pytest.mark.slow
 @needs_pool
 def test_an_idle_pool_is_never_told_to_be_deadlocked(world):
     with world.Pool(2) as pool:

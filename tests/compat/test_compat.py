@@ -124,6 +124,7 @@ def behaving(tmp_path):
     return copy
 
 
+@pytest.mark.slow
 @needs_suite
 def test_each_test_has_its_own_limit_and_the_others_go_on(behaving, time_limit):
     runner = Shards(behaving, limit=time_limit(1.5))

@@ -34,7 +34,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=["core", "pure"])
+@pytest.fixture(params=["core", pytest.param("pure", marks=pytest.mark.slow)])
 def core(request):
     """Give the environment of ranks with and without the core."""
     if request.param == "core" and native.core is None:
@@ -119,12 +119,12 @@ def test_nothing_is_said_of_ranks_that_compute_for_long(core):
     "work",
     [
         hangwork.thread_sends,
-        hangwork.left_thread_sends,
         hangwork.task_sends,
         hangwork.timer_acts,
-        hangwork.child_world_acts,
         hangwork.child_acts,
         hangwork.time_out,
+        pytest.param(hangwork.left_thread_sends, marks=pytest.mark.slow),
+        pytest.param(hangwork.child_world_acts, marks=pytest.mark.slow),
     ],
     ids=lambda work: work.__name__,
 )

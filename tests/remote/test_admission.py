@@ -378,6 +378,7 @@ def test_addresses_that_all_differ_cannot_take_more_than_the_budget():
     assert guesses > 1900
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_addresses_leave_memory_flat():
     admission = Admission(AdmissionLimits(strangers_per_second=1e9, strangers_at_once=1e9), 0.0)
 

@@ -555,6 +555,7 @@ def test_waiting_for_the_rest_of_a_preface_costs_nothing(beacon):
 # -- secrets -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_session_of_a_stranger_is_confined_and_ends_also_where_its_beacon_does_not_end_it(tmp_path):
     with LiveBeacon(tmp_path, options="grace_seconds = 1") as beacon:
         key = attackers.let_in(beacon)

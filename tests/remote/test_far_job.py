@@ -25,7 +25,7 @@ HOST_SECONDS = 15.0  # in which a host that is gone has been seen to be
 KINDS = {"2 hosts": [], "local and 2 hosts": [{"host": "local", "max_procs": 2}]}
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[pytest.param("2 hosts", marks=pytest.mark.slow), "local and 2 hosts"])
 def world(request, hosts):
     with mp.World(hosts=[*KINDS[request.param], *hosts]) as made:
         yield made

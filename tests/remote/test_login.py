@@ -350,7 +350,9 @@ def test_what_a_stranger_says_is_not_shown(reason, error, sentence):
 
 
 @pytest.mark.usefixtures("quick_stretch")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(one, marks=pytest.mark.slow) if one == "code" else one for one in METHODS]
+)
 def test_every_byte_of_a_login_counts(method):
     """Neither side believes a login of which it received a changed byte, and never both."""
     lengths = [len(data) for data in exchange(*logins(method))]

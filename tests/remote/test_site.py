@@ -69,6 +69,7 @@ def check_healthy(scene):
     scene.check_nothing_left()
 
 
+@pytest.mark.slow
 def test_a_pulled_cable(scene, time_limit):
     scene.labs[1].cut()
     check_lost(scene, time_limit, but=1)

@@ -152,7 +152,11 @@ def says_nothing(connection):
         pass
 
 
-@pytest.mark.parametrize("greet", [ssh, web, hangs_up, says_nothing], ids=lambda greet: greet.__name__)
+@pytest.mark.parametrize(
+    "greet",
+    [ssh, web, hangs_up, pytest.param(says_nothing, marks=pytest.mark.slow)],
+    ids=lambda greet: greet.__name__,
+)
 def test_another_service_is_no_beacon(hosts, greet, time_limit):
     with service(greet) as port, refused(BeaconError, str(port), seconds=time_limit(SENTENCE_SECONDS)) as caught:
         mp.World(hosts=[*hosts, {"host": f"127.0.0.1:{port}", "passwd": "x", "max_procs": 1}])
