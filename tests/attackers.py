@@ -451,6 +451,8 @@ class Intruder:
         while at + HEADER.size <= len(self.heard):
             number, json_size, data_size = HEADER.unpack_from(self.heard, at)
             at += HEADER.size
+            if at + json_size + data_size > len(self.heard):
+                break  # the rest of it is on its way
             frames.append((names[number], json.loads(self.heard[at : at + json_size] or b"null")))
             at += json_size + data_size
         return frames

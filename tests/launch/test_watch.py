@@ -130,8 +130,18 @@ def test_nothing_is_said_of_ranks_that_compute_for_long(core):
 )
 def test_nothing_is_said_where_something_else_will_act(work):
     with mp.World(2) as world:
-        first, second = world.run(work)
+        first, second = run_unspoilt(world, work)
         assert first == second is not None
+
+
+def run_unspoilt(world, work):
+    """Run it again if its signal came just while messages were moved, which spoils a rank."""
+    try:
+        return world.run(work)
+    except mp.RankFailedError as error:
+        if "interrupted this rank while it moved messages" not in error.traceback:
+            raise
+    return world.run(work)
 
 
 def test_nothing_is_said_where_a_signal_handler_will_act(tmp_path, time_limit):
