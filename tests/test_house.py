@@ -162,6 +162,7 @@ TESTS_OF_NO_MODULE = {
     "tests/remote/test_control_link.py": "of remote/control: there is another test_control",
     "tests/remote/test_job_groups.py": "of remote/groups: there is another test_groups",
     "tests/remote/test_far_job.py": "of remote/job and below: there is another test_job",
+    "tests/remote/test_mismatches.py": "of hosts that do not fit, as a user meets them",
     "tests/remote/test_far_program.py": "of remote/program: there is another test_program",
     "tests/compat/test_compat.py": "of the drop-in as a whole",
     "tests/compat/test_names.py": "of the drop-in as a whole",

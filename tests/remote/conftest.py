@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import networks
 import pytest
 from beacons import beacons, client_home, hosts
@@ -16,3 +18,18 @@ def network():
         pytest.skip(reason)
     with networks.Network() as made:
         yield made
+
+
+@pytest.fixture
+def small_disk(tmp_path, request):
+    """Give a folder on a file system of its own, of 64 KiB if the test does not say how many bytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    size = getattr(request, "param", 65536)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

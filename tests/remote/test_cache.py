@@ -185,20 +185,6 @@ def test_who_was_killed_while_it_stored_leaves_nothing(cache, make):
 # -- full disks ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Give a folder on a file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=65536", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_is_said_and_keeps_nothing_half(small_disk, make, tmp_path):
     cache = BundleCache(str(small_disk / "cache"), 1 << 20)
     kept, large = make(), make(60_000)
