@@ -9,7 +9,7 @@ both every rank is stuck in the same wait, or had ended before the first, then a
 of them waited, and none could send: where calls that were started go on meanwhile, also in ranks that had ended, none
 has taken a step, and in the end none could. What they had sent before is no hope either: whatever left its sender is
 with the kernel or in shared memory before the sender waits; each rank takes all of it in before it answers the second
-time; and between hosts, where that is not so, the numbers of messages sent and received tell.
+time; and between hosts, where that is not so, the numbers of messages sent and received tell, of each connection.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from klyng_mp.launch.control import Cause
 from klyng_mp.launch.state import ENDED, IDLE, SILENT, WAITING, RankState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["HangDetector", "describe_states", "find_cycle", "render_deadlock", "render_report"]
+__all__ = ["HangDetector", "deadlock_of", "describe_states", "find_cycle", "render_deadlock", "render_report"]
+
+_PHRASE = "waits, too, or has ended, and nothing is on its way, so the run was ended"
 
 # What makes two waits the same: the rank's own number of it, the call, the steps of what goes on meanwhile, what it has
 # sent and received.
@@ -74,6 +77,10 @@ def _is_balanced(states: Mapping[int, RankState], stuck: Mapping[int, RankState]
     """Whether those that are stuck have all that was ever sent to them."""
     return all(
         sum(state.sent.get(rank, 0) for state in states.values()) == taker.received for rank, taker in stuck.items()
+    ) and all(
+        peer in states and states[peer].exchanged.get(rank, (0, 0))[1] == sent
+        for rank, state in states.items()
+        for peer, (sent, _) in state.exchanged.items()
     )
 
 
@@ -108,6 +115,14 @@ def _way_back(start: int, edges: Mapping[int, list[int]]) -> tuple[int, ...]:
                 seen.add(peer)
                 ways.append((*way, peer))
     return ()
+
+
+def deadlock_of(states: Iterable[RankState]) -> Cause:
+    """Return why a run is ended whose ranks were proved to wait for each other."""
+    states = list(states)
+    cause = Cause("deadlock", None, _PHRASE, render_deadlock(states))
+    cause.cycle = find_cycle(states)
+    return cause
 
 
 # -- words -------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
 
-__all__ = ["PASSED_ON", "LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
+__all__ = ["JOBS", "PASSED_ON", "LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
 
 
 class LocalJob(Job):
@@ -69,7 +69,7 @@ class LocalJob(Job):
         except BaseException:
             self.dispose()
             raise
-        _jobs.add(self)
+        JOBS.add(self)
 
     def _start(self, fd: int, method: str, preload: Sequence[str], *, label: bool) -> None:
         flush_standard_streams()
@@ -180,7 +180,7 @@ class LocalJob(Job):
 
     def dispose(self) -> None:
         """See `Job.dispose`."""
-        _jobs.discard(self)
+        JOBS.discard(self)
         self.endpoint.close()
         self._channel.close()
         if self._forked is not None:
@@ -248,8 +248,8 @@ def pass_on_interrupt() -> None:
     """
     last = getattr(sys, "last_value", None)
     if isinstance(last, KeyboardInterrupt) and not hasattr(last, PASSED_ON):
-        for job in list(_jobs):
-            if job.has_started:
+        for job in list(JOBS):
+            if job.has_started and isinstance(job, LocalJob):
                 interrupt_processes(job)
 
 
@@ -265,7 +265,7 @@ def report_on_signal() -> None:
 
 
 def _show_reports(_signum: int, _frame: object) -> None:
-    for job in list(_jobs):
+    for job in list(JOBS):
         job.show_report()
 
 
@@ -286,23 +286,24 @@ def _is_real(stream: TextIO | None, original: TextIO | None, number: int) -> boo
         return False
 
 
-_jobs: weakref.WeakSet[LocalJob] = weakref.WeakSet()
+JOBS: weakref.WeakSet[Job] = weakref.WeakSet()
+"""Those of this process: what a signal, its end and a fork of it concern."""
 
 
 @atexit.register
 def _end_all() -> None:
-    if any(job.has_started for job in _jobs):
+    if any(job.has_started for job in JOBS):
         sys.modules["multiprocessing.util"]._exit_function()  # noqa: SLF001 - joins processes; their World ends after that
-    for job in list(_jobs):
+    for job in list(JOBS):
         job.dispose()
     stop_zygotes()
 
 
 def _forget_all() -> None:
     """In a forked child: close the parent's ends, or its death would not be seen while this child lives."""
-    for job in list(_jobs):
+    for job in list(JOBS):
         job.forget()
-    _jobs.clear()
+    JOBS.clear()
     forget_zygotes()
 
 

@@ -155,8 +155,7 @@ class RankLink:
 
     def statistics(self) -> RankStatistics:
         """Return what this rank has done until now."""
-        inside = self._inside_ns + (perf_counter_ns() - self._began_ns if self.running else 0)
-        return collect(self.endpoint, inside)
+        return collect(self.endpoint, self._inside_ns + (perf_counter_ns() - self._began_ns if self.running else 0))
 
     def unreceived(self) -> list[tuple[int, int | str]]:
         """Return (source, tag) of the messages of this run that nobody has received, oldest first."""
@@ -236,9 +235,8 @@ class RankLink:
     def _obey(self, record: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = record
         if kind == "connected":
-            peer, incarnation = rest
-            self.endpoint.mark_present(peer, incarnation)
-            self._transport.adopt(peer, socket.socket(fileno=fds[0]))
+            self.endpoint.mark_present(*rest)
+            self._transport.adopt(rest[0], socket.socket(fileno=fds[0]))
         elif kind in {"accept", "dial"} and self._wires is not None:
             getattr(self._wires, kind)(*rest, *fds)
         elif kind == "bell":
@@ -265,7 +263,9 @@ class RankLink:
         if not self.running and self.run < run and not at_once:
             self._asked = question
         else:
-            self.tell("state", question, self._state(self.run if at_once and self.running else run))
+            state = self._state(self.run if at_once and self.running else run)
+            others = {} if self._wires is None else self._wires.exchanged()
+            self.tell("state", question, state._replace(exchanged=others))
 
     def _state(self, run: int) -> RankState:
         rank = self.place.rank

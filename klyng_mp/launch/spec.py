@@ -52,6 +52,9 @@ class Wires(Protocol):
     def dial(self, peer: int) -> None:
         """Open a connection to a peer that wants one and is not to open it itself."""
 
+    def exchanged(self) -> dict[int, tuple[int, int]]:
+        """Return how many messages went to each rank there, and came from it, over the present connections."""
+
 
 class Network(Protocol):
     """How the ranks of a World that spans hosts reach each other.

@@ -66,6 +66,7 @@ class RankState(NamedTuple):
         unclaimed_count: how many there are.
         stack: where it computes, as far as it could be seen.
         holder: the name of the process that holds the place, where it is not a rank that serves runs.
+        exchanged: how many messages went to each rank of another host, and came from it.
     """
 
     rank: int
@@ -86,6 +87,7 @@ class RankState(NamedTuple):
     unclaimed_count: int = 0
     stack: str = ""
     holder: str = ""
+    exchanged: dict[int, tuple[int, int]] = {}  # noqa: RUF012 - nobody changes it
 
     @property
     def is_stuck(self) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.launch.control import Cause
-from klyng_mp.launch.hangs import HangDetector, find_cycle, render_deadlock
+from klyng_mp.launch.hangs import HangDetector, deadlock_of
 from klyng_mp.launch.stacks import Stacks
 from klyng_mp.launch.state import ENDED, SILENT, RankState
 
@@ -21,14 +20,13 @@ if TYPE_CHECKING:
     from klyng_mp.launch.occupant import Occupant
     from klyng_mp.launch.supervisor import Supervisor
 
-__all__ = ["Watch"]
+__all__ = ["PAUSE_SECONDS", "PAUSE_SECONDS_PER_RANK", "SUSPICIOUS_PAUSE_SECONDS", "Watch"]
 
-_PAUSE_SECONDS = 0.4  # between rounds: three of them and a grace time are within two seconds
-_PAUSE_SECONDS_PER_RANK = 0.004  # to answer takes a rank 0.1 ms of a processor
-_SUSPICIOUS_PAUSE_SECONDS = 0.1  # when all seem to wait, the next round is the proof
+PAUSE_SECONDS = 0.4  # between rounds: three of them and a grace time are within two seconds
+PAUSE_SECONDS_PER_RANK = 0.004  # to answer takes a rank 0.1 ms of a processor
+SUSPICIOUS_PAUSE_SECONDS = 0.1  # when all seem to wait, the next round is the proof
 _ANSWER_SECONDS = 0.3  # who has not answered by then computes
 _MOST_STACKS = 16  # of those, in one report: each takes a twentieth of a second
-_DEADLOCK = "waits, too, or has ended, and nothing is on its way, so the run was ended"
 
 
 class _Survey:
@@ -92,6 +90,16 @@ class Watch:
         survey.timer = self._loop.call_later(_ANSWER_SECONDS, lambda: self._complete(survey))
         self._send(survey, at_once=True)
 
+    def survey(self, run: int, then: Callable[[list[RankState]], None]) -> None:
+        """Ask what each rank does in a run, and call ``then(states)`` when all have answered.
+
+        Who computes answers late. Where there is no such run there are no states.
+        """
+        if self._stopped or self._supervisor.processes.places or run != self._supervisor.run:
+            then([])
+        else:
+            self._send(_Survey(run, lambda survey: then(list(survey.states.values()))), at_once=False)
+
     def describe(self, then: Callable[[dict[str, Any]], None]) -> None:
         """As `ask`, but as one record of plain objects."""
         size, run = len(self._supervisor.occupants), self._supervisor.run
@@ -131,7 +139,7 @@ class Watch:
             stacks.read(occupant.body.pid, note)
 
     def _pause(self) -> float:
-        return max(_PAUSE_SECONDS, _PAUSE_SECONDS_PER_RANK * len(self._supervisor.occupants))
+        return max(PAUSE_SECONDS, PAUSE_SECONDS_PER_RANK * len(self._supervisor.occupants))
 
     def _look_later(self, seconds: float) -> Timer:
         return self._loop.call_later(seconds, self._look)
@@ -156,10 +164,8 @@ class Watch:
         if proved and self._supervisor.cause is None:
             self._catch_up()  # the run may be over, or ended by its driver
             if survey.run == self._supervisor.run:
-                cause = Cause("deadlock", None, _DEADLOCK, render_deadlock(survey.states.values()))
-                cause.cycle = find_cycle(survey.states.values())
-                self._supervisor.end_run(cause)
-        self._look_later(_SUSPICIOUS_PAUSE_SECONDS if self._detector.suspects else self._pause())
+                self._supervisor.end_run(deadlock_of(survey.states.values()))
+        self._look_later(SUSPICIOUS_PAUSE_SECONDS if self._detector.suspects else self._pause())
 
     def _send(self, survey: _Survey, *, at_once: bool) -> None:
         self._question += 1

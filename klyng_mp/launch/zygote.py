@@ -359,16 +359,22 @@ class _Job(Owner):
             self._when_written(lambda: self._tell("fenced", rest[0]))
         elif kind == "over":
             supervisor.finish_run(rest[0])
-        elif kind == "report":
-            supervisor.watch.ask(lambda states: self._tell("answer", rest[0], states))
-        elif kind == "show":
-            supervisor.watch.ask(self._show)
+        elif kind in {"report", "show", "survey"}:
+            self._ask(supervisor.watch, kind, *rest)
         elif kind == "close":
             supervisor.close()
         elif kind == "kill":
             supervisor.kill()
         elif not self._obey_of_others(supervisor, kind, rest, fds):
             self._obey_of_processes(supervisor.processes, kind, rest, fds)
+
+    def _ask(self, watch: Watch, kind: str, question: int = 0, run: int = 0) -> None:
+        if kind == "report":
+            watch.ask(lambda states: self._tell("answer", question, states))
+        elif kind == "show":
+            watch.ask(self._show)
+        else:
+            watch.survey(run, lambda states: self._tell("surveyed", question, states))
 
     @staticmethod
     def _obey_of_others(supervisor: Supervisor, kind: str, rest: list[Any], fds: list[int]) -> bool:

@@ -9,16 +9,20 @@ between ranks never come by here.
 
 from __future__ import annotations
 
+import queue
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.errors import ClosedError
+from klyng_mp.deadline import Deadline
+from klyng_mp.errors import ClosedError, KlyngError
 from klyng_mp.launch.channel import reserve_standard_fds
 from klyng_mp.launch.control import CLOSE, PRESENT, Cause
-from klyng_mp.launch.job import flush_standard_streams
+from klyng_mp.launch.hangs import render_report
+from klyng_mp.launch.job import JOBS, flush_standard_streams
 from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.client import connect, wait_for_all
 from klyng_mp.remote.home import Home
@@ -35,7 +39,6 @@ from klyng_mp.wire.frames import DRIVER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klyng_mp.deadline import Deadline
     from klyng_mp.launch.spec import Network, RankSpec
     from klyng_mp.launch.state import RankState
     from klyng_mp.remote.bundle import Bundle
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["SpreadJob", "SpreadOptions"]
 
 _VERDICT_SECONDS = 3.0  # in which a host has said what became of a rank
+_REPORT_SECONDS = 10.0
 _ANNOUNCED = Codec(main_by_reference=True)
 
 
@@ -91,7 +95,6 @@ class SpreadJob(Supervisors):
         self.forwards_output = True
         self._options = options
         self._links = links
-        self._over = threading.Event()
         self._closing = False
         try:
             self._open_sites(self._plan())
@@ -99,6 +102,7 @@ class SpreadJob(Supervisors):
         except BaseException:
             self.dispose()
             raise
+        JOBS.add(self)
 
     # -- the beginning
 
@@ -181,12 +185,26 @@ class SpreadJob(Supervisors):
 
     def _listen_for_silence(self) -> None:
         """Take a host for lost that says nothing, as one does whose cable was pulled, or that is frozen."""
-        while not self._over.wait(HEARTBEAT_SECONDS):
+        while (word := self._next_word()) != "over":
             with self.endpoint.lock:
                 for site in self._sites:
                     if site.living and (reason := self._find_fault(site)):
                         self._lose(site, reason)
                         self.endpoint.room.notify()
+                self._lookout.look()
+            if word == "report":
+                self._show_report()
+
+    def _next_word(self) -> str:
+        with suppress(queue.Empty):
+            return self._words.get(timeout=self._lookout.pause(HEARTBEAT_SECONDS))
+        return ""
+
+    def _show_report(self) -> None:
+        with suppress(KlyngError):  # there is nothing to be told any more, or not in time
+            states = self.report(Deadline(_REPORT_SECONDS))
+            text = f"klyng_mp: World of {self.spec.size} ranks\n{render_report(states)}\n"
+            self._printer.write("stderr", text.encode(), lambda _size: None)
 
     def _find_fault(self, site: Site) -> str:
         """Return why a host is to be taken for lost, or an empty text."""
@@ -212,6 +230,10 @@ class SpreadJob(Supervisors):
         if news:
             super().submit(PRESENT, _ANNOUNCED.encode(dict(self._incarnations)))
         super().submit(run, encoded, ranks)
+        if isinstance(run, int):
+            with self.endpoint.lock:
+                self._lookout.begin(run)
+            self._words.put("look")
 
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
         """See `Job.end_run`."""
@@ -221,12 +243,15 @@ class SpreadJob(Supervisors):
     def fence(self, run: int) -> None:
         """See `Job.fence`."""
         with self.endpoint.lock:
+            self._lookout.over(run)
             self._fenced[run] = sum(site.living for site in self._sites)
             self._tell_all("fence", run)
 
     def over(self, run: int) -> None:
         """See `Job.over`."""
-        self._tell_all("over", run)
+        with self.endpoint.lock:
+            self._lookout.over(run)
+            self._tell_all("over", run)
 
     def report(self, deadline: Deadline) -> list[RankState]:
         """See `Job.report`."""
@@ -245,7 +270,8 @@ class SpreadJob(Supervisors):
             del self._answered[question], self._reports[question]
 
     def show_report(self) -> None:
-        """See `Job.show_report`; a signal handler cannot ask other hosts."""
+        """See `Job.show_report`; another thread asks, as a signal handler cannot wait."""
+        self._words.put("report")
 
     def close(self) -> None:
         """See `Job.close`."""
@@ -265,7 +291,8 @@ class SpreadJob(Supervisors):
 
     def dispose(self) -> None:
         """See `Job.dispose`."""
-        self._over.set()
+        JOBS.discard(self)
+        self._words.put("over")
         with self.endpoint.lock:
             for site in self._sites:
                 site.living = False
@@ -278,6 +305,5 @@ class SpreadJob(Supervisors):
 
     def forget(self) -> None:
         """See `Job.forget`."""
-        self._over.set()
         for site in self._sites:
             site.abandon()

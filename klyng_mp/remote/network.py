@@ -28,6 +28,7 @@ from klyng_mp.remote.preface import pack_preface
 from klyng_mp.remote.tls import DATA, check_channel, peer_number, rank_contexts, rank_name
 from klyng_mp.transports.secure import SecureSocket
 from klyng_mp.transports.stream import StreamTransport
+from klyng_mp.wire.frames import DRIVER
 
 if TYPE_CHECKING:
     import ssl
@@ -127,6 +128,12 @@ class _Wires:
         if peer not in self._opening and not self.transport.is_known(peer):
             self._opening.add(peer)
             self._start(self._open, peer)
+
+    def exchanged(self) -> dict[int, tuple[int, int]]:
+        """See `klyng_mp.launch.spec.Wires.exchanged`."""
+        exchanged = self.transport.exchanged()
+        exchanged.pop(DRIVER, None)
+        return exchanged
 
     # -- with the endpoint's lock held
 

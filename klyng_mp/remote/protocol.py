@@ -31,7 +31,18 @@ from klyng_mp.remote.schema import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["KINDS", "METHODS", "REASONS", "RECORDS", "STATES", "Conversation", "Frame", "RecordRow", "Row"]
+__all__ = [
+    "KINDS",
+    "LARGE_JSON",
+    "METHODS",
+    "REASONS",
+    "RECORDS",
+    "STATES",
+    "Conversation",
+    "Frame",
+    "RecordRow",
+    "Row",
+]
 
 Side = Literal["client", "beacon"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.launch.control import Cause
 from klyng_mp.launch.state import RankState
-from klyng_mp.remote.protocol import RECORDS, RecordRow
-from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text, fit
+from klyng_mp.remote.protocol import LARGE_JSON, RECORDS, RecordRow
+from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text, fit, write_json
 
 if TYPE_CHECKING:
     from klyng_mp.remote.schema import FieldType
@@ -33,6 +33,7 @@ SILENCE_SECONDS = 10.0  # of the other side, then it is taken for dead
 
 CHUNK_BYTES = 1 << 20  # of a bundle, or of what ranks print
 MAX_RANKS = 1 << 20
+_STATES_BYTES = LARGE_JSON - 1000  # of JSON, beside which there is only the number of a question
 _RANK = Integer(0, 0xFFFFFFFF)  # the driver's number, too
 _COUNT = Integer(0, 2**63 - 1)
 _NAME = Text(256)
@@ -58,9 +59,13 @@ _STATE: dict[str, FieldType] = {
     "doubts": Items(_WORD, 100),
     "received": _COUNT,
     "pending_bytes": _COUNT,
-    "unclaimed": Items(_WORD, 100),
+    "unclaimed": Items(Record({"source": _RANK, "number": Maybe(_COUNT), "text": Maybe(_WORD)}), 100),
     "unclaimed_count": _COUNT,
     "stack": _LONG,
+    "wait": _COUNT,
+    "steps": _COUNT,
+    "sent": Items(Record({"rank": _RANK, "count": _COUNT}), MAX_RANKS),
+    "exchanged": Items(Record({"rank": _RANK, "sent": _COUNT, "taken": _COUNT}), MAX_RANKS),
 }
 _SITE: dict[str, FieldType] = {
     "name": _NAME,
@@ -126,6 +131,7 @@ _TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
     "fence": ("client", {"run": _COUNT}),
     "over": ("client", {"run": _COUNT}),
     "report": ("client", {"question": _COUNT}),
+    "survey": ("client", {"question": _COUNT, "run": _COUNT}),
     "close": ("client", {}),
     "written": ("client", {"size": _COUNT}),
     "kill": ("client", {}),
@@ -161,7 +167,10 @@ _SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "settled": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
     "output": ("beacon", {"stream": Choice("stdout", "stderr")}, CHUNK_BYTES),
     "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
+    "surveyed": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
 }
+
+_REPLIES = {"answer": "states", "surveyed": "surveyed"}  # what tuples with states are called as records
 
 RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in BEGINNING.items()})
 RECORDS.update({name: RecordRow(who, Record(fields)) for name, (who, fields) in _TUPLES.items()})
@@ -187,8 +196,8 @@ def _pack(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
         return kind, {"run": run, **fields, "detail": cause.detail[:1000], "text": cause.text[-100_000:]}, b""
     if kind == "output":
         return kind, {"stream": rest[0]}, bytes(rest[1])
-    if kind == "answer":
-        return "states", {"question": rest[0], "states": [_pack_state(state) for state in rest[1]]}, b""
+    if kind in _REPLIES:
+        return _REPLIES[kind], {"question": rest[0], "states": _pack_states(rest[1], whole=kind == "surveyed")}, b""
     if kind == "born":
         rest = [[{"rank": rank, "incarnation": incarnation} for rank, incarnation in rest[0]]]
     if kind == "end":
@@ -204,8 +213,9 @@ def unpack_record(kind: str, fields: dict[str, Any], data: bytes) -> tuple[Any, 
         return kind, fields["run"], Cause(*(fields[name] for name in _CAUSE))
     if kind == "output":
         return kind, fields["stream"], data
-    if kind == "states":
-        return "answer", fields["question"], [_unpack_state(state) for state in fields["states"]]
+    if kind in _REPLIES.values():
+        name = "answer" if kind == "states" else kind
+        return name, fields["question"], [_unpack_state(state) for state in fields["states"]]
     if kind == "born":
         return kind, [(one["rank"], one["incarnation"]) for one in fields["who"]]
     words = [fields[name] for name in _TUPLES[kind][1]]
@@ -216,6 +226,21 @@ def unpack_record(kind: str, fields: dict[str, Any], data: bytes) -> tuple[Any, 
     return kind, *words
 
 
+def _pack_states(states: list[RankState], *, whole: bool) -> list[dict[str, Any]]:
+    """Return what fits into one record: all of it, or without stacks, or of some ranks; nothing if all is wanted."""
+    said = [_pack_state(state) for state in states]
+    if _size_of(said) > _STATES_BYTES:
+        said = [one | {"stack": ""} for one in said]
+    if _size_of(said) > _STATES_BYTES:
+        most = _STATES_BYTES // (max(map(_size_of, said)) + 1)
+        said = [] if whole else said[:most]
+    return said
+
+
+def _size_of(said: Any) -> int:
+    return len(write_json(said))
+
+
 def _pack_state(state: RankState) -> dict[str, Any]:
     said = state._asdict()
     said.update(
@@ -223,7 +248,17 @@ def _pack_state(state: RankState) -> dict[str, Any]:
         age_ms=max(0, int((monotonic() - state.since) * 1000)) if state.since else 0,
         limit_ms=None if state.seconds is None else int(state.seconds * 1000),
         doubts=list(state.doubts),
-        unclaimed=[f"{source} {tag!r}" for source, tag in state.unclaimed],
+        unclaimed=[
+            {
+                "source": source,
+                "number": tag if isinstance(tag, int) else None,
+                "text": tag if isinstance(tag, str) else None,
+            }
+            for source, tag in state.unclaimed
+        ],
+        wait=int(state.wait * 1e9),
+        sent=[{"rank": rank, "count": count} for rank, count in state.sent.items()],
+        exchanged=[{"rank": rank, "sent": sent, "taken": taken} for rank, (sent, taken) in state.exchanged.items()],
     )
     return {name: said[name] for name in _STATE}
 
@@ -231,7 +266,6 @@ def _pack_state(state: RankState) -> dict[str, Any]:
 def _unpack_state(said: dict[str, Any]) -> RankState:
     """Return the state of a rank whose host has another clock."""
     state = RankState(said["rank"], said["pid"], said["phase"])
-    unclaimed = [text.partition(" ") for text in said["unclaimed"]]
     return state._replace(
         call=said["call"],
         peers=None if said["peers"] is None else tuple(said["peers"]),
@@ -241,7 +275,13 @@ def _unpack_state(said: dict[str, Any]) -> RankState:
         doubts=tuple(said["doubts"]),
         received=said["received"],
         pending_bytes=said["pending_bytes"],
-        unclaimed=tuple((int(source or 0), tag) for source, _, tag in unclaimed),
+        unclaimed=tuple(
+            (one["source"], one["text"] if one["number"] is None else one["number"]) for one in said["unclaimed"]
+        ),
         unclaimed_count=said["unclaimed_count"],
         stack=said["stack"],
+        wait=said["wait"] / 1e9,
+        steps=said["steps"],
+        sent={one["rank"]: one["count"] for one in said["sent"]},
+        exchanged={one["rank"]: (one["sent"], one["taken"]) for one in said["exchanged"]},
     )

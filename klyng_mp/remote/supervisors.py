@@ -8,12 +8,14 @@ all are out of it. Who was replaced on one host is told to the ranks of the othe
 
 from __future__ import annotations
 
+import queue
 import socket
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import HostLostError, LaunchError
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.driver import Job
+from klyng_mp.remote.lookout import Lookout
 from klyng_mp.remote.printer import Printer
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Supervisors(Job):
         super().__init__(spec)
         self._sites: list[Site] = []
         self._printer = Printer()
+        self._lookout = Lookout(self._sites, self._end_deadlock)
+        self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # to the thread that looks after all this
         self._news = False
         self._causes: dict[int, Cause] = {}
         self._unsettled: dict[int, set[int]] = {}
@@ -52,6 +56,7 @@ class Supervisors(Job):
     ) -> None:
         if run in self.settled:
             return
+        self._lookout.over(run)
         self._causes.setdefault(run, cause)
         self._unsettled.setdefault(run, {site.share.start for site in self._sites if site.living})
         for site in self._sites:
@@ -59,6 +64,10 @@ class Supervisors(Job):
                 phrase = cause.phrase() if cause.rank is not None else cause.detail
                 kind = "died" if cause.rank is not None else cause.kind
                 site.tell("end", run, kind, cause.rank, phrase, grace, signum)
+
+    def _end_deadlock(self, run: int, cause: Cause) -> None:
+        if run not in self._causes:
+            self._end_everywhere(run, cause)
 
     def _tell_all(self, *record: Any) -> None:
         with self.endpoint.lock:
@@ -112,6 +121,7 @@ class Supervisors(Job):
         left.discard(site.share.start)
         if not left:
             del self._unsettled[run]
+            self._lookout.over(run)
             self.settled[run] = self._causes.pop(run)
 
     def _hear_fenced(self, site: Site, run: int) -> None:
@@ -126,6 +136,10 @@ class Supervisors(Job):
         if question in self._answered:
             self._answered[question] -= 1
             self._reports[question] += states
+
+    def _hear_surveyed(self, site: Site, question: int, states: list[RankState]) -> None:
+        self._lookout.hear(site, question, states)
+        self._words.put("look")
 
     def _hear_parted(self, site: Site, rank: int, incarnation: int, what: str, orderly: bool) -> None:
         if rank not in site.share:

@@ -111,11 +111,13 @@ class _Connection:
 class _Link:
     """All that leads to one peer. Two sides that connect at once have two sockets: each sends on its first."""
 
-    __slots__ = ("connections", "out", "outbox", "peer", "pending", "send", "sendmsg", "traffic")
+    __slots__ = ("connections", "earlier", "out", "outbox", "peer", "pending", "send", "sendmsg", "taken", "traffic")
 
     def __init__(self, peer: int, traffic: list[int]) -> None:
         self.peer = peer
         self.traffic = traffic  # messages that have left whole, and bytes; all links to the peer count there
+        self.earlier = traffic[0]  # of those, what earlier links have sent
+        self.taken = 0  # messages that have come
         self.connections: list[_Connection] = []
         self.out: _Connection | None = None
         self.send: Callable[[bytes | memoryview], int]
@@ -259,6 +261,10 @@ class StreamTransport:
         """See `Transport.traffic`."""
         return {peer: (messages, size) for peer, (messages, size) in self._traffic.items() if size}
 
+    def exchanged(self) -> dict[int, tuple[int, int]]:
+        """Return how many messages have left for each peer that there is a connection to, and how many have come."""
+        return {peer: (link.traffic[0] - link.earlier, link.taken) for peer, link in self._links.items()}
+
     # -- out
 
     def _make_link(self, peer: int) -> _Link:
@@ -360,6 +366,7 @@ class StreamTransport:
                     self._closed(connection, f"broke the protocol: it sent in the name of {message.source}")
                     return
                 self._messages_received += 1
+                connection.link.taken += 1
                 self._sink.deliver(peer, message)
             if not count:
                 self._closed(connection, "closed its connection")

@@ -257,3 +257,26 @@ def test_what_is_too_large_is_refused_before_anything_is_sent(raw, monkeypatch):
     with pytest.raises(MessageTooLargeError):
         side.transport.send(1, message(side, b"h"), copy=False)
     assert side.transport.statistics().messages_sent == 0
+
+
+def test_what_was_exchanged_is_that_of_the_present_connections():
+    one, other = Side(0), Side(1)
+    for round_ in range(2):
+        pair = socket.socketpair()
+        if round_ == 0:
+            join(one, other, pair)
+        else:
+            one.transport.adopt(1, pair[0])
+            other.transport.adopt(0, pair[1])
+        for _ in range(3):
+            one.transport.send(1, message(one, b"h"), copy=False)
+        turn_until(lambda: other.transport.exchanged().get(0) == (0, 3), one, other)
+        assert one.transport.exchanged() == {1: (3, 0)}
+        other.transport.send(0, message(other, b"h" * 10), copy=False)
+        turn_until(lambda: one.transport.exchanged() == {1: (3, 1)}, one, other)
+        one.transport.disconnect(1)
+        other.transport.disconnect(0)
+        assert one.transport.exchanged() == {}
+    assert one.transport.traffic()[1][0] == 6
+    one.close()
+    other.close()
