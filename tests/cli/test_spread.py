@@ -33,7 +33,9 @@ if "exit" in sys.argv and comm.rank == comm.size - 1:
     sys.exit(7)
 if "hang" in sys.argv:
     print("up", flush=True)
-    comm.recv(source=comm.rank)
+    comm.recv(source=comm.rank, timeout=1000)
+if "deadlock" in sys.argv:
+    comm.recv(source=(comm.rank + 1) % comm.size)
 comm.barrier()
 print(comm.rank, "of", comm.size, __name__, sys.argv, open("data.txt").read(), flush=True)
 """
@@ -93,6 +95,13 @@ def test_an_exit_code(folder):
 def test_too_long(folder):
     code, _, err = run(folder, "--timeout", "1", "-m", "machines.json", "app.py", "hang")
     assert (code, err) == (124, "klyng-mp: the program did not end within 1 s and was ended\n")
+
+
+def test_ranks_that_wait_for_each_other(folder):
+    code, _, err = run(folder, "-m", "machines.json", "app.py", "deadlock")
+    assert code == 1
+    assert "all ranks wait for each other, and nothing is on its way to any of them:" in err
+    assert err.endswith("cycle: rank 0 -> rank 1 -> rank 2 -> rank 0\n")
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
