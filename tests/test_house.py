@@ -147,6 +147,7 @@ LATE_IMPORTS = {
     "klyng_mp/communicator/room.py": "only ranks with peers on other hosts are attended",
     "klyng_mp/launch/job.py": "only a driver that is forked for its World becomes a zygote",
     "klyng_mp/launch/shell.py": "statistics and trace are only for who asks",
+    "klyng_mp/cli/spread.py": "statistics are only for who asks",
     "klyng_mp/world_process.py": "a program whose Worlds only run imports no more than it needs",
     "klyng_mp/world.py": "few programs draw their heat map",
     "klyng_mp/run.py": "only a driver whose ranks log needs logging",

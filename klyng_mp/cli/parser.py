@@ -361,8 +361,8 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
 def _check_machines(parser: argparse.ArgumentParser, machines: str | None, values: argparse.Namespace) -> None:
     if machines is None and (values.files or values.plain or values.dry_run):
         parser.error("--files, --plain and --dry-run have a meaning only with --machines")
-    if machines is not None and (values.stats or values.stats_png is not None or values.trace is not None):
-        parser.error("--stats and --trace tell of ranks of this machine only: leave --machines out, or them")
+    if machines is not None and values.trace is not None:
+        parser.error("--trace tells of ranks of this machine only: leave --machines out, or it")
 
 
 def _take_machines(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:

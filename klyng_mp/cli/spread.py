@@ -21,6 +21,7 @@ from klyng_mp.remote.world_hosts import WorldHosts
 from klyng_mp.world import World
 
 if TYPE_CHECKING:
+    from klyng_mp.launch.profile import Profiles
     from klyng_mp.launch.program import ProgramOptions
 
 __all__ = ["run_spread"]
@@ -57,6 +58,7 @@ def run_spread(options: ProgramOptions) -> int:
         with World(hosts=hosts, label=options.label, seed=options.seed) as world:
             run = world.start(execute_program, options.kind, options.target, options.args)
             run.result(options.timeout)
+            profiles = _profiles_of(world, options) if options.stats else None
     except (RankFailedError, RankDiedError) as error:
         return _explain(error)
     except DeadlineError:
@@ -65,7 +67,17 @@ def run_spread(options: ProgramOptions) -> int:
         return _say("the program was ended by SIGINT", 128 + signal.SIGINT)
     except _EndedError as error:
         return _say(f"the program was ended by {signal.Signals(error.signum).name}", 128 + error.signum)
-    return 0
+    troubles = [] if profiles is None else profiles.write(options)
+    for trouble in troubles:
+        _say(trouble, 1)
+    return int(bool(troubles))
+
+
+def _profiles_of(world: World, options: ProgramOptions) -> Profiles:
+    from klyng_mp.launch.profile import Profiles  # noqa: PLC0415 - only for who asked
+
+    ranks = world.statistics().ranks
+    return Profiles({one.rank: (one, None) for one in ranks}, {}, str(options.target))
 
 
 def _raise(signum: int, _frame: Any) -> NoReturn:

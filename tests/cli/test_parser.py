@@ -108,7 +108,7 @@ def test_a_picture_needs_matplotlib(monkeypatch, capsys):
         ([""], "the program's name is empty"),
         (["-m", "hosts.toml"], "there is nothing to run"),
         (["-m", "a.json", "-mb.json", "app.py"], "two machines files are named, a.json and b.json"),
-        (["-m", "a.json", "--stats", "app.py"], "--stats and --trace tell of ranks of this machine only"),
+        (["-m", "a.json", "--trace", "t.json", "app.py"], "--trace tells of ranks of this machine only"),
         (["--files", "x", "app.py"], "--files, --plain and --dry-run have a meaning only with --machines"),
     ],
 )

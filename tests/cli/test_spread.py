@@ -80,6 +80,13 @@ def test_the_program_runs_everywhere_as_it_runs_here(folder):
     assert out == [f"{rank} of 3 __main__ ['app.py', 'word'] data" for rank in range(3)]
 
 
+def test_what_each_rank_did_is_shown(folder):
+    code, out, err = run(folder, "--stats", "-m", "machines.json", "--files", "data.txt", "app.py")
+    assert (code, len(out)) == (0, 3), err
+    table = [line.split() for line in err.splitlines()]
+    assert [row[0] for row in table if row and row[0] in "012"][:3] == ["0", "1", "2"], err
+
+
 def test_a_rank_that_raises(folder, beacons):
     code, _, err = run(folder, "run", "--machines", "machines.json", "--files", "data.txt", "app.py", "fail")
     assert code == 1
