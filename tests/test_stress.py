@@ -53,7 +53,7 @@ def exchange(seconds):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_every_byte_of_every_message_is_right():
-    exchange(60)
+    exchange(30)
 
 
 @pytest.mark.soak
@@ -129,7 +129,7 @@ def kill_many(count, seconds, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing(tmp_path):
-    kill_many(200, 80 * programs.FACTOR, tmp_path)
+    kill_many(200, 40 * programs.FACTOR, tmp_path)
 
 
 @pytest.mark.soak
