@@ -372,14 +372,16 @@ class NotAcrossHostsError(WorldError):
 
     Attributes:
         what: that was asked for.
+        remedy: what to do instead.
     """
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} cannot be had yet: run functions there (World.run), or leave hosts= out")
+    def __init__(self, what: str, remedy: str = "run functions there (World.run), or leave hosts= out") -> None:
+        super().__init__(f"{what} cannot be had across hosts: {remedy}")
         self.what = what
+        self.remedy = remedy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.what,), self.__dict__
+        return type(self), (self.what, self.remedy), self.__dict__
 
 
 class LaunchError(WorldError):

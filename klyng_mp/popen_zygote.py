@@ -12,11 +12,13 @@ import os
 import select
 import signal
 import threading
+from contextlib import suppress
 from multiprocessing import util
 from multiprocessing.context import set_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klyng_mp.deadline import Deadline
+from klyng_mp.errors import NotAcrossHostsError
 from klyng_mp.launch.job import PASSED_ON, pass_on_interrupt
 from klyng_mp.launch.processes import EXIT_CODE
 from klyng_mp.launch.started import InheritedFd
@@ -34,14 +36,14 @@ _LONGEST_MILLISECONDS = 2**31 - 1  # that poll takes: 24 days
 class Starter(Protocol):
     """A World, as far as starting processes goes."""
 
-    def start_process(self, process_obj: Any, popen: Popen) -> tuple[int, int]:
-        """Start the process of a process object, and return its number and a descriptor that means it."""
+    def start_process(self, process_obj: Any, popen: Popen) -> tuple[int, int, int | None]:
+        """Start the process of a process object; see `klyng_mp.launch.driver.Job.start_process`."""
 
     def see_out(self, popen: Popen) -> None:
         """Take note that a process has ended; all that it has printed has been written when this returns."""
 
-    def interrupt_processes(self) -> None:
-        """Pass a Ctrl-C on to all processes that were started and live."""
+    def signal_process(self, serial: int, signum: int) -> None:
+        """Send a signal to a process that was started, if it lives, or with serial 0 to all of them."""
 
 
 class Popen:
@@ -62,10 +64,11 @@ class Popen:
         self._fds: list[int] = []
         self._world: Starter | None = world
         self._lock = threading.Lock()
+        self._is_spread = False
         self.returncode: int | None = None
         self.sentinel, self.exit_pipe = os.pipe()
         try:
-            self.pid, self._pidfd = world.start_process(process_obj, self)
+            self._serial, self.pid, self._pidfd = world.start_process(process_obj, self)
         except BaseException:
             os.close(self.sentinel)
             raise
@@ -74,18 +77,28 @@ class Popen:
         self.finalizer = util.Finalize(
             self,
             util.close_fds,  # type: ignore[attr-defined]
-            (self.sentinel, self._pidfd),
+            [fd for fd in (self.sentinel, self._pidfd) if fd is not None],
         )
 
     # What a process is started with
 
     def duplicate_for_child(self, fd: int) -> int:
         """Send a descriptor along; called while the process object is pickled."""
+        if self._is_spread:
+            raise NotAcrossHostsError(
+                "a pipe, queue, lock or shared memory of this machine",
+                "let the processes send messages to each other (klyng_mp.send, recv), or leave hosts= out",
+            )
         self._fds.append(fd)
         return len(self._fds) - 1
 
-    def gather(self, pack: Any) -> tuple[int, Sequence[int]]:
-        """Return what ``pack()`` returns, which pickles the process object, and the descriptors that go along."""
+    def gather(self, pack: Any, *, is_spread: bool) -> tuple[int, Sequence[int]]:
+        """Return what ``pack()`` returns, which pickles the process object, and the descriptors that go along.
+
+        Raises:
+            NotAcrossHostsError: there are some, and the process may be on another host.
+        """
+        self._is_spread = is_spread
         set_spawning_popen(cast("Any", self))
         try:
             packed: int = pack()
@@ -109,7 +122,7 @@ class Popen:
                 ended = _wait_readable(self.sentinel, Deadline(timeout))
             except KeyboardInterrupt as interrupt:
                 if self._world is not None:
-                    self._world.interrupt_processes()
+                    self._world.signal_process(0, signal.SIGINT)
                     setattr(interrupt, PASSED_ON, True)
                 raise
             if ended:
@@ -137,11 +150,11 @@ class Popen:
 
     def send_signal(self, signum: int) -> None:
         """Send it a signal, if it lives."""
-        if self.returncode is None:
-            try:
+        if self.returncode is None and self._pidfd is not None:
+            with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signum)
-            except ProcessLookupError:
-                return
+        elif self.returncode is None and self._world is not None:
+            self._world.signal_process(self._serial, signum)
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.context import BaseContext
 from klyng_mp.deadline import NEVER
-from klyng_mp.errors import KlyngError, LaunchError, NotAcrossHostsError, WorldBusyError
-from klyng_mp.launch.job import LocalJob, interrupt_processes
+from klyng_mp.errors import KlyngError, LaunchError, WorldBusyError
+from klyng_mp.launch.driver import Order
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
 from klyng_mp.process import take_apart
@@ -86,47 +86,45 @@ class WorldContext(WorldJob, BaseContext):
 
     # What the class of its processes calls; see `Starter`
 
-    def start_process(self, process_obj: Any, popen: Popen) -> tuple[int, int]:
-        """Start the process of a process object; return its number, and a descriptor that means it and no other.
+    def start_process(self, process_obj: Any, popen: Popen) -> tuple[int, int, int | None]:
+        """Start the process of a process object; see `Job.start_process` for what is returned.
 
         Raises:
             ClosedError: the World is closed.
             CodecError: the target or an argument cannot travel; nothing was started.
-            LaunchError: there is no room for another process.
+            LaunchError: there is no room for another process, or in a World with hosts no free place.
+            NotAcrossHostsError: it is started with something that cannot leave this machine; nothing was started.
         """
         wants_rank = not _is_server(process_obj)
-        task, fds = popen.gather(lambda: self._pack(process_obj))
+        task, fds = popen.gather(lambda: self._pack(process_obj), is_spread=self._hosts is not None)
         try:
             with self._lock:
-                job = _local(self._open_job())
+                job = self._open_job()
                 rank, reason = self._find_place() if wants_rank else (NO_RANK, "servers of managers never have one")
-                number = self._run_number
-                order = process_obj.name, number, rank, reason
-                (pid, wrong), pidfds = job.ask(
-                    "start", *order, fds=[popen.exit_pipe, task, *fds], deadline=NEVER, doing="Process.start()"
-                )
-                if wrong:
-                    raise LaunchError(f"{process_obj.name} could not be started: {wrong}")
+                if rank == NO_RANK and job.is_spread:
+                    what = f"{process_obj.name} cannot be started, since it would have no rank"
+                    raise LaunchError(f"{what}, which it needs in a World with hosts: {reason}")
+                order = Order(process_obj.name, self._run_number, rank, reason)
+                serial, pid, pidfd = job.start_process(order, task, popen.exit_pipe, fds)
                 self._started[popen] = process_obj.name, rank
-                job.has_started = True
-                if job.forwards_output:
+                if job.forwards_output and not job.is_spread:
                     self._forward_output(job)
         finally:
             os.close(task)
-        return pid, pidfds[0]
+        return serial, pid, pidfd
 
     def see_out(self, popen: Popen) -> None:
         """Take note that a process has ended; all that it has printed has been written when this returns."""
         self._started.pop(popen, None)
-        if isinstance(job := self._job, LocalJob) and job.forwards_output:
+        if (job := self._job) is not None and job.forwards_output:
             with suppress(KlyngError):  # the World is lost or closed: nothing more comes
-                job.ask("flush", deadline=NEVER, doing="Process.join()")
+                job.flush()
             job.endpoint.progress()  # who forwards output may have nothing to do any more
 
-    def interrupt_processes(self) -> None:
-        """Pass a Ctrl-C on to all processes that were started and live."""
-        if isinstance(self._job, LocalJob):
-            interrupt_processes(self._job)
+    def signal_process(self, serial: int, signum: int) -> None:
+        """Send a signal to a process that was started, if it lives, or with serial 0 to all of them."""
+        if self._job is not None:
+            self._job.signal_process(serial, signum)
 
     # Places
 
@@ -165,7 +163,7 @@ class WorldContext(WorldJob, BaseContext):
     def _end_session(self, job: Job, *, renew: bool = False) -> None:
         """Give the places that processes have had to warm ranks again; ``renew`` replaces the other ranks, too."""
         if self._session or renew:
-            _local(job).ask("refill", self._run_number, renew, deadline=NEVER, doing="bringing ranks back to life")
+            job.refill(self._run_number, renew=renew)
             self._session = 0
 
     # Inside
@@ -191,7 +189,7 @@ class WorldContext(WorldJob, BaseContext):
     def _task_codec(self) -> Codec:
         return make_codec(main_by_reference=self._spec.main_by_reference)
 
-    def _forward_output(self, job: LocalJob) -> None:
+    def _forward_output(self, job: Job) -> None:
         """Have the output of processes written while this thread may wait for anything; needs the lock."""
         if self._pump is None or not self._pump.is_alive():
             started = self._started
@@ -208,13 +206,7 @@ class WorldContext(WorldJob, BaseContext):
             child.join()
 
 
-def _local(job: Job) -> LocalJob:
-    if not isinstance(job, LocalJob):
-        raise NotAcrossHostsError("a process of a World with hosts")
-    return job
-
-
-def _pump(job: LocalJob, started: dict[Popen, tuple[str, int]]) -> None:
+def _pump(job: Job, started: dict[Popen, tuple[str, int]]) -> None:
     with suppress(KlyngError):
         job.wait(lambda: not started, NEVER, "forwarding the output of processes")
 

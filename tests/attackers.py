@@ -167,7 +167,7 @@ class LiveBeacon:
     def state(self):
         """Return what must be the same after an attack as before it."""
         self.settle()
-        fds = sorted(os.readlink(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd"))
+        fds = sorted(descriptors(self.pid))
         return self.pid, fds, threads_of(self.pid)
 
 
@@ -194,9 +194,16 @@ def resident_bytes(pid):
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def descriptors(pid):
+    """Yield what each descriptor of a process is."""
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(f"/proc/{pid}/fd/{fd}")
+
+
 def listening(pid):
     """Return the addresses at which a process listens."""
-    inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    inodes = set(descriptors(pid))
     found = []
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         words = line.split()

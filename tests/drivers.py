@@ -7,7 +7,7 @@ import os
 
 from programs import Program, wait_until, write_script
 
-__all__ = ["Driver"]
+__all__ = ["Driver", "ProcessDriver"]
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 DRIVER = """
@@ -56,3 +56,26 @@ class Driver(Program):
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
         return self.answer("healthy")
+
+
+STARTER = """
+import json, sys, time
+import klyng_mp as mp
+
+if __name__ == "__main__":
+    with mp.World(hosts=json.loads(sys.argv[1])) as world:
+        processes = [world.Process(target=time.sleep, args=(1000,)) for _ in range(world.size)]
+        for process in processes:
+            process.start()
+        print("pids:", *(process.pid for process in processes), flush=True)
+        for process in processes:
+            process.join()
+        print("codes:", *(process.exitcode for process in processes), flush=True)
+"""
+
+
+class ProcessDriver(Program):
+    """A program with a World whose places are all held by processes that sleep."""
+
+    def __init__(self, folder, hosts, **keywords):
+        super().__init__(write_script(folder, STARTER), json.dumps(hosts), cwd=folder, **keywords)

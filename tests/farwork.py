@@ -190,3 +190,48 @@ def draws():
 def imports(name):
     """Import a module that is found, or not, where this runs."""
     return importlib.import_module(name).__name__
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def gathers():
+    comm = mp.comm()
+    print(f"rank {comm.rank} of {comm.size} has {comm.gather(comm.rank)}", flush=True)
+
+
+def sends_on(rank):
+    """Each sends to all after it, whether they are there or not."""
+    comm = mp.comm()
+    assert comm.rank == rank
+    for peer in range(rank + 1, comm.size):
+        comm.isend(rank, peer)
+    print("sent", flush=True)
+    if rank == comm.size - 1:
+        print(f"rank {rank} has all of {[comm.recv(source) for source in range(rank)]}")
+    comm.barrier()
+
+
+def fails_here():
+    return 1 / 0
+
+
+def checks(data, total):
+    assert sum(data) == total
+
+
+def waits_for(rank):
+    print("waits", flush=True)
+    try:
+        mp.comm().recv(rank)
+    except mp.PeerLostError as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+
+
+def checks_its_process(parent, authkey):
+    import multiprocessing
+
+    process = multiprocessing.current_process()
+    assert bytes(process.authkey) == authkey
+    assert process.name.startswith("Process-")
+    assert multiprocessing.parent_process().pid == parent

@@ -60,7 +60,7 @@ TABLE = [
     (errors.HostLostError("lab2", [4], "gone"), "the host lab2, with rank 4, is lost: gone", {"ranks": [4]}),
     (
         errors.NotAcrossHostsError("a Pool"),
-        "a Pool cannot be had yet: run functions there (World.run), or leave hosts= out",
+        "a Pool cannot be had across hosts: run functions there (World.run), or leave hosts= out",
         {"what": "a Pool"},
     ),
     (errors.DeadlineError("recv", 2.5), "recv did not finish within 2.5 s", {"seconds": 2.5}),

@@ -59,13 +59,13 @@ class Crew:
         occupant: Occupant,
         first: Sequence[int],
         last: Sequence[int] = (),
-        start: tuple[int, int, str, tuple[int, ...]] | None = None,
+        start: tuple[int, int, str, tuple[int, ...], bool] | None = None,
     ) -> None:
         """Tell a body its place.
 
         Args:
             occupant: the body's.
-            first: descriptors before those of every rank.
+            first: descriptors before those of every rank; that of a stream to the driver is the first of them.
             last: descriptors after them.
             start: what a process that does one thing is to know besides; see `Start`.
         """
@@ -110,6 +110,10 @@ class Crew:
         """Let the ranks that are here know that one, here or elsewhere, has ended."""
         for other in self.servers():
             self.tell(other, "gone", rank, incarnation, what, orderly)
+
+    def note_incarnation(self, rank: int, incarnation: int) -> None:
+        """Take note of who fills a place of another host."""
+        self._incarnations[rank] = incarnation
 
     def _introduce(self, occupant: Occupant, rank: int, fd: int) -> None:
         """Hand one end of a rank's new connection to the rank that it is for."""

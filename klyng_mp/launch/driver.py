@@ -6,7 +6,7 @@ Layer: launch; how ranks are brought to life, and how their supervisors are spok
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.transports.stream import StreamTransport
@@ -23,32 +23,39 @@ if TYPE_CHECKING:
     from klyng_mp.launch.state import RankState
     from klyng_mp.transports.contract import Transport
 
-__all__ = ["Job", "write_output"]
+__all__ = ["Job", "Line", "Order", "write_output"]
 
 
-class Job:
-    """The ranks of one World, as its driver sees them.
+class Order(NamedTuple):
+    """A process that is to be started.
+
+    Attributes:
+        name: its own.
+        run: the number that the contexts of its communicator are made of.
+        rank: its place, or NO_RANK.
+        no_rank: why it has none, or an empty string.
+    """
+
+    name: str
+    run: int
+    rank: int
+    no_rank: str
+
+
+class Line:
+    """What the driver of one World and its ranks say to each other.
 
     Args:
         spec: what the ranks are to be.
 
     Attributes:
         endpoint: the driver's end of the messages.
-        settled: causes of the runs that ended early, by run.
-        fenced: the last run whose output has been forwarded whole.
-        forwards_output: whether output comes by way of this process, to be written here.
         closed: whether every process of the job has ended.
         lost: the error that says why the job can do nothing more, or None.
-        has_started: whether processes were started from it.
     """
-
-    has_started = False
 
     def __init__(self, spec: RankSpec) -> None:
         self.spec = spec
-        self.settled: dict[int, Cause] = {}
-        self.fenced = 0
-        self.forwards_output = False
         self.closed = False
         self.lost: WorldError | None = None
         self._incarnations = dict.fromkeys(range(spec.size), 1)
@@ -62,8 +69,6 @@ class Job:
         """Return the name of a rank's host."""
         del rank
         return self.spec.host
-
-    # Messages
 
     def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:
         """Send the same message to ranks (by default all) without waiting."""
@@ -89,7 +94,29 @@ class Job:
         self.endpoint.mark_present(rank, incarnation)
         self._transport.adopt(rank, sock)
 
-    # Supervisors
+
+class Job(Line):
+    """The ranks of one World, as its driver sees them; see `Line` for the rest of its attributes.
+
+    Args:
+        spec: what the ranks are to be.
+
+    Attributes:
+        settled: causes of the runs that ended early, by run.
+        fenced: the last run whose output has been forwarded whole.
+        forwards_output: whether output comes by way of this process, to be written here.
+        has_started: whether processes were started from it.
+        is_spread: whether some of its ranks are on other hosts, where no descriptor of this one means anything.
+    """
+
+    has_started = False
+    is_spread = False
+
+    def __init__(self, spec: RankSpec) -> None:
+        super().__init__(spec)
+        self.settled: dict[int, Cause] = {}
+        self.fenced = 0
+        self.forwards_output = False
 
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
         """Ask for a run to be ended early; ``settled`` tells when it has been."""
@@ -101,6 +128,36 @@ class Job:
 
     def over(self, run: int) -> None:
         """Say that a run is over and has left no output to wait for."""
+        raise NotImplementedError
+
+    def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
+        """Start a process.
+
+        Args:
+            order: which, where.
+            task: a file with what it is to do.
+            exit_pipe: where its exit code is to be written, once all that it has printed is.
+            fds: descriptors that it needs.
+
+        Returns:
+            its serial number in this job, its process number, and a descriptor that means it, where it is on this host.
+
+        Raises:
+            LaunchError: it could not be started.
+            WorldError: the job is lost, or over.
+        """
+        raise NotImplementedError
+
+    def signal_process(self, serial: int, signum: int) -> None:
+        """Send a signal to a process that was started, if it lives, or with serial 0 to all of them."""
+        raise NotImplementedError
+
+    def refill(self, run: int, *, renew: bool) -> None:
+        """Give the places that processes have had to ranks again; ``renew`` replaces the other ranks, too."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Wait until all has been written that processes have printed which have ended."""
         raise NotImplementedError
 
     def report(self, deadline: Deadline) -> list[RankState]:

@@ -15,6 +15,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from klyng_mp.deadline import NEVER
 from klyng_mp.errors import ClosedError, LaunchError, WorldError
 from klyng_mp.launch.channel import Channel, reserve_standard_fds
 from klyng_mp.launch.control import CLOSE
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klyng_mp.deadline import Deadline
+    from klyng_mp.launch.driver import Order
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
 
-__all__ = ["JOBS", "PASSED_ON", "LocalJob", "interrupt_processes", "pass_on_interrupt", "report_on_signal"]
+__all__ = ["JOBS", "PASSED_ON", "LocalJob", "pass_on_interrupt", "report_on_signal"]
 
 
 class LocalJob(Job):
@@ -122,6 +124,29 @@ class LocalJob(Job):
         """See `Job.over`."""
         self._channel.send_now("over", run)
 
+    def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
+        """See `Job.start_process`."""
+        (serial, pid, wrong), pidfds = self.ask(
+            "start", *order, fds=[task, exit_pipe, *fds], deadline=NEVER, doing="Process.start()"
+        )
+        if wrong:
+            raise LaunchError(f"{order.name} could not be started: {wrong}")
+        self.has_started = True
+        return serial, pid, pidfds[0]
+
+    def signal_process(self, serial: int, signum: int) -> None:
+        """See `Job.signal_process`."""
+        with self.endpoint.lock:
+            self._channel.send_now("signal", serial, signum)
+
+    def refill(self, run: int, *, renew: bool) -> None:
+        """See `Job.refill`."""
+        self.ask("refill", run, renew, deadline=NEVER, doing="bringing ranks back to life")
+
+    def flush(self) -> None:
+        """See `Job.flush`."""
+        self.ask("flush", deadline=NEVER, doing="Process.join()")
+
     def ask(
         self, kind: str, *record: Any, fds: Sequence[int] = (), deadline: Deadline, doing: str
     ) -> tuple[list[Any], list[int]]:
@@ -142,11 +167,12 @@ class LocalJob(Job):
                 self._unwanted.add(question)
                 _close_all(self._answers.pop(question, ([], []))[1])
                 if kind == "start":  # nobody has it, then
-                    self._channel.send_now("signal", question, signal.SIGKILL)
+                    self.signal_process(question, signal.SIGKILL)
             raise
         if question not in self._answers:
             raise self.lost or ClosedError("the ranks of this World have ended, so there is nothing to ask them")
-        return self._answers.pop(question)
+        answer, came = self._answers.pop(question)
+        return ([question, *answer] if kind == "start" else answer), came
 
     def report(self, deadline: Deadline) -> list[RankState]:
         """See `Job.report`."""
@@ -217,7 +243,7 @@ class LocalJob(Job):
             self.settled[run] = cause
         elif kind == "fenced":
             self.fenced = rest[0]
-        elif kind == "answer":
+        elif kind in {"answer", "launched", "refilled"}:
             if rest[0] in self._unwanted:
                 self._unwanted.discard(rest[0])
                 _close_all(fds)
@@ -235,12 +261,6 @@ class LocalJob(Job):
 PASSED_ON = "passed_on"  # what a KeyboardInterrupt has once processes were interrupted for it
 
 
-def interrupt_processes(job: LocalJob) -> None:
-    """Send SIGINT to all processes that were started in a job."""
-    with job.endpoint.lock:
-        job._channel.send_now("signal", 0, signal.SIGINT)  # noqa: SLF001 - same module
-
-
 def pass_on_interrupt() -> None:
     """At the end of a program that Ctrl-C has ended: interrupt its started processes, which it is going to wait for.
 
@@ -249,8 +269,8 @@ def pass_on_interrupt() -> None:
     last = getattr(sys, "last_value", None)
     if isinstance(last, KeyboardInterrupt) and not hasattr(last, PASSED_ON):
         for job in list(JOBS):
-            if job.has_started and isinstance(job, LocalJob):
-                interrupt_processes(job)
+            if job.has_started:
+                job.signal_process(0, signal.SIGINT)
 
 
 def _close_all(fds: list[int]) -> None:

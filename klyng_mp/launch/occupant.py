@@ -25,7 +25,7 @@ class StartedProcess(NamedTuple):
         name: its own.
         run: the number that the contexts of its communicator are made of.
         no_rank: why it has no rank, or an empty string.
-        exit_pipe: where its exit code goes.
+        exit_pipe: where its exit code goes; None where its job's owner tells it.
         task: descriptors of what it is to do, until it has been told.
     """
 
@@ -33,7 +33,7 @@ class StartedProcess(NamedTuple):
     name: str
     run: int
     no_rank: str
-    exit_pipe: int
+    exit_pipe: int | None
     task: list[int]
 
 

@@ -8,6 +8,7 @@ all that it has printed is written, too.
 from __future__ import annotations
 
 import os
+import socket
 import struct
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.wire.frames import make_context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.spec import RankSpec
@@ -44,6 +45,7 @@ class Processes:
         self._owner = owner
         self._waiting: dict[int, Occupant] = {}  # for the end of who gives way to them, by rank
         self._mail: defaultdict[int, list[Any]] = defaultdict(list)  # of senders that have ended, by rank
+        self._far: dict[int, _Far] = {}  # the last process that came to each place of other hosts, by rank
         self.living: dict[int, Occupant] = {}
         self.places: set[int] = set()
 
@@ -80,7 +82,7 @@ class Processes:
                 return self._launcher.launch(self._spec)
         except (OSError, ValueError) as error:  # no more processes or descriptors; surroundings that cannot be
             reason = str(error)
-        _close([process.exit_pipe, *process.task])
+        _close([*([] if process.exit_pipe is None else [process.exit_pipe]), *process.task])
         self._owner.unlaunched(process.serial, reason)
         return None
 
@@ -95,8 +97,8 @@ class Processes:
 
         Whether they have is a matter of how fast each is: who starts several in a row must not have to know.
         """
-        occupant, process = self._supervisor.occupants[rank], sender.process
-        if process is None:
+        occupant, process = self._supervisor.occupants.get(rank), sender.process
+        if process is None or occupant is None:  # what is for a place of another host does not outlive its sender
             return
         if not _has_come(occupant, process):
             self._mail[rank].append(message)
@@ -130,7 +132,33 @@ class Processes:
             self._supervisor.note_end(occupant)
             for other in self._holders():
                 self._tell_end(other, occupant)
-        self._owner.when_written(lambda: _report(process.exit_pipe, exitcode))
+            what = describe_exitcode(exitcode)
+            self._owner.parted(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
+        self._owner.when_written(lambda: self._report(process, exitcode))
+
+    def _report(self, process: StartedProcess, exitcode: int) -> None:
+        if process.exit_pipe is None:
+            self._owner.exited(process.serial, exitcode)
+        else:
+            _write(process.exit_pipe, exitcode)
+
+    # Those of other hosts
+
+    def far_arrived(self, rank: int, incarnation: int, run: int) -> None:
+        """Take note that a process has come to a place of another host."""
+        self._far[rank] = _Far(incarnation, run)
+        self._supervisor.note_incarnation(rank, incarnation)
+        for other in self._holders():
+            if other.process is not None and other.process.run == run:
+                self._supervisor.tell(other, "present", rank, incarnation)
+
+    def far_ended(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
+        """Take note that the occupant of a place of another host has ended."""
+        far = self._far.get(rank)
+        if far is not None and far.incarnation == incarnation:
+            far.end = rank, incarnation, what, orderly
+            for other in self._holders():
+                self._supervisor.tell(other, "gone", *far.end)
 
     def _holders(self) -> Iterable[Occupant]:
         """Return the living processes that have been told their places."""
@@ -141,29 +169,49 @@ class Processes:
         process = occupant.process
         assert process is not None  # noqa: S101 - ranks that serve are not started here
         self._supervisor.occupy(occupant)
-        self._tell_place(occupant)
+        # In a World of this host the driver and its processes have nothing to say to each other.
+        network = self._spec.network
+        streams = list(socket.socketpair()) if network is not None and not network.far_driver else []
+        self._tell_place(occupant, streams[1:])
+        self._owner.arrived(occupant, process.run, streams[:1])
+        for stream in streams:
+            stream.close()
         for context, *rest in self._mail.pop(occupant.rank, ()):
             own = make_context(process.run) | context % make_context(1)  # the same communicator of this session
             self._supervisor.tell(occupant, "mail", (own, *rest))
         for former in self._supervisor.occupants.values():
             if not former.alive and _has_come(former, process):
                 self._tell_end(occupant, former)
+        for far in self._far.values():
+            if far.run == process.run and far.end is not None:
+                self._supervisor.tell(occupant, "gone", *far.end)
 
     def _tell_end(self, occupant: Occupant, former: Occupant) -> None:
         what = describe_exitcode(former.exitcode or 0)
         self._supervisor.tell(occupant, "gone", former.rank, former.incarnation, what, former.orderly)
 
-    def _tell_place(self, occupant: Occupant) -> None:
+    def _tell_place(self, occupant: Occupant, driver: Sequence[socket.socket] = ()) -> None:
         process = occupant.process
         assert process is not None  # noqa: S101 - it is one
-        absent = tuple(
-            who.rank
-            for who in self._supervisor.occupants.values()
-            if who is not occupant and not _has_come(who, process)
-        )
-        start = process.serial, process.run, process.no_rank, absent
-        self._supervisor.tell_place(occupant, process.task, start=start)
+        here = self._supervisor.occupants
+        come = {who.rank for who in here.values() if who is occupant or _has_come(who, process)}
+        come.update(rank for rank, far in self._far.items() if far.run == process.run)
+        absent = tuple(rank for rank in range(self._spec.size) if rank not in come)
+        start = process.serial, process.run, process.no_rank, absent, bool(driver)
+        first = [*(stream.fileno() for stream in driver), *process.task]
+        self._supervisor.tell_place(occupant, first, start=start)
         _close(process.task)
+
+
+class _Far:
+    """A process that has come to a place of another host, and how it ended, if it has."""
+
+    __slots__ = ("end", "incarnation", "run")
+
+    def __init__(self, incarnation: int, run: int) -> None:
+        self.incarnation = incarnation
+        self.run = run
+        self.end: tuple[int, int, str, bool] | None = None
 
 
 def _has_come(occupant: Occupant, process: StartedProcess) -> bool:
@@ -176,7 +224,7 @@ def _close(fds: list[int]) -> None:
         os.close(fds.pop())
 
 
-def _report(pipe: int, exitcode: int) -> None:
+def _write(pipe: int, exitcode: int) -> None:
     try:
         os.write(pipe, EXIT_CODE.pack(exitcode))
     except BrokenPipeError:  # nobody wants to know

@@ -28,7 +28,7 @@ from klyng_mp.launch.watch import Watch
 from klyng_mp.transports.shm import Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from klyng_mp.launch.launcher import Body, Launcher
     from klyng_mp.launch.loop import Loop, Timer
@@ -74,6 +74,18 @@ class Owner:
 
     def unlaunched(self, serial: int, reason: str) -> None:
         """A process could not be started."""
+
+    def arrived(self, occupant: Occupant, run: int, to_driver: Sequence[socket.socket]) -> None:
+        """A process has come to a place.
+
+        Args:
+            occupant: the process.
+            run: that of its contexts.
+            to_driver: the driver's end of a stream to it, where the driver is on this host; still the caller's.
+        """
+
+    def exited(self, serial: int, exitcode: int) -> None:
+        """A process has ended that has no pipe to tell it."""
 
     def refilled(self) -> None:
         """All places are filled by ranks again."""
@@ -140,8 +152,7 @@ class Supervisor(Crew):
         self.watch.stack_file()
         body = self._launcher.launch(self._spec)
         try:
-            far = self._spec.network is not None and self._spec.network.far_driver
-            driver = list(socket.socketpair()) if self._serve and not far else []
+            driver = list(socket.socketpair()) if self._serve and not self._has_far_driver else []
         except OSError:
             body.dismiss()
             raise
@@ -152,6 +163,11 @@ class Supervisor(Crew):
             theirs.close()
         self.look_after(occupant, rank)
         return occupant, driver[:1]
+
+    @property
+    def _has_far_driver(self) -> bool:
+        network = self._spec.network
+        return network is not None and network.far_driver
 
     def retire(self, occupant: Occupant) -> None:
         """Have a rank that has nothing to do end: a process is to have its place."""

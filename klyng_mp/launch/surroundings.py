@@ -72,12 +72,14 @@ class Start(NamedTuple):
         run: the number that the contexts of its communicator are made of.
         no_rank: why it has no rank, or an empty string.
         absent: places that no process has come to yet.
+        has_driver: whether it is given a stream to the driver.
     """
 
     serial: int
     run: int
     no_rank: str
     absent: tuple[int, ...]
+    has_driver: bool
 
 
 class Place:
@@ -166,9 +168,10 @@ def _wait_for_place(channel: Channel) -> Place:
         place.shared = memory, bell
     prepare(fds.pop())
     if start is not None:
-        place.start, place.task = Start(*start), fds
-    elif fds:
-        place.driver = socket.socket(fileno=fds[0])
+        place.start = Start(*start)
+    if fds and (place.start is None or place.start.has_driver):
+        place.driver = socket.socket(fileno=fds.pop(0))
+    place.task = fds
     return place
 
 

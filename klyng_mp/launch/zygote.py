@@ -35,7 +35,7 @@ from klyng_mp.launch.supervisor import Owner, Supervisor
 from klyng_mp.launch.surroundings import forget_parent, show_in_ps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from klyng_mp.launch.launcher import Body
     from klyng_mp.launch.loop import Timer
@@ -279,13 +279,21 @@ class _Job(Owner):
         self._tell("unlaunchable", reason)
 
     def launched(self, serial: int, body: Body) -> None:
-        self._tell("answer", serial, body.pid, "", fds=[body.pidfd])
+        self._tell("launched", serial, body.pid, "", fds=[body.pidfd])
 
     def unlaunched(self, serial: int, reason: str) -> None:
-        self._tell("answer", serial, 0, reason)
+        self._tell("launched", serial, 0, reason)
+
+    def exited(self, serial: int, exitcode: int) -> None:
+        self._tell("exited", serial, exitcode)
+
+    def arrived(self, occupant: Occupant, run: int, to_driver: Sequence[socket.socket]) -> None:
+        if self.spec.network is not None:
+            fds = [sock.fileno() for sock in to_driver]
+            self._tell("arrived", occupant.rank, occupant.incarnation, run, fds=fds)
 
     def refilled(self) -> None:
-        self._tell("answer", self._refill)
+        self._tell("refilled", self._refill)
 
     def when_written(self, action: Callable[[], None]) -> None:
         self._when_written(action)
@@ -385,6 +393,7 @@ class _Job(Owner):
         elif kind == "gone":
             rank, incarnation, what, orderly = rest
             supervisor.tell_end(rank, incarnation, what, orderly=orderly)
+            supervisor.processes.far_ended(rank, incarnation, what, orderly=orderly)
         else:
             return False
         for fd in fds:
@@ -394,9 +403,13 @@ class _Job(Owner):
     def _obey_of_processes(self, processes: Processes, kind: str, rest: list[Any], fds: list[int]) -> None:
         if kind == "start":
             serial, name, run, rank, no_rank = rest
-            processes.start(StartedProcess(serial, name, run, no_rank, fds[0], fds[1:]), rank)
+            spread = self.spec.network is not None  # then this channel tells the exit code
+            task, exit_pipe = ([fds[0]], None) if spread else ([fds[0], *fds[2:]], fds[1])
+            processes.start(StartedProcess(serial, name, run, no_rank, exit_pipe, task), rank)
         elif kind == "signal":
             processes.signal(*rest)
+        elif kind == "come":
+            processes.far_arrived(*rest)
         elif kind == "refill":
             self._refill, run, renew = rest
             processes.end_session(run, renew=renew)

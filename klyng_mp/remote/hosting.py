@@ -32,7 +32,9 @@ from klyng_mp.remote.versions import describe_here
 
 if TYPE_CHECKING:
     from klyng_mp.launch.loop import Loop
+    from klyng_mp.remote.bundle import Unpacked
     from klyng_mp.remote.cache import Lease
+    from klyng_mp.remote.options import BeaconOptions
     from klyng_mp.remote.session import SessionTools
 
 __all__ = ["HostedJob", "Refusal", "Voice", "folder_prefix"]
@@ -75,6 +77,31 @@ class Voice(Protocol):
         """Say why not, and end the session."""
 
 
+class _TaskFile:
+    """What a process is to do that is about to be started, as it comes."""
+
+    def __init__(self, serial: int, most_bytes: int) -> None:
+        self.serial = serial
+        self._most = most_bytes
+        self.fd = os.memfd_create("klyng-task", os.MFD_CLOEXEC)
+
+    def add(self, data: bytes) -> None:
+        """Append a part."""
+        with open(self.fd, "ab", closefd=False) as file:
+            if file.tell() + len(data) > self._most:
+                raise Refusal(
+                    "limit",
+                    f"what a process is started with has more than {self._most} bytes: send it afterwards, or raise "
+                    "max_bundle_bytes in its beacon.toml",
+                    "max_bundle_bytes",
+                )
+            file.write(data)
+
+    def close(self) -> None:
+        """Close it; whoever has its descriptor keeps that."""
+        os.close(self.fd)
+
+
 class HostedJob:
     """One job on this host, from its first word to its last.
 
@@ -107,6 +134,7 @@ class HostedJob:
         self._zygote: ZygoteProcess | None = None
         self._channel: Channel | None = None
         self._early: list[tuple[bytes, int]] = []  # connections that have overtaken the word to launch
+        self._task: _TaskFile | None = None  # of the process that is to be started next
 
     # -- before it runs
 
@@ -127,7 +155,12 @@ class HostedJob:
         elif (self._channel is None) is not (name in BEGINNING):
             raise _untimely(name)
         elif self._channel is not None:
-            self._channel.send(*unpack_record(name, fields, data))
+            if name == "task":
+                self._take_task(fields["serial"], data)
+            elif name == "start":
+                self._start_process(self._channel, fields)
+            else:
+                self._channel.send(*unpack_record(name, fields, data))
             self._watch()
         elif name == "describe" and self._said is None:
             self._describe(fields)
@@ -142,25 +175,11 @@ class HostedJob:
             raise _untimely(name)
 
     def _describe(self, said: dict[str, Any]) -> None:
-        options = self._tools.options
         self._share = range(said["first"], said["first"] + said["count"])
         here = [site for site in said["sites"] if (site["first"], site["size"]) == (said["first"], said["count"])]
         if said["count"] != self._ranks or self._share.stop > said["size"] or not here:
             raise Refusal("failed", "the job says two things of its ranks: both sides must run the same klyng_mp")
-        if not said["encrypt"] and not options.allow_plaintext:
-            raise Refusal(
-                "limit",
-                "this beacon does not allow data between ranks in plain text: leave encrypt=False out, or set "
-                "allow_plaintext = true in its beacon.toml",
-                "allow_plaintext",
-            )
-        if said["bundle_bytes"] > options.max_bundle_bytes:
-            raise Refusal(
-                "limit",
-                f"the program has {said['bundle_bytes']} bytes packed, and {options.max_bundle_bytes} are allowed: "
-                f"let less travel, or raise max_bundle_bytes in its beacon.toml",
-                "max_bundle_bytes",
-            )
+        _check_limits(said, self._tools.options)
         self._said = said
         self._answer()
 
@@ -207,6 +226,21 @@ class HostedJob:
 
     # -- while it runs
 
+    def _take_task(self, serial: int, data: bytes) -> None:
+        """Keep a part of what a process is to do, until it is started."""
+        if self._task is None:
+            self._task = _TaskFile(serial, self._tools.options.max_bundle_bytes * _EXPANSION)
+        if self._task.serial != serial:
+            raise _untimely("task")
+        self._task.add(data)
+
+    def _start_process(self, channel: Channel, fields: dict[str, Any]) -> None:
+        task, self._task = self._task, None
+        if task is None or task.serial != fields["serial"] or fields["rank"] not in self._share:
+            raise _untimely("start")
+        channel.send(*unpack_record("start", fields, b""), fds=[task.fd])
+        task.close()
+
     def _launch(self) -> None:
         try:
             self._zygote = ZygoteProcess(())
@@ -226,28 +260,17 @@ class HostedJob:
             self.hand_over(preface, fd)
 
     def _make_spec(self) -> RankSpec:
-        said = self._said
+        said, lease = self._said, self._lease
         assert said is not None  # noqa: S101 - `obey` has looked
-        site = next(site for site in said["sites"] if site["first"] == said["first"] and site["size"])
-        spec = RankSpec(said["size"], site["name"])
-        spec.share = self._share
-        spec.network = RankNetwork(
+        assert lease is not None  # noqa: S101 - `obey` has looked
+        network = RankNetwork(
             self._job_id,
             self._join_key,
             [Site(**one) for one in said["sites"]],
             self._credentials if said["encrypt"] else None,
             far_driver=True,
         )
-        assert self._lease is not None  # noqa: S101 - `obey` has looked
-        program = self._lease.unpacked
-        spec.cwd = program.cwd
-        spec.path = [*program.path, *(folder for folder in sys.path if folder)]
-        spec.argv = [program.main, *said["argv"][1:]] if program.main else said["argv"]
-        spec.environment |= said["environment"]
-        spec.seed = None if said["seed"] is None else int(said["seed"])
-        spec.log_level = said["log_level"]
-        spec.main_by_reference = said["by_reference"]
-        spec.share_cpus(usable_cpus())
+        spec = _spec_of(said, self._share, network, lease.unpacked)
         memory = self._tools.options.max_rank_memory_bytes
         if memory is not None:
             spec.limits = [(kind, soft, hard) for kind, soft, hard in spec.limits if kind != resource.RLIMIT_AS]
@@ -314,6 +337,8 @@ class HostedJob:
         """End everything that is left of it, and give back what it had."""
         for _preface, fd in self._early:
             os.close(fd)
+        if self._task is not None:
+            self._task.close()
         channel, self._channel = self._channel, None
         if channel is not None:
             self._loop.unregister(channel.fileno())  # what it says at last is for nobody
@@ -325,3 +350,38 @@ class HostedJob:
         if self._lease is not None:
             self._lease.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _spec_of(said: dict[str, Any], share: range, network: RankNetwork, program: Unpacked) -> RankSpec:
+    """Return what ranks here are to be."""
+    site = next(site for site in said["sites"] if site["first"] == said["first"] and site["size"])
+    spec = RankSpec(said["size"], site["name"])
+    spec.share = share
+    spec.network = network
+    spec.cwd = program.cwd
+    spec.path = [*program.path, *(folder for folder in sys.path if folder)]
+    spec.argv = [program.main, *said["argv"][1:]] if program.main else said["argv"]
+    spec.environment |= said["environment"]
+    spec.seed = None if said["seed"] is None else int(said["seed"])
+    spec.log_level = said["log_level"]
+    spec.main_by_reference = said["by_reference"]
+    spec.share_cpus(usable_cpus())
+    return spec
+
+
+def _check_limits(said: dict[str, Any], options: BeaconOptions) -> None:
+    """Refuse what this beacon does not allow."""
+    if not said["encrypt"] and not options.allow_plaintext:
+        raise Refusal(
+            "limit",
+            "this beacon does not allow data between ranks in plain text: leave encrypt=False out, or set "
+            "allow_plaintext = true in its beacon.toml",
+            "allow_plaintext",
+        )
+    if said["bundle_bytes"] > options.max_bundle_bytes:
+        raise Refusal(
+            "limit",
+            f"the program has {said['bundle_bytes']} bytes packed, and {options.max_bundle_bytes} are allowed: "
+            f"let less travel, or raise max_bundle_bytes in its beacon.toml",
+            "max_bundle_bytes",
+        )

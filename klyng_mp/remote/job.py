@@ -88,6 +88,8 @@ class SpreadJob(Supervisors):
         LaunchError: ranks could not be started here.
     """
 
+    is_spread = True
+
     def __init__(self, spec: RankSpec, options: SpreadOptions, links: dict[str, ControlLink]) -> None:
         reserve_standard_fds()
         super().__init__(spec)
@@ -218,7 +220,7 @@ class SpreadJob(Supervisors):
 
     def _suspect(self, rank: int, reason: str) -> None:
         """A connection to a rank has ended, or could not be opened; as a rule its host says why, right away."""
-        if not self._closing:
+        if not self._closing and not self._processes.is_awaited(rank):
             self._suspects[rank] = monotonic(), self._incarnations[rank], reason
 
     # -- asking
@@ -277,7 +279,8 @@ class SpreadJob(Supervisors):
         """See `Job.close`."""
         self._closing = True
         self._tell_all("close")
-        self.submit(CLOSE, (0, b"", []))
+        there = [rank for rank in range(self.spec.size) if self.endpoint.find_loss([rank], "close()") is None]
+        self.submit(CLOSE, (0, b"", []), there)
 
     def kill(self) -> None:
         """See `Job.kill`."""
@@ -292,6 +295,7 @@ class SpreadJob(Supervisors):
     def dispose(self) -> None:
         """See `Job.dispose`."""
         JOBS.discard(self)
+        self._processes.lose_all()
         self._words.put("over")
         with self.endpoint.lock:
             for site in self._sites:

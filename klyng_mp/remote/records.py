@@ -40,12 +40,14 @@ _NAME = Text(256)
 _WORD = Text(4000, lines=True)
 _LONG = Text(400_000, lines=True)
 
+_EXITCODE = Integer(-256, 2**31)
+
 _CAUSE: dict[str, FieldType] = {
     "kind": Choice("failed", "died", "stillborn", "exited", "deadlock", "cancelled", "interrupted", "timeout", "lost"),
     "rank": Maybe(_RANK),
     "detail": _WORD,
     "text": _LONG,
-    "exitcode": Integer(-256, 2**31),
+    "exitcode": _EXITCODE,
 }
 _STATE: dict[str, FieldType] = {
     "rank": _RANK,
@@ -128,6 +130,14 @@ _TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
             "signum": Maybe(Integer(1, 64)),
         },
     ),
+    "launched": ("beacon", {"serial": _COUNT, "pid": _COUNT, "wrong": _WORD}),
+    "arrived": ("beacon", {"rank": _RANK, "incarnation": _COUNT, "run": _COUNT}),
+    "exited": ("beacon", {"serial": _COUNT, "exitcode": _EXITCODE}),
+    "refilled": ("beacon", {"question": _COUNT}),
+    "start": ("client", {"serial": _COUNT, "process": _WORD, "run": _COUNT, "rank": _RANK, "no_rank": _WORD}),
+    "come": ("client", {"rank": _RANK, "incarnation": _COUNT, "run": _COUNT}),
+    "signal": ("client", {"serial": _COUNT, "signum": Integer(1, 64)}),
+    "refill": ("client", {"question": _COUNT, "run": _COUNT, "renew": Flag()}),
     "fence": ("client", {"run": _COUNT}),
     "over": ("client", {"run": _COUNT}),
     "report": ("client", {"question": _COUNT}),
@@ -166,10 +176,12 @@ _SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "caused": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
     "settled": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
     "output": ("beacon", {"stream": Choice("stdout", "stderr")}, CHUNK_BYTES),
+    "task": ("client", {"serial": _COUNT}, CHUNK_BYTES),
     "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
     "surveyed": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
 }
 
+_OF_DATA = {"output": "stream", "task": "serial"}  # what is said of data
 _REPLIES = {"answer": "states", "surveyed": "surveyed"}  # what tuples with states are called as records
 
 RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in BEGINNING.items()})
@@ -194,8 +206,8 @@ def _pack(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
         run, cause = rest
         fields = {name: getattr(cause, name) for name in _CAUSE}
         return kind, {"run": run, **fields, "detail": cause.detail[:1000], "text": cause.text[-100_000:]}, b""
-    if kind == "output":
-        return kind, {"stream": rest[0]}, bytes(rest[1])
+    if kind in {"output", "task"}:
+        return kind, {_OF_DATA[kind]: rest[0]}, bytes(rest[1])
     if kind in _REPLIES:
         return _REPLIES[kind], {"question": rest[0], "states": _pack_states(rest[1], whole=kind == "surveyed")}, b""
     if kind == "born":
@@ -211,8 +223,8 @@ def unpack_record(kind: str, fields: dict[str, Any], data: bytes) -> tuple[Any, 
     """Return the tuple that a record stands for."""
     if kind in {"caused", "settled"}:
         return kind, fields["run"], Cause(*(fields[name] for name in _CAUSE))
-    if kind == "output":
-        return kind, fields["stream"], data
+    if kind in {"output", "task"}:
+        return kind, fields[_OF_DATA[kind]], data
     if kind in _REPLIES.values():
         name = "answer" if kind == "states" else kind
         return name, fields["question"], [_unpack_state(state) for state in fields["states"]]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.launch.driver import Order
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.remote.bundle import Bundle
     from klyng_mp.remote.control import ControlLink
@@ -103,6 +104,10 @@ class Site:
         """Say something to its supervisor; one that is gone hears nothing."""
         raise NotImplementedError
 
+    def start(self, serial: int, order: Order, task: int) -> None:
+        """Have a process started, which does what is in a file."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Part from it; what of the job is still there is ended by it."""
         raise NotImplementedError
@@ -152,6 +157,10 @@ class LocalSite(Site):
     def tell(self, *record: Any) -> None:
         """See `Site.tell`."""
         self._channel.send_now(*record)
+
+    def start(self, serial: int, order: Order, task: int) -> None:
+        """See `Site.start`."""
+        self._channel.send_now("start", serial, *order, fds=[task])
 
     def close(self) -> None:
         """See `Site.close`."""
@@ -291,6 +300,14 @@ class RemoteSite(Site):
         except OSError:
             return  # its end is met when it is heard
         self._watch()
+
+    def start(self, serial: int, order: Order, task: int) -> None:
+        """See `Site.start`."""
+        with open(task, "rb", closefd=False) as file:
+            file.seek(0)
+            while data := file.read(CHUNK_BYTES):
+                self.tell("task", serial, data)
+        self.tell("start", serial, *order)
 
     @property
     def silent_for(self) -> float:  # type: ignore[override]

@@ -8,19 +8,23 @@ all are out of it. Who was replaced on one host is told to the ranks of the othe
 
 from __future__ import annotations
 
+import os
 import queue
 import socket
 from typing import TYPE_CHECKING, Any
 
+from klyng_mp.deadline import NEVER
 from klyng_mp.errors import HostLostError, LaunchError
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.driver import Job
 from klyng_mp.remote.lookout import Lookout
 from klyng_mp.remote.printer import Printer
+from klyng_mp.remote.started import StartedProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from klyng_mp.launch.driver import Order
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
     from klyng_mp.remote.site import Site
@@ -29,7 +33,7 @@ __all__ = ["Supervisors"]
 
 
 class Supervisors(Job):
-    """A job with a supervisor on each of its hosts; see `Job`. Its methods are called with the endpoint's lock held."""
+    """A job with a supervisor on each of its hosts; see `Job`. What hears is called with the endpoint's lock held."""
 
     def __init__(self, spec: RankSpec) -> None:
         super().__init__(spec)
@@ -37,6 +41,7 @@ class Supervisors(Job):
         self._printer = Printer()
         self._lookout = Lookout(self._sites, self._end_deadlock)
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # to the thread that looks after all this
+        self._processes = StartedProcesses()
         self._news = False
         self._causes: dict[int, Cause] = {}
         self._unsettled: dict[int, set[int]] = {}
@@ -75,6 +80,44 @@ class Supervisors(Job):
                 if site.living:
                     site.tell(*record)
 
+    # -- processes
+
+    def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
+        """See `Job.start_process`."""
+        assert not fds  # noqa: S101 - its World is told that none can travel
+        with self.endpoint.lock:
+            site = next(site for site in self._sites if order.rank in site.share)
+            if not site.living:
+                raise LaunchError(f"{order.name} could not be started: {site.name} is lost")
+            serial = self._processes.expect(site, order.rank, os.dup(exit_pipe))
+            site.start(serial, order, task)
+        self.wait(lambda: self._processes.pid_of(serial) is not None, NEVER, "Process.start()")
+        pid = self._processes.pid_of(serial)
+        if not pid:
+            wrong = self._processes.forget(serial) or str(self.lost or "its World has come to its end")
+            raise LaunchError(f"{order.name} could not be started: {wrong}")
+        self.has_started = True
+        return serial, pid, None
+
+    def signal_process(self, serial: int, signum: int) -> None:
+        """See `Job.signal_process`."""
+        with self.endpoint.lock:
+            for site in self._processes.sites_of(serial) if serial else self._sites:
+                if site.living:
+                    site.tell("signal", serial, int(signum))
+
+    def refill(self, run: int, *, renew: bool) -> None:
+        """See `Job.refill`."""
+        with self.endpoint.lock:
+            question = self._processes.ask([site for site in self._sites if site.living])
+            self._tell_all("refill", question, run, renew)
+        self.wait(lambda: self._processes.is_answered(question), NEVER, "bringing ranks back to life")
+        if self.lost is not None:
+            raise self.lost
+
+    def flush(self) -> None:
+        """See `Job.flush`; an exit code is told when all that was printed before has been written."""
+
     # -- hearing; with the endpoint's lock held
 
     def _hear(self, site: Site, record: tuple[Any, ...], fds: list[int]) -> None:
@@ -82,12 +125,17 @@ class Supervisors(Job):
         handler: Callable[..., None] | None = getattr(self, f"_hear_{kind}", None)
         if kind == "born":
             self._welcome_all(site, rest[0], fds)
+        elif kind == "arrived":
+            self._meet(site, fds, *rest)
         elif kind == "output":
             self._printer.write(rest[0], rest[1], lambda size: self._acknowledge(site, size))
-        elif kind in {"fenced", "closed"}:  # all that was printed comes before
+        elif kind in {"fenced", "closed", "exited"}:  # all that was printed comes before
             self._printer.then(lambda: self._hear_later(site, kind, *rest))
         elif handler is not None:
             handler(site, *rest)
+        if kind != "born":
+            for fd in fds:
+                os.close(fd)
 
     def _acknowledge(self, site: Site, size: int) -> None:
         with self.endpoint.lock:
@@ -131,6 +179,30 @@ class Supervisors(Job):
             del self._fenced[run]
             self.fenced = max(self.fenced, run)
 
+    def _hear_launched(self, site: Site, serial: int, pid: int, wrong: str) -> None:
+        self._processes.launched(site, serial, pid, wrong)
+
+    def _hear_exited(self, site: Site, serial: int, exitcode: int) -> None:
+        self._processes.exited(site, serial, exitcode)
+
+    def _hear_refilled(self, site: Site, question: int) -> None:
+        self._processes.refilled(site, question)
+
+    def _meet(self, site: Site, fds: list[int], rank: int, incarnation: int, run: int) -> None:
+        """A process has come to a place: it is a peer of ours, and of those of other hosts."""
+        if rank not in site.share:
+            return
+        self._processes.arrived(rank)
+        self._suspects.pop(rank, None)
+        if site.far:
+            self._incarnations[rank] = incarnation
+            self.endpoint.mark_present(rank, incarnation)
+        else:
+            self._welcome(rank, incarnation, socket.socket(fileno=fds.pop()))
+        for other in self._sites:
+            if other is not site and other.living:
+                other.tell("come", rank, incarnation, run)
+
     def _hear_answer(self, site: Site, question: int, states: list[RankState]) -> None:
         del site
         if question in self._answered:
@@ -145,6 +217,8 @@ class Supervisors(Job):
         if rank not in site.share:
             return
         self._suspects.pop(rank, None)
+        if self._processes.has(rank):  # else its successor is on its way already
+            self.endpoint.mark_lost(rank, what, incarnation=incarnation, orderly=orderly)
         for other in self._sites:
             if other is not site and other.living:
                 other.tell("gone", rank, incarnation, what, orderly)
@@ -176,6 +250,7 @@ class Supervisors(Job):
             self.lost = HostLostError(site.name, list(site.share), reason)
         if site.far:  # should it hear again, it learns that it is to end
             site.close()
+        self._processes.lose_all()
         for other in self._sites:
             if other.living:
                 other.tell("kill")

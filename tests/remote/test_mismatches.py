@@ -92,10 +92,10 @@ def test_a_module_that_nobody_has(tmp_path, client_home):
         beacon.check_tidy()
 
 
-@pytest.mark.parametrize("small_disk", [256 * 1024], indirect=True)
+@pytest.mark.parametrize("small_disk", [4 << 20], indirect=True)
 def test_a_full_disk(small_disk, client_home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "large.bin").write_bytes(os.urandom(1 << 20))
+    (tmp_path / "large.bin").write_bytes(os.urandom(8 << 20))
     with Beacon(small_disk) as beacon:
         began = time.monotonic()
         with pytest.raises(BundleError) as caught:

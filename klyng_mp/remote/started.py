@@ -1,0 +1,135 @@
+"""The processes that were started from a World on several hosts, as its driver keeps account of them.
+
+Layer: remote. Each has a serial number in the job, and here the writing end of the pipe that its process object waits
+at: the exit code goes there when its host has told it, or the end comes without a word when its host is lost.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from klyng_mp.launch.processes import EXIT_CODE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from klyng_mp.remote.site import Site
+
+__all__ = ["StartedProcesses"]
+
+
+class _Started:
+    __slots__ = ("exit_pipe", "pid", "rank", "site", "wrong")
+
+    def __init__(self, site: Site, rank: int, exit_pipe: int) -> None:
+        self.site = site
+        self.rank = rank
+        self.exit_pipe = exit_pipe
+        self.pid: int | None = None  # 0: it could not be started
+        self.wrong = ""
+
+    def tell(self, exitcode: int | None) -> None:
+        """Tell its process object the exit code, or with None that nobody knows it."""
+        if self.exit_pipe >= 0:
+            fd, self.exit_pipe = self.exit_pipe, -1
+            if exitcode is not None:
+                with suppress(BrokenPipeError):  # nobody wants to know
+                    os.write(fd, EXIT_CODE.pack(exitcode))
+            os.close(fd)
+
+
+class StartedProcesses:
+    """Those of one job; its methods are called with the lock of the driver's endpoint held."""
+
+    def __init__(self) -> None:
+        self._serial = 0
+        self._started: dict[int, _Started] = {}
+        self._awaited: set[int] = set()  # places whose occupant gives way to a process
+        self._questions: dict[int, set[int]] = {}  # first ranks of hosts that have not answered, by question
+
+    def expect(self, site: Site, rank: int, exit_pipe: int) -> int:
+        """Return the serial number of a process that is about to be started; owns the pipe's end from now on."""
+        self._serial += 1
+        self._started[self._serial] = _Started(site, rank, exit_pipe)
+        self._awaited.add(rank)
+        return self._serial
+
+    def launched(self, site: Site, serial: int, pid: int, wrong: str) -> None:
+        """A process lives, or cannot: then the number is 0."""
+        process = self._started.get(serial)
+        if process is not None and process.site is site:
+            process.pid, process.wrong = pid, wrong
+            if not pid:
+                self._awaited.discard(process.rank)
+
+    def pid_of(self, serial: int) -> int | None:
+        """Return a process' number; 0 if it could not be started; None while that is not known."""
+        process = self._started.get(serial)
+        return 0 if process is None else process.pid
+
+    def forget(self, serial: int) -> str:
+        """Give up a process that could not be started; return why."""
+        process = self._started.pop(serial, None)
+        if process is None:
+            return ""
+        process.tell(None)
+        return process.wrong
+
+    def arrived(self, rank: int) -> None:
+        """A process has come to its place."""
+        self._awaited.discard(rank)
+
+    def is_awaited(self, rank: int) -> bool:
+        """Whether the place's occupant gives way to a process that has not come yet."""
+        return rank in self._awaited
+
+    def has(self, rank: int) -> bool:
+        """Whether a process holds the place, or just has."""
+        return rank not in self._awaited and any(one.rank == rank for one in self._started.values())
+
+    def exited(self, site: Site, serial: int, exitcode: int) -> None:
+        """A process has ended, and all that it printed was written."""
+        process = self._started.get(serial)
+        if process is not None and process.site is site:
+            del self._started[serial]
+            self._awaited.discard(process.rank)
+            process.tell(exitcode)
+
+    def sites_of(self, serial: int) -> Iterable[Site]:
+        """Return the host of a process, if that is not known to have ended."""
+        process = self._started.get(serial)
+        return () if process is None else (process.site,)
+
+    def lose(self, site: Site) -> None:
+        """A host is lost, and its processes with it."""
+        for serial, process in list(self._started.items()):
+            if process.site is site:
+                del self._started[serial]
+                process.tell(None)
+        for waiting in self._questions.values():
+            waiting.discard(site.share.start)
+
+    def lose_all(self) -> None:
+        """All hosts are lost, or given up."""
+        for site in {process.site for process in self._started.values()}:
+            self.lose(site)
+        self._questions.clear()
+
+    # Questions
+
+    def ask(self, sites: Iterable[Site]) -> int:
+        """Return the number of a question to these hosts."""
+        self._serial += 1
+        self._questions[self._serial] = {site.share.start for site in sites}
+        return self._serial
+
+    def refilled(self, site: Site, question: int) -> None:
+        """A host has answered."""
+        if question in self._questions:
+            self._questions[question].discard(site.share.start)
+
+    def is_answered(self, question: int) -> bool:
+        """Whether all hosts have answered that are not lost."""
+        return not self._questions.get(question)

@@ -1,0 +1,160 @@
+"""remote.started: processes that are started from a World are on its hosts, and are what they are here."""
+
+from __future__ import annotations
+
+import multiprocessing.connection
+import os
+import signal
+import time
+
+import farwork
+import pytest
+from drivers import ProcessDriver
+from programs import still_there, wait_until
+
+import klyng_mp as mp
+from klyng_mp import native
+from klyng_mp.errors import LaunchError, NotAcrossHostsError, PeerLostError, WorldBusyError
+
+
+@pytest.fixture
+def world(hosts):
+    """One rank here, and one on each of two hosts."""
+    with mp.World(hosts=[{"host": "local", "max_procs": 1}, *({**host, "max_procs": 1} for host in hosts)]) as made:
+        yield made
+
+
+def start(world, target, *args, **keywords):
+    process = world.Process(target=target, args=args, **keywords)
+    process.start()
+    return process
+
+
+def start_all(world, target, *args):
+    return [start(world, target, *args) for _ in range(world.size)]
+
+
+def exit_codes(processes):
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def test_they_take_the_places_of_all_hosts_and_talk(world, capfd):
+    assert exit_codes(start_all(world, farwork.gathers)) == [0, 0, 0]
+    out = capfd.readouterr().out.splitlines()  # all of it, since they were joined
+    assert sorted(out) == ["rank 0 of 3 has [0, 1, 2]", *(f"rank {rank} of 3 has None" for rank in (1, 2))]
+    assert world.run(farwork.total) == [3] * 3
+    assert exit_codes(start_all(world, farwork.gathers)) == [0, 0, 0]
+
+
+def test_what_is_sent_to_a_place_waits_until_somebody_has_come(world, capfd):
+    first = start(world, farwork.sends_on, 0)
+    wait_until(lambda: "sent" in capfd.readouterr().out)
+    assert exit_codes([first, *(start(world, farwork.sends_on, rank) for rank in (1, 2))]) == [0, 0, 0]
+    assert "rank 2 has all of [0, 1]" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("end", "codes"),
+    [
+        (lambda process: process.terminate(), [-signal.SIGTERM] * 3),
+        (lambda process: process.kill(), [-signal.SIGKILL] * 3),
+    ],
+    ids=["terminate", "kill"],
+)
+def test_they_are_ended(world, end, codes):
+    processes = start_all(world, time.sleep, 1000)
+    assert all(process.is_alive() for process in processes)
+    pids = [process.pid for process in processes]
+    for process in processes:
+        end(process)
+    assert exit_codes(processes) == codes
+    assert still_there(pids, 0) == []
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_exit_codes_and_errors_are_those_of_processes_here(world, capfd):
+    assert exit_codes([start(world, os._exit, 7), start(world, farwork.fails_here), start(world, int)]) == [7, 1, 0]
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_a_sentinel_can_be_waited_on(world):
+    process = start(world, int)
+    assert multiprocessing.connection.wait([process.sentinel], timeout=20) == [process.sentinel]
+    assert process.exitcode == 0
+
+
+def test_a_lambda_and_what_it_refers_to_travel(world, capfd):
+    secret = [1, 2, 3]
+    assert exit_codes([start(world, lambda: print(mp.comm().allreduce(1), sum(secret))) for _ in range(3)]) == [0] * 3
+    assert sorted(capfd.readouterr().out.splitlines()) == ["3 6"] * 3
+
+
+def test_large_arguments_travel_whole(world):
+    data = os.urandom(5_000_000)
+    assert exit_codes([start(world, farwork.checks, data, sum(data)) for _ in range(3)]) == [0] * 3
+
+
+def test_who_waits_for_one_that_is_killed_is_told(world, capfd):
+    waits = [start(world, farwork.waits_for, 2) for _ in range(2)]
+    victim = start(world, time.sleep, 1000)
+    wait_until(lambda: capfd.readouterr().out.count("waits") >= 0 and victim.is_alive())
+    victim.kill()
+    assert exit_codes([*waits, victim]) == [0, 0, -signal.SIGKILL]
+    out = capfd.readouterr().out
+    assert out.count(f"{PeerLostError.__name__}: rank 2 was killed by SIGKILL") == 2, out
+
+
+def test_they_are_children_as_others_are(world):
+    process = start(world, farwork.checks_its_process, os.getpid(), bytes(multiprocessing.current_process().authkey))
+    assert process in mp.active_children()
+    assert exit_codes([process]) == [0]
+    assert process not in mp.active_children()
+
+
+def test_daemonic_ones_end_with_the_world(hosts):
+    with mp.World(hosts=hosts) as world:
+        processes = [start(world, time.sleep, 1000, daemon=True) for _ in range(world.size)]
+    assert exit_codes(processes) == [-signal.SIGTERM] * 4
+
+
+def test_places_are_held_until_they_end(world):
+    processes = start_all(world, time.sleep, 1000)
+    with pytest.raises(LaunchError, match=r"would have no rank.*all 3 places of its World were held"):
+        start(world, int)
+    with pytest.raises(WorldBusyError, match="hold places of this World"):
+        world.run(farwork.total)
+    processes[1].kill()
+    processes[1].join()
+    again = start(world, int)
+    assert exit_codes([again]) == [0]
+    for process in processes:
+        process.kill()
+    exit_codes(processes)
+    assert world.run(farwork.total) == [3] * 3
+
+
+def test_what_cannot_leave_this_machine_is_refused(world):
+    spawn = mp.get_context("spawn")
+    for what in (spawn.Pipe()[0], spawn.SimpleQueue(), *([] if native.core is None else [spawn.Lock()])):
+        with pytest.raises(
+            NotAcrossHostsError, match=r"queue, .* of this machine cannot be had across hosts: let the pr"
+        ):
+            start(world, print, what)
+    assert world.run(farwork.total) == [3] * 3
+    assert exit_codes([start(world, int)]) == [0]
+
+
+def test_an_argument_that_cannot_travel_is_named(world):
+    with pytest.raises(mp.CodecError, match="generator"):
+        start(world, print, (x for x in "a"))
+    assert exit_codes([start(world, int)]) == [0]
+
+
+def test_a_killed_driver_takes_them_along(hosts, tmp_path):
+    with ProcessDriver(tmp_path, hosts) as driver:
+        pids = [int(word) for word in driver.answer("pids")]
+        assert len(pids) == 4
+        driver.process.kill()
+        assert still_there(pids, 15.0) == []
