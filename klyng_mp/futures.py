@@ -58,6 +58,8 @@ class WorldExecutor(Executor):
         initargs: Iterable[Any] = (),
         **options: Any,
     ) -> None:
+        if isinstance(max_workers, World):
+            raise TypeError("max_workers must be a number; to use a World that is there, write WorldExecutor(world=w)")
         if max_workers is not None and max_workers < 1:
             raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
         self._own_world = World(max_workers) if world is None else None

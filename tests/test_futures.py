@@ -157,6 +157,8 @@ def test_a_given_world_stays(world):
 
 @pytest.mark.parametrize("workers", [0, -1])
 def test_bad_numbers_are_refused(workers):
+    with mp.World(1) as world, pytest.raises(TypeError, match=r"write WorldExecutor\(world=w\)"):
+        WorldExecutor(world)
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
         WorldExecutor(workers)
 

@@ -24,6 +24,7 @@ __all__ = [
     "HEARTBEAT_SECONDS",
     "MAX_RANKS",
     "SILENCE_SECONDS",
+    "WORD",
     "pack_record",
     "unpack_record",
 ]
@@ -38,6 +39,7 @@ _RANK = Integer(0, 0xFFFFFFFF)  # the driver's number, too
 _COUNT = Integer(0, 2**63 - 1)
 _NAME = Text(256)
 _WORD = Text(4000, lines=True)
+WORD = Text(100_000, lines=True)  # of the program's own: an argument, or what a variable of its environment says
 _LONG = Text(400_000, lines=True)
 
 _EXITCODE = Integer(-256, 2**31)
@@ -92,8 +94,8 @@ BEGINNING: dict[str, tuple[str, dict[str, FieldType], int]] = {
             "label": Flag(),
             "log_level": Maybe(Integer(0, 1000)),
             "by_reference": Flag(),
-            "environment": Table(Text(100_000, lines=True), 1000),
-            "argv": Items(Text(100_000, lines=True), 10_000),
+            "environment": Table(WORD, 1000),
+            "argv": Items(WORD, 10_000),
             "packages": Items(Record({"module": _NAME, "distribution": _NAME}), 10_000),
             "bundle": Octets(32),
             "bundle_bytes": _COUNT,

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from klyng_mp.deadline import Deadline
+from klyng_mp.errors import BundleError
 from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.bundle import Bundle
 from klyng_mp.remote.client import connect, wait_for_all
@@ -16,6 +17,8 @@ from klyng_mp.remote.home import Home
 from klyng_mp.remote.hosts import read_hosts
 from klyng_mp.remote.job import SpreadJob, SpreadOptions
 from klyng_mp.remote.placement import place
+from klyng_mp.remote.records import WORD
+from klyng_mp.remote.schema import MisfitError
 from klyng_mp.remote.sources import find_loaded_sources
 from klyng_mp.remote.versions import requirements
 
@@ -89,6 +92,7 @@ class WorldHosts:
             sources = find_loaded_sources(self._files) if self._sources is None else self._sources
             spec.main_by_reference = self._sources is not None  # then all ranks run the same program
             sources.check()
+            _check_words(spec.argv[1:], self._env)
             options = SpreadOptions(
                 self._placements,
                 Bundle.make(sources),
@@ -129,6 +133,24 @@ def reach(hosts: Sequence[Host]) -> dict[str, ControlLink]:
             errors[0].add_note(f"also: {error}")
         raise errors[0]
     return links
+
+
+def _check_words(arguments: Sequence[str], env: Mapping[str, str]) -> None:
+    """Raise unless the program's words can be told to other hosts."""
+    for number, word in enumerate(arguments, 1):
+        _check_word(f"argument {number} of the program", word)
+    for name, value in env.items():
+        _check_word(f"the environment variable {name!r}", name + value)
+
+
+def _check_word(what: str, word: str) -> None:
+    try:
+        WORD.encode(word, what)
+    except MisfitError as error:
+        raise BundleError(
+            f"{error}, so other hosts cannot be told of it: leave it out, or let the program read it from a file",
+            "",
+        ) from None
 
 
 def _cpus_of(link: ControlLink) -> int:

@@ -150,6 +150,11 @@ def test_a_program_that_cannot_be_run_reaches_no_beacon(folder):
     code, _, err = run(folder, "-m", "machines.json", "nowhere.py")
     assert code == 2
     assert "nowhere.py" in err
+    code, _, err = run(folder, "-m", "machines.json", "app.py", "one", "\x1b[2J")
+    assert code == 1
+    assert (
+        "argument 2 of the program is not text without control characters, so other hosts cannot be told of it" in err
+    )
     code, _, err = run(folder, "-m", "nowhere.json", "app.py")
     assert code == 1
     assert "there is no file nowhere.json" in err
