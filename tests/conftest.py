@@ -89,6 +89,8 @@ def _session(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(COOKIE, cookie)
         yield cookie
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +98,8 @@ def _nothing_left(request, _session):
     """Fail a test that leaves descriptors, threads, processes, or names in /dev/shm or its TMPDIR."""
     marker = request.node.get_closest_marker("may_leave")
     allowed = set(marker.args) if marker else set()
-    folder = Path(tempfile.mkdtemp(prefix="kmp-"))  # short: a unix socket's path has 107 bytes
+    # Its name is short: a unix socket's path has 107 bytes.
+    folder = _folders.pop() if _folders else Path(tempfile.mkdtemp(prefix="kmp-"))
     fds, threads, names = open_fds(), set(threading.enumerate()), shared_names()
     processes = descendants(_session)
     with pytest.MonkeyPatch.context() as patch:  # its own: the test's is to be undone before the check
@@ -110,10 +113,16 @@ def _nothing_left(request, _session):
         "fds": fds_left(fds),
         "files": files_left(names, folder),
     }
-    shutil.rmtree(folder, ignore_errors=True)
+    if any(folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        _folders.append(folder)  # for the next test
     found = [f"{kind}: {what}" for kind, what in left.items() if what and kind not in allowed]
     if found:
         pytest.fail("the test left behind " + "; ".join(found), pytrace=False)
+
+
+_folders = []
 
 
 def collect_garbage():
@@ -234,14 +243,22 @@ _census = "", frozenset()
 def find_descendants(cookie):
     needle = f"{COOKIE}={cookie}".encode()
     found = set(children_of(os.getpid()))
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if needle in (entry / "environ").read_bytes():
-                    found.add(int(entry.name))
-            except OSError:  # it ended, or is another user's
-                continue
+    there = {int(name) for name in os.listdir("/proc") if name.isdigit()} - {os.getpid()}
+    _strangers.intersection_update(there)
+    for pid in there - _strangers:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                environ = file.read()
+        except OSError:  # it ended, or is another user's
+            continue
+        if needle in environ:
+            found.add(pid)
+        elif environ:  # it has none for a moment when it executes another program
+            _strangers.add(pid)
     return found
+
+
+_strangers = set()  # processes that did not carry the cookie: none begins to later
 
 
 def processes_left(before, cookie):
