@@ -32,6 +32,7 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _LABEL = re.compile(r"[\w-]{1,63}")
 _LIMIT_BYTES = 1 << 20  # of a machines file: ten thousand hosts
 _PASSWORD_CHARACTERS = 1024
+_MOST_PROCS = 1 << 20  # as many as a job may have
 
 
 class Secret:
@@ -199,6 +200,8 @@ def _read_bytes(path: str) -> tuple[bytes, int]:
         raise MachinesError(f"there is no file {path}: give the path of a machines file{hint}") from None
     except OSError as error:
         raise MachinesError(f"{path} cannot be read: {error.strerror}; give a file that this user can read") from error
+    except ValueError:  # of characters that no path has
+        raise MachinesError(f"{path!r} is no path: give that of a file") from None
     if not stat.S_ISREG(mode) or len(data) > _LIMIT_BYTES:
         raise MachinesError(f"{path} is no file of hosts: it is larger than 1 MiB, or not a file; give another")
     return data, stat.S_IMODE(mode)
@@ -237,8 +240,8 @@ def _parse_toml(path: str, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MachinesError(f'{path}: this is not TOML ({error}): write ["HOST"] and below it max_procs = 4') from None
-    except RecursionError:
-        raise MachinesError(f"{path}: this is no machines file: its values are nested too deep") from None
+    except (RecursionError, ValueError):  # a number of thousands of digits is a plain ValueError
+        raise MachinesError(f"{path}: this is no machines file: its values are nested too deep, or too long") from None
 
 
 # -- entries ---------------------------------------------------------------------------------------
@@ -326,7 +329,11 @@ class _Reader:
         if type(value) is not int:
             raise self._wrong(key, f"max_procs is {_shown(value)}, not a whole number: write how many ranks it takes")
         if value < 1:
-            raise self._wrong(key, f"max_procs is {value}, and must be 1 or more: leave the host out to have none")
+            raise self._wrong(
+                key, f"max_procs is {_shown(value)}, and must be 1 or more: leave the host out to have none"
+            )
+        if value > _MOST_PROCS:
+            raise self._wrong(key, f"max_procs is {_shown(value)}, and can be {_MOST_PROCS}: write how many it takes")
         return value
 
     def _read_port(self, key: str, entry: Mapping[str, Any], port: int | None) -> int:
@@ -379,7 +386,10 @@ class _Reader:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, (str, int, float)) and len(repr(value)) <= 80 else _type_name(value)
+    try:
+        return repr(value) if isinstance(value, (str, int, float)) and len(repr(value)) <= 80 else _type_name(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return "a number without end"
 
 
 def _type_name(value: Any) -> str:

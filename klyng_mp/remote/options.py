@@ -84,7 +84,7 @@ def parse_options(text: str, path: str) -> BeaconOptions:
     """
     try:
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits is a plain ValueError
         raise BeaconError(f"{path} is not TOML: {error}; write lines like max_ranks = 64") from None
     values = {}
     for key, value in table.items():
@@ -107,11 +107,11 @@ def _line_of(text: str, key: str) -> str:
 def _checked(where: str, key: str, value: Any) -> Any:
     if key == "allow_plaintext":
         if type(value) is not bool:
-            raise BeaconError(f"{where}: {key} is {value!r}: write true or false")
+            raise BeaconError(f"{where}: {key} is {_shown(value)}: write true or false")
         return value
     if key == "host":
         if not isinstance(value, str) or not value.isprintable() or " " in value:
-            raise BeaconError(f'{where}: {key} is {value!r}: write an address in quotes, as in "0.0.0.0"')
+            raise BeaconError(f'{where}: {key} is {_shown(value)}: write an address in quotes, as in "0.0.0.0"')
         return value
     if key.endswith("_bytes") and isinstance(value, str) and (match := _SIZE.fullmatch(value)):
         value = int(match[1]) * _UNITS[match[2]]
@@ -121,5 +121,12 @@ def _checked(where: str, key: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, number) or not least <= value <= most:
         kind = 'a size, as 1048576 or "1 MiB",' if key.endswith("_bytes") else "a number"
         bound = "" if most == _NO_LIMIT else f" to {most}"
-        raise BeaconError(f"{where}: {key} is {value!r}: write {kind} from {least}{bound}")
+        raise BeaconError(f"{where}: {key} is {_shown(value)}: write {kind} from {least}{bound}")
     return float(value) if key.endswith("_seconds") else value
+
+
+def _shown(value: Any) -> str:
+    try:
+        return f"{value!r:.100}"
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return "a number without end"

@@ -132,6 +132,7 @@ WRONG = {
     "a password that is no text": ('{"a": {"passwd": 12345}}', "'a': passwd is not text: write the password in"),
     # and more
     "no places": ('{"a": {"max_procs": 0}}', "max_procs is 0, and must be 1 or more"),
+    "no path": ('{"a": {"passwd_file": "\\ud800"}}', "is no path: give that of a file"),
     "half a place": ('{"a": {"max_procs": 1.5}}', "max_procs is 1.5, not a whole number"),
     "null": ('{"a": {"max_procs": null}}', "max_procs is null, not a whole number"),
     "a port too large": ('{"a": {"port": 65536}}', "port is 65536, not a number from 1 to 65535"),
@@ -179,6 +180,9 @@ def test_a_wrong_file_gets_a_sentence(kind, write):
         ("[a]\n[a]\n", r"this is not TOML \(.*line 2"),
         ("a = 4\n", "what is said of a host is int"),
         ("x = " + "[" * 100_000, "nested too deep"),
+        ("[a]\nport = " + "9" * 5000, "nested too deep, or too long"),
+        ("[a]\nport = 0x" + "f" * 5000, "port is a number without end, not a number from 1"),
+        ("[a]\nmax_procs = 0x" + "f" * 5000, "max_procs is a number without end, and can be 1048576: write"),
     ],
 )
 def test_wrong_toml_gets_a_sentence(text, sentence, write):

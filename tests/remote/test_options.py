@@ -57,6 +57,9 @@ def test_every_key_can_be_set(tmp_path):
         ("allow_plaintext = 1", "allow_plaintext is 1: write true or false"),
         ("'max jobs' = 1", "line 1: 'max jobs' means nothing here: write max_jobs"),
         ("x = " + "[" * 100_000, "is not TOML"),
+        ("port = " + "9" * 5000, "is not TOML: .*digits"),
+        ("port = 0x" + "f" * 5000, "port is a number without end: write a number"),
+        ("max_jobs = [0x" + "f" * 5000 + "]", "max_jobs is a number without end: write a number"),
     ],
 )
 def test_what_is_wrong_gets_a_sentence(text, sentence):

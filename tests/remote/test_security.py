@@ -209,7 +209,7 @@ def test_a_public_line_is_read():
     assert read_public(key.public) == read_public(f"  {key.public}\n") == (key.public_bytes, "ada at the box")
     assert read_public(ClientKey.create().public)[1] == ""
     ssh = key.public.replace("klyng", "ssh")
-    for line in ("", "klyng-ed25519", "klyng-ed25519 AAAA x", "klyng-ed25519 %%%% x", ssh):
+    for line in ("", "klyng-ed25519", "klyng-ed25519 AAAA x", "klyng-ed25519 %%%% x", "klyng-ed25519 ÄÄÄÄ x", ssh):
         with pytest.raises(AuthenticationError, match="no public key of a client"):
             read_public(line)
 

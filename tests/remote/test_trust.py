@@ -137,6 +137,7 @@ def test_comments_stay(clients, home):
         ("klyng-ed25519", "is no client's key"),
         ("klyng-ed25519 AAAA laptop", "has a damaged key"),
         (LINE[:-3] + "*==", "has a damaged key"),
+        (LINE[:-3] + "Ä==", "has a damaged key"),
         (f"{LINE} {'x' * 65}", "has no name of 1 to 64 printable characters"),
         (f"{LINE} a\u202eb", "has no name of 1 to 64 printable characters"),
     ],
