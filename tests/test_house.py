@@ -172,6 +172,7 @@ TESTS_OF_NO_MODULE = {
     "tests/compat/test_programs.py": "of the drop-in as a whole",
     "tests/dummy/test_dummy.py": "of dummy/ as a whole",
     "tests/examples/test_examples.py": "of examples/",
+    "tests/fuzz/test_targets.py": "of all that reads what others wrote",
     "tests/remote/test_attacks.py": "of a beacon as a whole",
     "tests/remote/test_badlinks.py": "of the bad links that tests have",
     "tests/remote/test_intruders.py": "of a beacon as a whole",
