@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import hashlib
 import importlib
 import operator
 import os
@@ -235,3 +236,37 @@ def checks_its_process(parent, authkey):
     assert bytes(process.authkey) == authkey
     assert process.name.startswith("Process-")
     assert multiprocessing.parent_process().pid == parent
+
+
+def numbered(rank, number, seed):
+    """Return the message of a rank with a number: mostly short, some long, with one of three tags."""
+    chance = random.Random(f"{seed} {rank} {number}")
+    size = chance.randrange(80_000) if number % 500 == 499 else chance.randrange(200)
+    return chance.choice((0, 1, "text")), chance.randbytes(size)
+
+
+def exchange_numbered(count, seed, window):
+    """Send so many messages to the other of two ranks, ``window`` ahead, which does the same; return what came.
+
+    Returns:
+        (what came other than it was to come, at most ten), the digest of all that was sent, of all that came.
+    """
+    comm = mp.comm()
+    other = 1 - comm.rank
+    sent, came, wrong = hashlib.sha256(), hashlib.sha256(), []
+    status = mp.Status()
+    for first in range(0, count, window):
+        numbers = range(first, min(first + window, count))
+        for number in numbers:
+            tag, data = numbered(comm.rank, number, seed)
+            sent.update(data)
+            comm.send((number, data), other, tag=tag)
+        for number in numbers:
+            got, data = comm.recv(source=other, status=status)
+            came.update(data)
+            expected = (number, *numbered(other, number, seed))
+            if (got, status.tag, data) != expected and len(wrong) < 10:
+                wrong.append((number, got, status.tag, len(data)))
+    comm.barrier()
+    left = comm.iprobe()
+    return wrong + ([("more", str(left))] if left else []), sent.hexdigest(), came.hexdigest()
