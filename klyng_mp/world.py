@@ -202,6 +202,10 @@ class World(WorldContext):
                 f"run {self._run.number} of this World goes on: wait for its result() or cancel() it first"
             )
         self._check_places()
+        if job.unreachable:
+            self._discard_job()
+            self._start_ranks()
+            job = self._open_job()
         first = self._session or self._run_number + 1  # in a session those that die are those of its number
         self._bury_idle_dead(job, first)
         self._end_session(job)
@@ -420,4 +424,6 @@ def _say(sentence: str) -> None:
 
 def _may_ask(job: Job | None, run: Run | None) -> TypeGuard[Job]:
     """Whether the ranks have nothing to do but to answer."""
-    return job is not None and job.lost is None and not job.endpoint.poisoned and (run is None or run.done())
+    if job is None or job.lost is not None or job.unreachable or job.endpoint.poisoned:
+        return False
+    return run is None or run.done()

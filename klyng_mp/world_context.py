@@ -100,7 +100,7 @@ class WorldContext(WorldJob, BaseContext):
         try:
             with self._lock:
                 job = self._open_job()
-                rank, reason = self._find_place() if wants_rank else (NO_RANK, "servers of managers never have one")
+                rank, reason = self._find_place(job) if wants_rank else (NO_RANK, "servers of managers never have one")
                 if rank == NO_RANK and job.is_spread:
                     what = f"{process_obj.name} cannot be started, since it would have no rank"
                     raise LaunchError(f"{what}, which it needs in a World with hosts: {reason}")
@@ -145,15 +145,16 @@ class WorldContext(WorldJob, BaseContext):
         if names := [name for name, _ in self._started.values()]:
             raise WorldBusyError(f"{', '.join(names)} of this World still run: join() or terminate() them first")
 
-    def _find_place(self) -> tuple[int, str]:
+    def _find_place(self, job: Job) -> tuple[int, str]:
         """Return the lowest place that is free, or NO_RANK and the reason; needs the lock."""
         if self._runs():
             return NO_RANK, "a run was going on when it was started"
         held = self._holders()
-        free = next((rank for rank in range(self._spec.size) if rank not in held), None)
+        free = next((rank for rank in range(self._spec.size) if rank not in held | job.unreachable), None)
         if free is None:
             places = f"all {self._spec.size} places" if self._spec.size > 1 else "the only place"
-            return NO_RANK, f"{places} of its World were held when it was started"
+            why = next((f", or are not there: {lost}" for lost in job.unreachable.values()), "")
+            return NO_RANK, f"{places} of its World were held when it was started{why}"
         if not held:
             self._run_number += 1
             self._sessions += 1

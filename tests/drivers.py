@@ -7,7 +7,7 @@ import os
 
 from programs import Program, wait_until, write_script
 
-__all__ = ["Driver", "ProcessDriver"]
+__all__ = ["Driver", "ProcessDriver", "SurvivingDriver"]
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 DRIVER = """
@@ -79,3 +79,45 @@ class ProcessDriver(Program):
 
     def __init__(self, folder, hosts, **keywords):
         super().__init__(write_script(folder, STARTER), json.dumps(hosts), cwd=folder, **keywords)
+
+
+SURVIVOR = """
+import json, sys, time
+import klyng_mp as mp
+
+def start(world):
+    process = world.Process(target=time.sleep, args=(1000,))
+    process.start()
+    return process
+
+def start_when_there(world):
+    while True:
+        try:
+            return start(world)
+        except mp.LaunchError:
+            time.sleep(0.1)
+
+if __name__ == "__main__":
+    with mp.World(hosts=json.loads(sys.argv[1])) as world:
+        processes = [start(world) for _ in range(world.size)]
+        print("started:", *(process.pid for process in processes), flush=True)
+        began = time.monotonic()
+        victim = processes.pop()
+        victim.join()
+        print("lost:", victim.exitcode, time.monotonic() - began, flush=True)
+        assert all(process.is_alive() for process in processes)
+        processes.append(start_when_there(world))
+        print("back:", processes[-1].pid, flush=True)
+        for process in processes:
+            process.terminate()
+            process.join()
+        print("codes:", *(process.exitcode for process in processes), flush=True)
+        print("run:", *world.run(lambda: mp.comm().allreduce(1)), flush=True)
+"""
+
+
+class SurvivingDriver(Program):
+    """A program that loses the process of its last place, and starts one there as soon as it can."""
+
+    def __init__(self, folder, hosts, **keywords):
+        super().__init__(write_script(folder, SURVIVOR), json.dumps(hosts), cwd=folder, **keywords)

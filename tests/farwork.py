@@ -201,6 +201,17 @@ def gathers():
     print(f"rank {comm.rank} of {comm.size} has {comm.gather(comm.rank)}", flush=True)
 
 
+def gathers_late():
+    """Gather once the last rank has called, whoever was there before."""
+    comm = mp.comm()
+    if comm.rank == comm.size - 1:
+        for peer in range(comm.rank):
+            comm.send("here", peer, tag=7)
+    else:
+        comm.recv(tag=7)
+    gathers()
+
+
 def sends_on(rank):
     """Each sends to all after it, whether they are there or not."""
     comm = mp.comm()

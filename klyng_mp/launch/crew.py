@@ -43,7 +43,7 @@ class Crew:
         self._output = output
         self._packed_spec = pickle.dumps(spec, protocol=5)
         self._segment: Segment | None = None
-        self._incarnations: dict[int, int] = {}
+        self._incarnations = dict(spec.incarnations)
         self.occupants: dict[int, Occupant] = {}
 
     def living(self) -> list[Occupant]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from klyng_mp.deadline import Deadline
-    from klyng_mp.errors import WorldError
+    from klyng_mp.errors import HostLostError, WorldError
     from klyng_mp.launch.control import Cause
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
@@ -52,12 +52,14 @@ class Line:
         endpoint: the driver's end of the messages.
         closed: whether every process of the job has ended.
         lost: the error that says why the job can do nothing more, or None.
+        unreachable: why there is nobody at a place, by rank: its host is lost, and the job goes on without it.
     """
 
     def __init__(self, spec: RankSpec) -> None:
         self.spec = spec
         self.closed = False
         self.lost: WorldError | None = None
+        self.unreachable: dict[int, HostLostError] = {}
         self._incarnations = dict.fromkeys(range(spec.size), 1)
         self.endpoint = Endpoint(DRIVER)
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)

@@ -46,6 +46,7 @@ class Processes:
         self._waiting: dict[int, Occupant] = {}  # for the end of who gives way to them, by rank
         self._mail: defaultdict[int, list[Any]] = defaultdict(list)  # of senders that have ended, by rank
         self._far: dict[int, _Far] = {}  # the last process that came to each place of other hosts, by rank
+        self._cut_off: dict[int, str] = {}  # what became of places whose host is lost, by rank
         self.living: dict[int, Occupant] = {}
         self.places: set[int] = set()
 
@@ -160,6 +161,19 @@ class Processes:
             for other in self._holders():
                 self._supervisor.tell(other, "gone", *far.end)
 
+    def host_lost(self, ranks: Iterable[int], what: str) -> None:
+        """Take note that the host of these places is lost: whoever was there is gone, and nobody comes there."""
+        for rank in ranks:
+            self._cut_off[rank] = what
+            for other in self._holders():
+                self._supervisor.tell(other, "gone", rank, None, what, False)
+
+    def host_back(self, ranks: Iterable[int]) -> None:
+        """Take note that processes may come to these places again."""
+        for rank in ranks:
+            self._cut_off.pop(rank, None)
+            self._far.pop(rank, None)
+
     def _holders(self) -> Iterable[Occupant]:
         """Return the living processes that have been told their places."""
         waiting = self._waiting.values()
@@ -185,6 +199,8 @@ class Processes:
         for far in self._far.values():
             if far.run == process.run and far.end is not None:
                 self._supervisor.tell(occupant, "gone", *far.end)
+        for rank, what in self._cut_off.items():
+            self._supervisor.tell(occupant, "gone", rank, None, what, False)
 
     def _tell_end(self, occupant: Occupant, former: Occupant) -> None:
         what = describe_exitcode(former.exitcode or 0)

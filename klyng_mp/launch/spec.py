@@ -82,6 +82,7 @@ class RankSpec:
         share: those of them that are on this host.
         network: leads to the others; None where all are here.
         host: name of the machine, for labels and errors.
+        incarnations: of those who were the last at places before, where ranks are started for a job that goes on.
         cwd, path, argv, umask: the driver's directory, ``sys.path``, ``sys.argv`` and file mode mask.
         environment: the whole environment of a rank.
         affinity: CPUs a rank may use.
@@ -96,8 +97,9 @@ class RankSpec:
     """
 
     __slots__ = (
-        "affinity", "argv", "blas_threads", "cwd", "environment", "host", "inherited_fds", "limits", "log_level",
-        "main_by_reference", "may_spin", "network", "path", "preparation", "seed", "share", "size", "umask",
+        "affinity", "argv", "blas_threads", "cwd", "environment", "host", "incarnations", "inherited_fds", "limits",
+        "log_level", "main_by_reference", "may_spin", "network", "path", "preparation", "seed", "share", "size",
+        "umask",
     )  # fmt: skip
 
     def __init__(self, size: int, host: str) -> None:
@@ -105,6 +107,7 @@ class RankSpec:
         self.share = range(size)
         self.network: Network | None = None
         self.host = host
+        self.incarnations: dict[int, int] = {}
         self.cwd = os.getcwd()
         self.path = list(sys.path)
         self.argv = list(sys.argv)

@@ -394,6 +394,12 @@ class _Job(Owner):
             rank, incarnation, what, orderly = rest
             supervisor.tell_end(rank, incarnation, what, orderly=orderly)
             supervisor.processes.far_ended(rank, incarnation, what, orderly=orderly)
+        elif kind == "host_lost":
+            first, count, what = rest
+            supervisor.processes.host_lost(range(first, first + count), what)
+        elif kind == "host_back":
+            first, count = rest
+            supervisor.processes.host_back(range(first, first + count))
         else:
             return False
         for fd in fds:

@@ -7,7 +7,9 @@ Threads: one caller at a time.
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -150,6 +152,11 @@ class ControlLink:
         poll.register(self.fileno(), events | select.POLLIN)
         if left == 0 or not poll.poll(None if left is None else left * 1000):
             raise deadline.error(doing)
+
+    def interrupt(self) -> None:
+        """Let another thread, which waits here, see the end of the connection."""
+        with socket.socket(fileno=os.dup(self.fileno())) as same:  # the TLS layer is that thread's
+            same.shutdown(socket.SHUT_RDWR)
 
     def close(self, *, goodbye: bool = False) -> None:
         """Close the connection; with a farewell, where the state allows one. Nothing, where it is closed."""

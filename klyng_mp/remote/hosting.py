@@ -170,7 +170,7 @@ class HostedJob:
             self._take_credentials(fields["rank"], fields["sizes"], data)
         elif name == "launch" and self._lease is not None:
             self._join_key = fields["join_key"]
-            self._launch()
+            self._launch({one["rank"]: one["incarnation"] for one in fields["incarnations"]})
         else:
             raise _untimely(name)
 
@@ -241,14 +241,14 @@ class HostedJob:
         channel.send(*unpack_record("start", fields, b""), fds=[task.fd])
         task.close()
 
-    def _launch(self) -> None:
+    def _launch(self, incarnations: dict[int, int]) -> None:
         try:
             self._zygote = ZygoteProcess(())
             if self._group is not None:
                 self._group.add(self._zygote.pid)
             self._channel, theirs = Channel.pair()
             with theirs, open(os.devnull, "rb") as nothing:
-                spec, label = self._make_spec(), self._said is not None and self._said["label"]
+                spec, label = self._make_spec(incarnations), self._said is not None and self._said["label"]
                 self._zygote.channel.send_now(
                     "job", "zygote", spec, label, False, False, fds=[theirs.fileno(), nothing.fileno()]
                 )
@@ -259,7 +259,7 @@ class HostedJob:
         for preface, fd in early:
             self.hand_over(preface, fd)
 
-    def _make_spec(self) -> RankSpec:
+    def _make_spec(self, incarnations: dict[int, int]) -> RankSpec:
         said, lease = self._said, self._lease
         assert said is not None  # noqa: S101 - `obey` has looked
         assert lease is not None  # noqa: S101 - `obey` has looked
@@ -271,6 +271,7 @@ class HostedJob:
             far_driver=True,
         )
         spec = _spec_of(said, self._share, network, lease.unpacked)
+        spec.incarnations = incarnations
         memory = self._tools.options.max_rank_memory_bytes
         if memory is not None:
             spec.limits = [(kind, soft, hard) for kind, soft, hard in spec.limits if kind != resource.RLIMIT_AS]

@@ -9,12 +9,9 @@ between ranks never come by here.
 
 from __future__ import annotations
 
-import queue
 import secrets
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.deadline import Deadline
@@ -28,10 +25,9 @@ from klyng_mp.remote.client import connect, wait_for_all
 from klyng_mp.remote.home import Home
 from klyng_mp.remote.network import RankNetwork
 from klyng_mp.remote.network import Site as NetworkSite
-from klyng_mp.remote.records import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from klyng_mp.remote.security import JobAuthority
 from klyng_mp.remote.site import JobPlan, LocalSite, RemoteSite
-from klyng_mp.remote.supervisors import Supervisors
+from klyng_mp.remote.survival import MARGIN, SurvivingJob
 from klyng_mp.transports.routes import Routes
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import DRIVER
@@ -44,11 +40,9 @@ if TYPE_CHECKING:
     from klyng_mp.remote.bundle import Bundle
     from klyng_mp.remote.control import ControlLink
     from klyng_mp.remote.placement import Placement
-    from klyng_mp.remote.site import Site
 
 __all__ = ["SpreadJob", "SpreadOptions"]
 
-_VERDICT_SECONDS = 3.0  # in which a host has said what became of a rank
 _REPORT_SECONDS = 10.0
 _ANNOUNCED = Codec(main_by_reference=True)
 
@@ -75,7 +69,7 @@ class SpreadOptions(NamedTuple):
     label: bool
 
 
-class SpreadJob(Supervisors):
+class SpreadJob(SurvivingJob):
     """The ranks of one World, on several hosts; see `Job`.
 
     Args:
@@ -97,9 +91,9 @@ class SpreadJob(Supervisors):
         self.forwards_output = True
         self._options = options
         self._links = links
-        self._closing = False
         try:
-            self._open_sites(self._plan())
+            self._plan = self._make_plan()
+            self._open_sites(self._plan)
             self._start()
         except BaseException:
             self.dispose()
@@ -108,7 +102,7 @@ class SpreadJob(Supervisors):
 
     # -- the beginning
 
-    def _plan(self) -> JobPlan:
+    def _make_plan(self) -> JobPlan:
         spec, options = self.spec, self._options
         job_id, join_key = secrets.token_bytes(16), secrets.token_bytes(32)
         sites = [
@@ -140,7 +134,7 @@ class SpreadJob(Supervisors):
             "bundle": bytes.fromhex(options.bundle.digest),
             "bundle_bytes": len(options.bundle.data),
         }
-        return JobPlan(job_id, join_key, said, options.bundle, options.needs, credentials)
+        return JobPlan(job_id, join_key, said, options.bundle, options.needs, credentials, {})
 
     def _open_sites(self, plan: JobPlan) -> None:
         """Log in and prepare everywhere at once."""
@@ -183,24 +177,12 @@ class SpreadJob(Supervisors):
         with endpoint.lock:
             for site in self._sites:
                 site.attend(endpoint, self._hear, self._lose)
-        threading.Thread(target=self._listen_for_silence, name="klyng_mp heartbeat", daemon=True).start()
+        self._look_after_hosts()
 
-    def _listen_for_silence(self) -> None:
-        """Take a host for lost that says nothing, as one does whose cable was pulled, or that is frozen."""
-        while (word := self._next_word()) != "over":
-            with self.endpoint.lock:
-                for site in self._sites:
-                    if site.living and (reason := self._find_fault(site)):
-                        self._lose(site, reason)
-                        self.endpoint.room.notify()
-                self._lookout.look()
-            if word == "report":
-                self._show_report()
-
-    def _next_word(self) -> str:
-        with suppress(queue.Empty):
-            return self._words.get(timeout=self._lookout.pause(HEARTBEAT_SECONDS))
-        return ""
+    def _plan_return(self) -> JobPlan:
+        """See `SurvivingJob`."""
+        after = {rank: number + MARGIN for rank, number in self._incarnations.items()}
+        return self._plan._replace(incarnations=self._incarnations | {rank: after[rank] for rank in self.unreachable})
 
     def _show_report(self) -> None:
         with suppress(KlyngError):  # there is nothing to be told any more, or not in time
@@ -208,26 +190,15 @@ class SpreadJob(Supervisors):
             text = f"klyng_mp: World of {self.spec.size} ranks\n{render_report(states)}\n"
             self._printer.write("stderr", text.encode(), lambda _size: None)
 
-    def _find_fault(self, site: Site) -> str:
-        """Return why a host is to be taken for lost, or an empty text."""
-        if site.silent_for > SILENCE_SECONDS:
-            return f"nothing was heard of it for {site.silent_for:.0f} s: is its machine, or the network, down?"
-        for rank, (since, incarnation, reason) in self._suspects.items():
-            late = monotonic() - since > _VERDICT_SECONDS and self._incarnations[rank] == incarnation
-            if rank in site.share and late:
-                return f"its rank {rank} {reason}"
-        return ""
-
-    def _suspect(self, rank: int, reason: str) -> None:
-        """A connection to a rank has ended, or could not be opened; as a rule its host says why, right away."""
-        if not self._closing and not self._processes.is_awaited(rank):
-            self._suspects[rank] = monotonic(), self._incarnations[rank], reason
-
     # -- asking
 
     def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:
         """See `Job.submit`; ranks are told first who has been replaced."""
         with self.endpoint.lock:
+            if isinstance(run, int):
+                if self.unreachable:  # it was lost since somebody has looked
+                    raise next(iter(self.unreachable.values()))
+                self._running = run
             news, self._news = self._news, False
         if news:
             super().submit(PRESENT, _ANNOUNCED.encode(dict(self._incarnations)))
@@ -252,7 +223,7 @@ class SpreadJob(Supervisors):
     def over(self, run: int) -> None:
         """See `Job.over`."""
         with self.endpoint.lock:
-            self._lookout.over(run)
+            self._note_end(run)
             self._tell_all("over", run)
 
     def report(self, deadline: Deadline) -> list[RankState]:
@@ -261,7 +232,7 @@ class SpreadJob(Supervisors):
             self._asked += 1
             question = self._asked
             self._reports[question] = []
-            self._answered[question] = sum(site.living for site in self._sites)
+            self._answered[question] = {site.share.start for site in self._sites if site.living}
             self._tell_all("report", question)
         try:
             self.wait(lambda: not self._answered[question], deadline, "World.report()")
@@ -278,6 +249,8 @@ class SpreadJob(Supervisors):
     def close(self) -> None:
         """See `Job.close`."""
         self._closing = True
+        with self.endpoint.lock:
+            self._lost_hosts.close()
         self._tell_all("close")
         there = [rank for rank in range(self.spec.size) if self.endpoint.find_loss([rank], "close()") is None]
         self.submit(CLOSE, (0, b"", []), there)
@@ -285,6 +258,8 @@ class SpreadJob(Supervisors):
     def kill(self) -> None:
         """See `Job.kill`."""
         self._closing = True
+        with self.endpoint.lock:
+            self._lost_hosts.close()
         if not self.closed and self.lost is None:
             self._tell_all("kill")
 
@@ -295,9 +270,10 @@ class SpreadJob(Supervisors):
     def dispose(self) -> None:
         """See `Job.dispose`."""
         JOBS.discard(self)
-        self._processes.lose_all()
         self._words.put("over")
         with self.endpoint.lock:
+            self._processes.lose_all("its World has come to its end")
+            self._lost_hosts.close()
             for site in self._sites:
                 site.living = False
                 site.close()
@@ -311,3 +287,4 @@ class SpreadJob(Supervisors):
         """See `Job.forget`."""
         for site in self._sites:
             site.abandon()
+        self._lost_hosts.abandon()

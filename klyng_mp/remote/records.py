@@ -42,6 +42,7 @@ _WORD = Text(4000, lines=True)
 WORD = Text(100_000, lines=True)  # of the program's own: an argument, or what a variable of its environment says
 _LONG = Text(400_000, lines=True)
 
+_OCCUPANTS = Items(Record({"rank": _RANK, "incarnation": _COUNT}), MAX_RANKS)
 _EXITCODE = Integer(-256, 2**31)
 
 _CAUSE: dict[str, FieldType] = {
@@ -110,13 +111,13 @@ BEGINNING: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "bundle": ("client", {"last": Flag()}, CHUNK_BYTES),
     "unpacked": ("beacon", {}, 0),
     "credentials": ("client", {"rank": _RANK, "sizes": Items(Integer(0, 65536), 3)}, 65536),
-    "launch": ("client", {"join_key": Octets(32)}, 0),
+    "launch": ("client", {"join_key": Octets(32), "incarnations": _OCCUPANTS}, 0),
 }
 
 # -- what a local job has as tuples: (who says it, the tuple's items behind its name in their order) -----------
 
 _TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
-    "born": ("beacon", {"who": Items(Record({"rank": _RANK, "incarnation": _COUNT}), MAX_RANKS)}),
+    "born": ("beacon", {"who": _OCCUPANTS}),
     "unlaunchable": ("beacon", {"reason": _WORD}),
     "parted": ("beacon", {"rank": _RANK, "incarnation": _COUNT, "what": _WORD, "orderly": Flag()}),
     "fenced": ("beacon", {"run": _COUNT}),
@@ -149,6 +150,8 @@ _TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
     "kill": ("client", {}),
     "dial": ("client", {"rank": _RANK, "peer": _RANK}),
     "gone": ("client", {"rank": _RANK, "incarnation": _COUNT, "what": _WORD, "orderly": Flag()}),
+    "host_lost": ("client", {"first": _RANK, "count": _RANK, "what": _WORD}),
+    "host_back": ("client", {"first": _RANK, "count": _RANK}),
     "relayed": (
         "client",
         {

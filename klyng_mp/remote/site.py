@@ -27,7 +27,7 @@ from klyng_mp.remote.records import CHUNK_BYTES, pack_record, unpack_record
 from klyng_mp.remote.versions import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.launch.driver import Order
@@ -56,6 +56,7 @@ class JobPlan(NamedTuple):
         bundle: the program.
         needs: what hosts have to have for it.
         credentials: of all ranks; None where connections are not encrypted.
+        incarnations: of who were the last at places before, by rank; empty for a job that begins.
     """
 
     job_id: bytes
@@ -64,6 +65,7 @@ class JobPlan(NamedTuple):
     bundle: Bundle
     needs: dict[str, Any]
     credentials: dict[int, Credentials] | None
+    incarnations: Mapping[int, int]
 
 
 class Site:
@@ -212,7 +214,8 @@ class RemoteSite(Site):
                     continue
                 sizes = [len(part) for part in parts]
                 link.send_now(deadline, "record", b"".join(parts), name="credentials", rank=rank, sizes=sizes)
-            link.send_now(deadline, "record", name="launch", join_key=plan.join_key)
+            who = [{"rank": rank, "incarnation": number} for rank, number in plan.incarnations.items()]
+            link.send_now(deadline, "record", name="launch", join_key=plan.join_key, incarnations=who)
         except DeadlineError:
             raise BeaconError(
                 f"{self.name} did not get ready within {PREPARE_SECONDS:g} s: is its disk, or its network, slow?",

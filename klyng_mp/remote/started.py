@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klyng_mp.launch.processes import EXIT_CODE
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from klyng_mp.remote.site import Site
 
-__all__ = ["StartedProcesses"]
+__all__ = ["Arrivals", "StartedProcesses"]
 
 
 class _Started:
-    __slots__ = ("exit_pipe", "pid", "rank", "site", "wrong")
+    __slots__ = ("exit_pipe", "has_ended", "pid", "rank", "site", "taken", "wrong")
 
     def __init__(self, site: Site, rank: int, exit_pipe: int) -> None:
         self.site = site
@@ -29,6 +29,8 @@ class _Started:
         self.exit_pipe = exit_pipe
         self.pid: int | None = None  # 0: it could not be started
         self.wrong = ""
+        self.taken = False  # whether who has started it knows what came of that
+        self.has_ended = False
 
     def tell(self, exitcode: int | None) -> None:
         """Tell its process object the exit code, or with None that nobody knows it."""
@@ -64,18 +66,19 @@ class StartedProcesses:
             if not pid:
                 self._awaited.discard(process.rank)
 
-    def pid_of(self, serial: int) -> int | None:
-        """Return a process' number; 0 if it could not be started; None while that is not known."""
-        process = self._started.get(serial)
-        return 0 if process is None else process.pid
+    def is_known(self, serial: int) -> bool:
+        """Whether it is known what came of a start."""
+        return self._started[serial].pid is not None
 
-    def forget(self, serial: int) -> str:
-        """Give up a process that could not be started; return why."""
-        process = self._started.pop(serial, None)
-        if process is None:
-            return ""
-        process.tell(None)
-        return process.wrong
+    def take(self, serial: int) -> tuple[int, str]:
+        """Return a process' number, for who has started it; or 0, and why there is none, and forget it."""
+        process = self._started[serial]
+        process.taken = True
+        if not process.pid:
+            self._end(serial, None)
+        elif process.has_ended:
+            del self._started[serial]
+        return process.pid or 0, process.wrong
 
     def arrived(self, rank: int) -> None:
         """A process has come to its place."""
@@ -87,34 +90,42 @@ class StartedProcesses:
 
     def has(self, rank: int) -> bool:
         """Whether a process holds the place, or just has."""
-        return rank not in self._awaited and any(one.rank == rank for one in self._started.values())
+        holders = (one for one in self._started.values() if not one.has_ended)
+        return rank not in self._awaited and any(one.rank == rank for one in holders)
 
     def exited(self, site: Site, serial: int, exitcode: int) -> None:
         """A process has ended, and all that it printed was written."""
         process = self._started.get(serial)
         if process is not None and process.site is site:
+            self._end(serial, exitcode)
+
+    def _end(self, serial: int, exitcode: int | None) -> None:
+        process = self._started[serial]
+        process.has_ended = True
+        self._awaited.discard(process.rank)
+        process.tell(exitcode)
+        if process.taken:
             del self._started[serial]
-            self._awaited.discard(process.rank)
-            process.tell(exitcode)
 
     def sites_of(self, serial: int) -> Iterable[Site]:
         """Return the host of a process, if that is not known to have ended."""
         process = self._started.get(serial)
         return () if process is None else (process.site,)
 
-    def lose(self, site: Site) -> None:
+    def lose(self, site: Site, why: str) -> None:
         """A host is lost, and its processes with it."""
         for serial, process in list(self._started.items()):
             if process.site is site:
-                del self._started[serial]
-                process.tell(None)
+                if process.pid is None:
+                    process.pid, process.wrong = 0, why
+                self._end(serial, None)
         for waiting in self._questions.values():
             waiting.discard(site.share.start)
 
-    def lose_all(self) -> None:
+    def lose_all(self, why: str) -> None:
         """All hosts are lost, or given up."""
         for site in {process.site for process in self._started.values()}:
-            self.lose(site)
+            self.lose(site, why)
         self._questions.clear()
 
     # Questions
@@ -133,3 +144,32 @@ class StartedProcesses:
     def is_answered(self, question: int) -> bool:
         """Whether all hosts have answered that are not lost."""
         return not self._questions.get(question)
+
+
+class Arrivals:
+    """Who has come to which place since ranks had them all, for a supervisor that was not there to hear of it."""
+
+    def __init__(self) -> None:
+        self._come: dict[int, tuple[int, int]] = {}  # incarnation and run of the last one, by rank
+        self._ends: dict[int, tuple[int, str, bool]] = {}  # its incarnation, what became of it, whether orderly
+
+    def arrived(self, rank: int, incarnation: int, run: int) -> None:
+        """A process has come to a place."""
+        self._come[rank] = incarnation, run
+        self._ends.pop(rank, None)
+
+    def parted(self, rank: int, incarnation: int, what: str, *, orderly: bool) -> None:
+        """The occupant of a place has ended."""
+        if self._come.get(rank, (None,))[0] == incarnation:
+            self._ends[rank] = incarnation, what, orderly
+
+    def forget(self, ranks: Iterable[int]) -> None:
+        """What is to be told of these places is something else now, or nothing."""
+        for rank in ranks:
+            self._come.pop(rank, None)
+            self._ends.pop(rank, None)
+
+    def records(self) -> list[tuple[Any, ...]]:
+        """Return what a supervisor is to be told."""
+        come: list[tuple[Any, ...]] = [("come", rank, *who) for rank, who in self._come.items()]
+        return come + [("gone", rank, *end) for rank, end in self._ends.items()]

@@ -14,12 +14,12 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.deadline import NEVER
-from klyng_mp.errors import HostLostError, LaunchError
+from klyng_mp.errors import ClosedError, LaunchError
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.driver import Job
 from klyng_mp.remote.lookout import Lookout
 from klyng_mp.remote.printer import Printer
-from klyng_mp.remote.started import StartedProcesses
+from klyng_mp.remote.started import Arrivals, StartedProcesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,13 +42,16 @@ class Supervisors(Job):
         self._lookout = Lookout(self._sites, self._end_deadlock)
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # to the thread that looks after all this
         self._processes = StartedProcesses()
+        self._arrivals = Arrivals()
         self._news = False
         self._causes: dict[int, Cause] = {}
         self._unsettled: dict[int, set[int]] = {}
+        self._running = 0  # the run that goes on, or 0
+        self._finished = 0  # the last number of those that do not any more
         self._fenced: dict[int, int] = {}
         self._asked = 0
         self._reports: dict[int, list[RankState]] = {}
-        self._answered: dict[int, int] = {}
+        self._answered: dict[int, set[int]] = {}  # first ranks of the hosts that have not, by question
         self._trouble: str | None = None
         self._suspects: dict[int, tuple[float, int, str]] = {}  # ranks that cannot be reached: since when, and why
 
@@ -88,13 +91,14 @@ class Supervisors(Job):
         with self.endpoint.lock:
             site = next(site for site in self._sites if order.rank in site.share)
             if not site.living:
-                raise LaunchError(f"{order.name} could not be started: {site.name} is lost")
+                raise self.unreachable.get(order.rank) or ClosedError("this World is closed; make a new one")
             serial = self._processes.expect(site, order.rank, os.dup(exit_pipe))
             site.start(serial, order, task)
-        self.wait(lambda: self._processes.pid_of(serial) is not None, NEVER, "Process.start()")
-        pid = self._processes.pid_of(serial)
+        self.wait(lambda: self._processes.is_known(serial), NEVER, "Process.start()")
+        with self.endpoint.lock:
+            pid, wrong = self._processes.take(serial)
         if not pid:
-            wrong = self._processes.forget(serial) or str(self.lost or "its World has come to its end")
+            wrong = wrong or str(self.lost or "its World has come to its end")
             raise LaunchError(f"{order.name} could not be started: {wrong}")
         self.has_started = True
         return serial, pid, None
@@ -109,6 +113,8 @@ class Supervisors(Job):
     def refill(self, run: int, *, renew: bool) -> None:
         """See `Job.refill`."""
         with self.endpoint.lock:
+            self._finished = max(self._finished, run)
+            self._arrivals.forget(range(self.spec.size))
             question = self._processes.ask([site for site in self._sites if site.living])
             self._tell_all("refill", question, run, renew)
         self.wait(lambda: self._processes.is_answered(question), NEVER, "bringing ranks back to life")
@@ -165,18 +171,30 @@ class Supervisors(Job):
 
     def _hear_settled(self, site: Site, run: int, cause: Cause) -> None:
         self._causes.setdefault(run, cause)
-        left = self._unsettled.setdefault(run, {one.share.start for one in self._sites if one.living})
+        self._unsettled.setdefault(run, {one.share.start for one in self._sites if one.living})
+        self._settle(site, run)
+
+    def _settle(self, site: Site, run: int) -> None:
+        """A host, or what is left of it, is out of a run that is being ended."""
+        left = self._unsettled[run]
         left.discard(site.share.start)
         if not left:
             del self._unsettled[run]
-            self._lookout.over(run)
+            self._note_end(run)
             self.settled[run] = self._causes.pop(run)
+
+    def _note_end(self, run: int) -> None:
+        self._lookout.over(run)
+        self._finished = max(self._finished, run)
+        if self._running <= run:
+            self._running = 0
 
     def _hear_fenced(self, site: Site, run: int) -> None:
         del site
         left = self._fenced[run] = self._fenced.get(run, 1) - 1
         if not left:
             del self._fenced[run]
+            self._note_end(run)
             self.fenced = max(self.fenced, run)
 
     def _hear_launched(self, site: Site, serial: int, pid: int, wrong: str) -> None:
@@ -193,6 +211,7 @@ class Supervisors(Job):
         if rank not in site.share:
             return
         self._processes.arrived(rank)
+        self._arrivals.arrived(rank, incarnation, run)
         self._suspects.pop(rank, None)
         if site.far:
             self._incarnations[rank] = incarnation
@@ -204,9 +223,8 @@ class Supervisors(Job):
                 other.tell("come", rank, incarnation, run)
 
     def _hear_answer(self, site: Site, question: int, states: list[RankState]) -> None:
-        del site
         if question in self._answered:
-            self._answered[question] -= 1
+            self._answered[question].discard(site.share.start)
             self._reports[question] += states
 
     def _hear_surveyed(self, site: Site, question: int, states: list[RankState]) -> None:
@@ -217,6 +235,7 @@ class Supervisors(Job):
         if rank not in site.share:
             return
         self._suspects.pop(rank, None)
+        self._arrivals.parted(rank, incarnation, what, orderly=orderly)
         if self._processes.has(rank):  # else its successor is on its way already
             self.endpoint.mark_lost(rank, what, incarnation=incarnation, orderly=orderly)
         for other in self._sites:
@@ -242,15 +261,3 @@ class Supervisors(Job):
             self.closed = True
             if self._trouble is not None:
                 self.lost = LaunchError(self._trouble)
-
-    def _lose(self, site: Site, reason: str) -> None:
-        """A host is gone: so is the job, since its ranks cannot be brought back."""
-        site.living = False
-        if self.lost is None:
-            self.lost = HostLostError(site.name, list(site.share), reason)
-        if site.far:  # should it hear again, it learns that it is to end
-            site.close()
-        self._processes.lose_all()
-        for other in self._sites:
-            if other.living:
-                other.tell("kill")

@@ -76,7 +76,10 @@ ANSWERS = {
     "record": "refused",  # "launch" comes too early
     "bye": "bye",
 }
-SAMPLES = {"record": {"name": "launch", "join_key": bytes(32)}, "proof": {"share": SHARE, "proof": bytes(32)}}
+SAMPLES = {
+    "record": {"name": "launch", "join_key": bytes(32), "incarnations": []},
+    "proof": {"share": SHARE, "proof": bytes(32)},
+}
 NO_KINDS = {"nothing": 0, "none": 8, "the last": 255}
 STATES = ("hello", "proving", "paired", "open", "job")
 
@@ -202,7 +205,7 @@ def words_of_a_job(beacon, ranks, *, bundle=None, bundle_bytes=None):
         frame("job", id=os.urandom(16), ranks=ranks),
         frame("record", name="describe", **said),
         frame("record", program.data, name="bundle", last=True),
-        frame("record", name="launch", join_key=bytes(32)),
+        frame("record", name="launch", join_key=bytes(32), incarnations=[]),
     )
 
 

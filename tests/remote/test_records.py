@@ -43,6 +43,8 @@ FROM_DRIVERS = [
     ("written", 4096),
     ("dial", 5, 2),
     ("gone", 2, 1, "exited with code 3", True),
+    ("host_lost", 2, 4, "was on lab2, which is lost"),
+    ("host_back", 2, 4),
     ("relayed", 5, 2, "call", 9, 3, "bcast()"),
     ("relayed", 5, 2, "which call", 9, 3, None),
 ]
