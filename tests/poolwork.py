@@ -171,3 +171,20 @@ def wait_for_file(path):
     while not os.path.exists(path):
         os.sched_yield()
     return "seen"
+
+
+def pid_of_slow(slow, seconds, _index):
+    """Return this process, after a while if it is the slow one."""
+    nap(seconds if os.getpid() == slow else seconds / 10)
+    return os.getpid()
+
+
+def make_file(path):
+    """Make a file that is not there yet: who does this twice fails."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    return path
+
+
+def read_file(path):
+    with open(path) as file:
+        return file.read()

@@ -347,7 +347,6 @@ def test_as_many_workers_as_cpus():
 # -- workers that die --------------------------------------------------------------------------------
 
 
-@needs_core
 def test_a_killed_worker_takes_one_task_with_it_however_many_it_has_ahead(context):
     # python/cpython#96062: with the standard library `get` waits for ever.
     with context.Pool(1) as pool:
@@ -413,7 +412,6 @@ def test_workers_that_cannot_start_end_the_pool_after_three_tries(context, initi
 # -- tasks are not bound -----------------------------------------------------------------------------
 
 
-@needs_core
 def test_one_long_task_holds_no_others_back(pool):
     long, short = 0.5, [0.0005] * 800
     pool.map(work.nap, short[:100], chunksize=1)
@@ -429,7 +427,6 @@ def test_one_long_task_holds_no_others_back(pool):
     assert min(ratios) < 1.1, "5 % are promised; others use this machine, too"
 
 
-@needs_core
 def test_an_idle_worker_gets_what_another_has_ahead(pool, tmp_path):
     path = str(tmp_path / "file")
     results = pool.map_async(work.wait_for_file, [path] + [os.devnull] * 50, chunksize=1)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.pooling.tasks import CANNOT_TRAVEL, FAILURE, unpack_failure, unpack_refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["MaybeEncodingError", "RemoteTraceback", "read_answer"]
@@ -46,20 +48,19 @@ class MaybeEncodingError(_Standard):  # type: ignore[misc]  # the stubs do not h
         return MaybeEncodingError.of_texts, (self.exc, self.value, self.path)
 
 
-def read_answer(message: Any, codec: Codec) -> tuple[bool, Any]:
+def read_answer(code: int, head: bytes, buffers: Sequence[Any], codec: Codec) -> tuple[bool, Any]:
     """Return whether a task succeeded, and its result or exception."""
-    code, head = message.code, message.head
     try:
         if code == CANNOT_TRAVEL:
             return False, MaybeEncodingError.of_texts(*unpack_refusal(head))
         if not code & FAILURE:
-            return True, codec.decode(code, head, message.buffers)
+            return True, codec.decode(code, head, buffers)
     except Exception as error:  # noqa: BLE001 - it is the answer
         return False, error
     text, payload = unpack_failure(head)
     cause = RemoteTraceback(f'\n"""\n{text}"""')
     try:
-        answer = codec.decode(code & ~FAILURE, payload, message.buffers)
+        answer = codec.decode(code & ~FAILURE, payload, buffers)
     except Exception as failure:  # noqa: BLE001 - it is the answer
         answer = failure
     if not isinstance(answer, BaseException):

@@ -1,6 +1,6 @@
 """What is known of a pool as a whole: its jobs, its places, and what has become of it.
 
-Layer: pooling; imports desk, encoding and jobs. Knows no Pool, so a Pool that nobody needs can be collected.
+Layer: pooling; imports desk, encoding, jobs and pace. Knows no Pool, so a Pool that nobody needs can be collected.
 
 Invariants: everything is read and changed with the desk's lock held, but for `state`.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import ClosedError
 from klyng_mp.pooling.encoding import Encoder
+from klyng_mp.pooling.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,7 @@ class Hand:
         process: the worker's, or None.
         is_ready: it has said so.
         is_gone: there is none now.
+        is_dead: its process has ended, and its stream has not yet.
         sent: how many tasks were sent to it; the next one's number.
         seen: how many answers of it have been taken note of.
         answered: how many have come, where no ledger counts them.
@@ -68,11 +70,13 @@ class Hand:
         blocked: (ticket, tasks) of batches that are not in the ring yet.
         known: context of the job whose function it knows.
         since: when it began, or was last seen to have done something, in nanoseconds.
+        pace: what was measured of it, where no ledger shows what it has ahead.
+        is_recalled: it was told to give tasks back, and has not yet.
     """
 
     __slots__ = (
-        "answered", "blocked", "incarnation", "is_gone", "is_ready", "known", "load", "place", "process", "seen",
-        "sent", "since", "spans",
+        "answered", "blocked", "incarnation", "is_dead", "is_gone", "is_ready", "is_recalled", "known", "load", "pace",
+        "place", "process", "seen", "sent", "since", "spans",
     )  # fmt: skip
 
     def __init__(self, place: int) -> None:
@@ -84,12 +88,14 @@ class Hand:
     def begin(self) -> None:
         """Know nothing of the worker that comes."""
         self.is_ready = False
-        self.is_gone = False
+        self.is_gone = self.is_dead = False
         self.sent = self.seen = self.answered = self.load = 0
         self.spans: deque[tuple[int, Batch]] = deque()
         self.blocked: deque[tuple[Ticket, int]] = deque()
         self.known = 0
         self.since = 0
+        self.pace = Pace()
+        self.is_recalled = False
 
 
 class Books:

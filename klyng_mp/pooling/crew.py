@@ -14,6 +14,7 @@ from klyng_mp.pooling.inbox import Inbox
 from klyng_mp.pooling.jobs import Job
 from klyng_mp.pooling.seats import make_ways
 from klyng_mp.pooling.staff import Staff
+from klyng_mp.pooling.streamdealing import StreamDealer
 from klyng_mp.pooling.tasks import FIRST_JOB
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ class Crew:
     def __init__(self, options: CrewOptions) -> None:
         self._desk = Desk()
         self.books = Books(options, self._desk)
-        self._dealer = Dealer(self.books)
-        self._inbox = Inbox(self.books, self._dealer)
+        self._inbox = Inbox(self.books)
         self._next_context = FIRST_JOB
         self._released = False
         self._ways = make_ways(options.processes, self._inbox, self._desk.poller)
+        if self._ways.ledger is None:
+            self._inbox.streams = StreamDealer(self.books, self._ways)
+        self._dealer = self._inbox.dealer = self._inbox.streams or Dealer(self.books, self._ways)
         self.books.transport = self._ways.transport
         self.books.ledger = self._ways.ledger
         try:
@@ -91,8 +94,6 @@ class Crew:
             if books.broken is not None or books.state == TERMINATE:
                 self.fail(job.result, books.broken or closed_error())
                 return
-            if books.ledger is None:
-                self._desk.see_deaths()  # what is sent to a dead worker counts as begun
             books.open(job)
             self._dealer.feed()
             if not wait:

@@ -22,6 +22,8 @@ from klyng_mp.wire.frames import Message
 if TYPE_CHECKING:
     from klyng_mp.pooling.books import Books, Hand
     from klyng_mp.pooling.jobs import Job
+    from klyng_mp.pooling.seats import Ways
+    from klyng_mp.transports.contract import Ticket
 
 __all__ = ["Dealer"]
 
@@ -34,8 +36,9 @@ _NUMBERS = 0xFFFFFFFF  # what tasks are counted modulo
 class Dealer:
     """Deals the tasks of a crew's jobs to its workers."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, ways: Ways) -> None:
         self._books = books
+        self._ways = ways
         self._returned: deque[Batch] = deque()
         self._retried: dict[tuple[int, int], int] = {}
         quota = books.options.worker.maxtasks
@@ -55,13 +58,13 @@ class Dealer:
                     break
                 if hand.sent > hand.seen:
                     self._fill(hand)
-        if books.jobs and books.ledger is not None and not (books.supply or self._returned):
+        if books.jobs and not (books.supply or self._returned):
             self._level()
 
     def deal_at_once(self, job: Job, argument: Any) -> bool:
         """Send the only task of a job to a worker that has nothing to do; return False if there is none."""
         books = self._books
-        if books.supply or self._returned or books.ledger is None:
+        if books.supply or self._returned:
             return False
         for hand in books.hands:
             if hand.sent == hand.seen and hand.is_ready and hand.sent < self._quota:
@@ -84,11 +87,7 @@ class Dealer:
         books = self._books
         books.transport.drain(hand.place)
         self._note(hand)
-        if books.ledger is None:
-            claimed = hand.sent - hand.seen if hand.is_ready else 0
-        else:
-            claimed = (books.ledger.claimed(hand.place) - hand.seen) & _NUMBERS
-            books.ledger.reset(hand.place)
+        claimed = self._count_begun(hand)
         rest: list[Batch] = []
         for start, batch in hand.spans:
             left = batch if start >= hand.seen else batch.split(hand.seen - start)[1]
@@ -118,13 +117,8 @@ class Dealer:
         """Return how many more tasks a worker should have."""
         books = self._books
         left = self._quota - hand.sent
-        if books.ledger is None:
-            return min(left, 1 - hand.sent + hand.seen)
-        if self._returned:
-            job = self._returned[0].job
-        elif books.supply:
-            job = books.supply[0]
-        else:
+        job = self._first_job()
+        if job is None:
             return 0
         ahead: int = books.ledger.ahead(hand.place)
         if ahead and hand.load > 4 * MOST_BUFFER_BYTES:
@@ -137,6 +131,13 @@ class Dealer:
         if job.length is not None:
             target = min(target, max(1, -(-(job.length - job.drawn) // len(books.hands))))
         return min(left, target - ahead)
+
+    def _first_job(self) -> Job | None:
+        """Return the job whose tasks are dealt next."""
+        if self._returned:
+            job: Job = self._returned[0].job
+            return job
+        return self._books.supply[0] if self._books.supply else None
 
     def _next_batch(self, most: int) -> Batch | None:
         if self._returned:
@@ -192,7 +193,10 @@ class Dealer:
         return ahead - begins
 
     def _take_back(self, hand: Hand, most: int) -> None:
-        taken = self._books.ledger.withdraw(hand.place, most)
+        self._forget_last(hand, self._books.ledger.withdraw(hand.place, most))
+
+    def _forget_last(self, hand: Hand, taken: int) -> None:
+        """A worker does not have so many of its last tasks any more."""
         while taken:
             start, batch = hand.spans.pop()
             count = min(taken, batch.count)
@@ -216,31 +220,43 @@ class Dealer:
         hand.spans.append((hand.sent, batch))
         hand.sent += batch.count
         hand.load += batch.size_bytes
-        if books.ledger is None:
-            return
+        self._allow(hand, ticket, batch.count)
+
+    def _allow(self, hand: Hand, ticket: Ticket, count: int) -> None:
+        """Let a worker begin tasks that were sent, once they are in its ring."""
         if ticket.done:
-            books.ledger.extend(hand.place, batch.count)
+            self._books.ledger.extend(hand.place, count)
         else:
-            hand.blocked.append((ticket, batch.count))
+            hand.blocked.append((ticket, count))
+
+    def _count_begun(self, hand: Hand) -> int:
+        """Return how many tasks a dead worker had begun and not answered: 0 or 1."""
+        ledger = self._books.ledger
+        claimed: int = (ledger.claimed(hand.place) - hand.seen) & _NUMBERS
+        ledger.reset(hand.place)
+        return claimed
 
     def _note(self, hand: Hand) -> int:
         ledger = self._books.ledger
         while hand.blocked and hand.blocked[0][0].done:
             ledger.extend(hand.place, hand.blocked.popleft()[1])
-        answered: int = hand.answered if ledger is None else ledger.answered(hand.place)
+        answered: int = ledger.answered(hand.place)
         count = answered - hand.seen
-        if not count:
-            return 0
-        now = time.monotonic_ns()
+        if count:
+            now = time.monotonic_ns()
+            job: Job = hand.spans[0][1].job
+            sample = (now - hand.since) / count
+            job.task_ns = (job.task_ns + sample) / 2 if job.task_ns else sample
+            self._see(hand, answered, now)
+        return count
+
+    def _see(self, hand: Hand, answered: int, now: int) -> None:
+        """Take note that a worker has answered so many tasks."""
         spans = hand.spans
-        job: Job = spans[0][1].job
-        sample = (now - hand.since) / count
-        job.task_ns = (job.task_ns + sample) / 2 if job.task_ns else sample
         hand.since = now
         hand.seen = answered
         while spans and spans[0][0] + spans[0][1].count <= answered:
             hand.load -= spans.popleft()[1].size_bytes
-        return count
 
     def _lose(self, task: Batch, process: Any) -> None:
         job: Job = task.job

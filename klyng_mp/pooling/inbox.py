@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.machine import usable_cpus
 from klyng_mp.pooling.answers import read_answer
 from klyng_mp.pooling.books import CLOSE, TERMINATE
-from klyng_mp.pooling.tasks import ORDER
+from klyng_mp.pooling.tasks import ANSWERS, GIVEN, ORDER
 from klyng_mp.wire.frames import Message
 
 if TYPE_CHECKING:
     from klyng_mp.pooling.books import Books
     from klyng_mp.pooling.dealing import Dealer
     from klyng_mp.pooling.staff import Staff
+    from klyng_mp.pooling.streamdealing import StreamDealer
 
 __all__ = ["Inbox"]
 
@@ -31,13 +32,16 @@ class Inbox:
 
     Attributes:
         staff: who is told what workers say of themselves; set before the first one is started.
+        dealer: who is told what they have answered; set before that.
+        streams: the same, where they are reached by streams.
     """
 
     staff: Staff | None = None
+    dealer: Dealer
+    streams: StreamDealer | None = None
 
-    def __init__(self, books: Books, dealer: Dealer) -> None:
+    def __init__(self, books: Books) -> None:
         self._books = books
-        self._dealer = dealer
         self._fresh = 0
         self._cpus = usable_cpus()
 
@@ -52,19 +56,27 @@ class Inbox:
             if job is not None:
                 books.finish(job)
             return
+        if message.context == ANSWERS and self.streams is not None:
+            self.streams.take_answers(message)
+            return
+        if message.context == ORDER and message.tag == GIVEN and self.streams is not None:
+            self.streams.take_given(message)
+            return
         if message.context == ORDER:
             if self.staff is not None:
                 self.staff.hear(message)
             return
-        if books.ledger is None:
-            books.hands[message.source - 1].answered += 1
         if job is not None:
-            job.put(int(message.tag), *read_answer(message, books.encoder.codec))
+            answer = message.code, message.head, message.buffers
+            job.put(int(message.tag), *read_answer(*answer, books.encoder.codec))
             if job.finished:
                 books.finish(job)
 
     def lost(self, peer: int, reason: str) -> None:
-        """A worker said goodbye; the end of its process tells the rest."""
+        """A worker said goodbye, or is cut off; the end of its process tells the rest."""
+        del reason
+        if self.staff is not None and self._books.state != TERMINATE:
+            self.staff.lose(peer)
 
     # -- what a desk's work has
 
@@ -91,8 +103,8 @@ class Inbox:
             return
         if books.ledger is not None:
             books.transport.look()
-        self._fresh = self._dealer.note_answers()
-        self._dealer.feed()
+        self._fresh = self.dealer.note_answers()
+        self.dealer.feed()
         if books.has_bars:
             for job in books.jobs.values():
                 job.show_progress()
@@ -108,7 +120,10 @@ class Inbox:
         """See `Work`."""
         books = self._books
         poller = books.desk.poller
-        if books.ledger is None:
+        if self.streams is not None:
+            pause = self.streams.patience()
+            if pause is not None:
+                seconds = pause if seconds is None else min(seconds, pause)
             events = poller.wait(-1 if seconds is None else seconds)
         else:
             expected, milliseconds = 0, -1 if seconds is None else int(seconds * 1000) + 1

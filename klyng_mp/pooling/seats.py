@@ -1,6 +1,6 @@
 """The ways between a pool and its workers: shared memory where the core is in use, else a socket for each.
 
-Layer: pooling; imports transports and communicator's poller.
+Layer: pooling; imports streambench, trays, transports and communicator's poller.
 
 A `Seat` is what a worker is given to find its way back: descriptors, which it inherits by a fork, or which are
 duplicated for it where the start method pickles it.
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from klyng_mp.native import core
+from klyng_mp.pooling.streambench import StreamBench
+from klyng_mp.pooling.trays import TRAY_BYTES, TrayContent, make_tray, map_tray, read_tray
 from klyng_mp.reduction import DupFd
 from klyng_mp.transports.shm import Segment, ShmTransport
 from klyng_mp.transports.stream import StreamTransport
@@ -41,6 +43,7 @@ PARENT = 0  # its place, and its incarnation
 
 OPEN_WAYS: WeakSet[Ways] = WeakSet()  # of this process, or inherited from its parent by a fork
 
+_STREAM_FDS = 2
 _RINGS_BYTES = 1 << 32  # of address space; only what is used becomes memory
 _LARGEST_RING = 1 << 20
 _SMALLEST_RING = 4096
@@ -59,7 +62,7 @@ class Seat:
         place: its number, from 1.
         places: how many there are, with the parent's.
         incarnation: the how-manieth worker at this place.
-        fds: (segment, own bell, the parent's bell), or (socket,).
+        fds: (segment, own bell, the parent's bell), or (socket, tray).
     """
 
     def __init__(self, place: int, places: int, incarnation: int, fds: tuple[int, ...]) -> None:
@@ -68,6 +71,11 @@ class Seat:
         self.incarnation = incarnation
         self.fds = fds
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the worker shares memory with its parent; else there is a stream."""
+        return len(self.fds) > _STREAM_FDS
+
     def __reduce__(self) -> tuple[Any, ...]:
         if get_spawning_popen() is None:
             raise RuntimeError("a pool's seat can only be given to a process that is being started")
@@ -75,11 +83,9 @@ class Seat:
         return _take_over, (self.place, self.places, self.incarnation, fds)
 
     def open(self, sink: Sink, poller: Poller) -> Any:
-        """Return the worker's transport, which owns the descriptors from now on."""
-        if len(self.fds) == 1:
-            transport = StreamTransport(sink, poller, connect=_never)
-            transport.adopt(PARENT, socket.socket(fileno=self.fds[0]))
-            return transport
+        """Return the worker's transport, which owns the descriptors from now on; a stream's has a bench, too."""
+        if not self.shares_memory:
+            return _open_stream(sink, poller, socket.socket(fileno=self.fds[0]), self.fds[1])
         segment, own, parent = self.fds
         place = (segment, own, self.places, self.place, self.incarnation)
         shm = CrewTransport(sink, poller, place)
@@ -95,8 +101,26 @@ def _take_over(place: int, places: int, incarnation: int, fds: tuple[Any, ...]) 
     return Seat(place, places, incarnation, taken)
 
 
+def _open_stream(sink: Sink, poller: Poller, sock: Any, tray: int) -> WorkerTransport:
+    transport = WorkerTransport(sink, poller, connect=_never)
+    transport.bench = StreamBench(map_tray(tray))
+    os.close(tray)
+    transport.adopt(PARENT, sock)
+    return transport
+
+
 def _never(peer: int) -> None:
     raise OSError(f"there is no way to {peer}")
+
+
+class WorkerTransport(StreamTransport):
+    """A worker's side of a stream.
+
+    Attributes:
+        bench: its tasks and answers.
+    """
+
+    bench: Any = None
 
 
 class CrewTransport(ShmTransport):
@@ -147,6 +171,8 @@ class SharedWays:
         OSError: no memory or descriptors; nothing is left.
     """
 
+    can_be_cut = False
+
     def __init__(self, workers: int, sink: Sink, poller: Poller) -> None:
         self._places = workers + 1
         self._segment = Segment(self._places, ring=ring_bytes(self._places))
@@ -164,6 +190,16 @@ class SharedWays:
 
     def seated(self, place: int) -> None:
         """Take note that the worker has its descriptors."""
+
+    def is_open(self, place: int) -> bool:
+        """See `SocketWays.is_open`: what was said is in the segment."""
+        del place
+        return False
+
+    def left_by(self, place: int) -> TrayContent | None:
+        """See `SocketWays.left_by`: the segment says it."""
+        del place
+        return None
 
     def close(self) -> None:
         """Close everything."""
@@ -183,22 +219,35 @@ class SocketWays:
     """A socket to each worker."""
 
     ledger: Any = None
+    can_be_cut = False  # a socket ends with its worker only
 
     def __init__(self, workers: int, sink: Sink, poller: Poller) -> None:
         self._places = workers + 1
         self._theirs: dict[int, socket.socket] = {}
+        self._trays: dict[int, int] = {}
         self.transport = StreamTransport(sink, poller, connect=_never)
 
     def seat(self, place: int, incarnation: int) -> Seat:
         """Return what the next worker at a place is given."""
+        if place in self._trays:
+            os.close(self._trays.pop(place))
+        self._trays[place] = tray = make_tray()
         ours, theirs = socket.socketpair()
         self.transport.adopt(place, ours)
         self._theirs[place] = theirs
-        return Seat(place, self._places, incarnation, (theirs.fileno(),))
+        return Seat(place, self._places, incarnation, (theirs.fileno(), tray))
 
     def seated(self, place: int) -> None:
         """Take note that the worker has its descriptors."""
         self._theirs.pop(place).close()
+
+    def is_open(self, place: int) -> bool:
+        """Tell whether more may come from a worker, although it has ended."""
+        return self.transport.is_known(place)
+
+    def left_by(self, place: int) -> TrayContent | None:
+        """Return what a worker that has ended has left; None: nobody knows."""
+        return read_tray(os.pread(self._trays[place], TRAY_BYTES, 0))
 
     def close(self) -> None:
         """Close everything."""
@@ -206,6 +255,8 @@ class SocketWays:
         self.transport.close()
         for place in list(self._theirs):
             self.seated(place)
+        while self._trays:
+            os.close(self._trays.popitem()[1])
 
     def abandon(self, seat: Seat | None) -> None:
         """In a forked child: close its copies, but those of a seat."""
@@ -216,6 +267,8 @@ class SocketWays:
                 theirs.detach()
             else:
                 theirs.close()
+        for tray in set(self._trays.values()) - set(seat.fds if seat else ()):
+            os.close(tray)
 
 
 Ways = SharedWays | SocketWays

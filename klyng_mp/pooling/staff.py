@@ -9,6 +9,7 @@ with a higher incarnation, unless the pool is over; three in a row that are neve
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Staff"]
 
 _TRIES = 3  # to start a worker, in a row
+_LAST_WORDS_SECONDS = 5.0  # in which a stream ends whose worker has ended: a child of its may hold it open
 _END_SECONDS = 1.0  # that a worker has to end when it is told to, before it is killed
 
 
@@ -54,6 +56,7 @@ class Staff:
         self._ways = ways
         self._failed_starts = 0
         self._last_words = ""
+        self._timers: dict[int, threading.Timer] = {}  # of workers that are dead and not buried
         try:
             with self._limits():
                 for hand in books.hands:
@@ -73,6 +76,14 @@ class Staff:
             self._failed_starts = 0
         elif message.tag == UNFIT:
             self._last_words = message.head.decode("utf-8", "replace")
+
+    def lose(self, place: int) -> None:
+        """Nothing more comes from a worker: either it has ended, or it is cut off, so that it is of no use."""
+        hand = self._books.hands[place - 1]
+        if hand.is_dead:
+            self._bury(hand)
+        elif self._ways.can_be_cut and hand.process is not None:
+            hand.process.kill()
 
     def dismiss(self) -> None:
         """Let all workers leave."""
@@ -97,6 +108,8 @@ class Staff:
 
     def end(self) -> None:
         """Wait for the ends of workers that were told to, and kill who does not obey."""
+        while self._timers:
+            self._timers.popitem()[1].cancel()
         deadline = time.monotonic() + _END_SECONDS
         for process in self.processes:
             process.join(max(0.0, deadline - time.monotonic()))
@@ -123,15 +136,40 @@ class Staff:
         return process
 
     def _watch(self, hand: Hand) -> None:
-        self._books.desk.deaths.register(hand.process.sentinel, EPOLLIN, partial(self._bury, hand))
+        self._books.desk.deaths.register(hand.process.sentinel, EPOLLIN, partial(self._see_end, hand))
 
-    def _bury(self, hand: Hand, _events: int) -> None:
-        """A worker has ended: deal its tasks to others, and start its successor."""
+    def _see_end(self, hand: Hand, _events: int) -> None:
+        """A worker has ended; what it has said before may be on its way."""
         books, process = self._books, hand.process
         books.desk.deaths.unregister(process.sentinel)
         if books.state == TERMINATE:
             return
         process.join()
+        books.transport.drain(hand.place)
+        if self._ways.is_open(hand.place):
+            hand.is_gone = hand.is_dead = True
+            self._wait_for_last_words(hand)
+        else:
+            self._bury(hand)
+
+    def _wait_for_last_words(self, hand: Hand) -> None:
+        """Bury a worker after a while, if its stream has not ended by then."""
+        incarnation = hand.incarnation
+
+        def act() -> None:
+            with self._books.desk.lock:
+                if hand.incarnation == incarnation and hand.is_dead and self._books.state != TERMINATE:
+                    self._bury(hand)
+
+        timer = self._timers[hand.place] = threading.Timer(_LAST_WORDS_SECONDS, act)
+        timer.daemon = True
+        timer.start()
+
+    def _bury(self, hand: Hand) -> None:
+        """Deal the tasks of a worker that has ended to others, and start its successor."""
+        books, process = self._books, hand.process
+        if (timer := self._timers.pop(hand.place, None)) is not None:
+            timer.cancel()
         self._dealer.disown(hand)
         books.transport.disconnect(hand.place, dead=True)
         was_ready, incarnation = hand.is_ready, hand.incarnation + 1

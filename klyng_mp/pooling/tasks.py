@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from klyng_mp.wire.codec import Encoded
 
 __all__ = [
+    "ANSWERS",
     "AT_END",
     "CALL",
     "CALL_BOTH",
@@ -30,6 +31,7 @@ __all__ = [
     "CANNOT_TRAVEL",
     "FAILURE",
     "FIRST_JOB",
+    "GIVEN",
     "ITERATOR_RAISED",
     "LONG_ITEM",
     "MAP",
@@ -37,33 +39,42 @@ __all__ = [
     "MORE",
     "ORDER",
     "READY",
+    "RECALL",
     "STOP",
+    "TASK_HEADER",
     "UNFIT",
     "WORK",
     "Batch",
     "Function",
     "Packed",
     "Work",
+    "enter_answers",
+    "pack_answers",
+    "pack_count",
     "pack_tasks",
     "pack_work",
+    "pure_enter_answers",
     "pure_pack_tasks",
+    "unpack_answers",
+    "unpack_count",
     "unpack_work",
 ]
 
 # How the function of a job is called with what a task has: f(x), f(*x), f(*x[0], **x[1]), or for all of a chunk.
 CALL, CALL_STAR, CALL_BOTH, MAP, MAP_STAR = range(5)
 
-# Contexts of messages between a pool and its workers; those of results are odd numbers from FIRST_JOB on.
-ORDER, WORK = 0, 1
+# Contexts of messages between a pool and its workers; those of results are odd numbers from FIRST_JOB on. Over a stream
+# results come as ANSWERS, many in one message, in the order of the tasks.
+ORDER, WORK, ANSWERS = 0, 1, 2
 FIRST_JOB = 3
-STOP, READY, UNFIT = range(3)  # tags of an ORDER
+STOP, READY, UNFIT, RECALL, GIVEN = range(5)  # tags of an ORDER; the last two say how many tasks
 
 FAILURE = 0x40  # a bit of a result's code: it is an error
 CANNOT_TRAVEL = 0x7F  # the code of what could not be encoded
 
 MORE, AT_END, LONG_ITEM, ITERATOR_RAISED = range(4)  # what ended `pack_tasks`
 
-_TASK = struct.Struct("<IHBx")  # as TaskHeader in _core/crew.h
+TASK_HEADER = struct.Struct("<IHBx")  # as TaskHeader in _core/crew.h
 _WORK = struct.Struct("<QqIIHBB")
 _KNOWN = 0xFF  # the code of a function that the worker has already
 
@@ -133,8 +144,8 @@ class Batch:
         """Return the first ``count`` tasks and the rest."""
         offset = buffer = 0
         for _ in range(count):
-            size, buffers, _ = _TASK.unpack_from(self.text, offset)
-            offset += _TASK.size + size
+            size, buffers, _ = TASK_HEADER.unpack_from(self.text, offset)
+            offset += TASK_HEADER.size + size
             buffer += buffers
         return (
             Batch(self.job, self.first, count, self.text[:offset], self.buffers[:buffer]),
@@ -150,14 +161,14 @@ class Batch:
 
     def task(self) -> Encoded:
         """Return the first task."""
-        size, buffers, code = _TASK.unpack_from(self.text)
-        return code, self.text[_TASK.size : _TASK.size + size], list(self.buffers[:buffers])
+        size, buffers, code = TASK_HEADER.unpack_from(self.text)
+        return code, self.text[TASK_HEADER.size : TASK_HEADER.size + size], list(self.buffers[:buffers])
 
     @classmethod
     def single(cls, job: Any, index: int, encoded: Encoded) -> Batch:
         """Return a batch of one task."""
         code, head, buffers = encoded
-        return cls(job, index, 1, _TASK.pack(len(head), len(buffers), code) + head, buffers)
+        return cls(job, index, 1, TASK_HEADER.pack(len(head), len(buffers), code) + head, buffers)
 
 
 def pure_pack_tasks(iterator: Iterator[Any], most: int, most_bytes: int, main_by_reference: bool) -> Packed:
@@ -215,7 +226,38 @@ def unpack_work(head: bytes, buffers: Sequence[Any]) -> Work:
     return Work(context, first, count, function, bool(plain), head, end, buffers, own)
 
 
+_ANSWERS = struct.Struct("<IQ")
 _LENGTH = struct.Struct("<I")
+
+
+def pack_answers(count: int, busy_ns: int, text: bytes) -> bytes:
+    """Return the head of a message with answers: how many, how long their tasks took, and they, each as a task."""
+    return _ANSWERS.pack(count, busy_ns) + text
+
+
+def unpack_answers(head: bytes) -> tuple[int, int, int]:
+    """Return count and nanoseconds of a message with answers, and where in its head they begin."""
+    return (*_ANSWERS.unpack_from(head), _ANSWERS.size)
+
+
+def pure_enter_answers(tally: Any, first: int, count: int, text: bytes, offset: int) -> tuple[int, int]:
+    """Put answers into a tally until one needs more; return how many, and where the next one begins: here, none."""
+    del tally, first, count, text
+    return 0, offset
+
+
+enter_answers = getattr(core, "enter_answers", pure_enter_answers)
+
+
+def pack_count(count: int) -> bytes:
+    """Return the head of an order that says how many tasks."""
+    return _LENGTH.pack(count)
+
+
+def unpack_count(head: bytes) -> int:
+    """Return the number of an order."""
+    count: int = _LENGTH.unpack_from(head)[0]
+    return count
 
 
 def pack_failure(text: str, payload: bytes) -> bytes:

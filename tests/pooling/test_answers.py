@@ -9,11 +9,10 @@ from klyng_mp.errors import CodecError
 from klyng_mp.pooling.answers import MaybeEncodingError, RemoteTraceback, read_answer
 from klyng_mp.pooling.tasks import CANNOT_TRAVEL, FAILURE, pack_failure, pack_refusal
 from klyng_mp.reduction import codec
-from klyng_mp.wire.frames import Message
 
 
 def answer(code, head, buffers=()):
-    return read_answer(Message(3, 1, 0, 0, code, head, buffers), codec())
+    return read_answer(code, head, buffers, codec())
 
 
 def test_a_result():

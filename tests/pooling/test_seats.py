@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -42,14 +43,7 @@ def test_there_and_back(kind):
     ours, theirs, poller, other = Sink(), Sink(), EpollPoller(), EpollPoller()
     ways = kind(1, ours, poller)
     seat = ways.seat(1, 0)
-    if kind is SharedWays:
-        import os
-
-        seat.fds = tuple(os.dup(fd) for fd in seat.fds)
-    else:
-        import os
-
-        seat.fds = (os.dup(seat.fds[0]),)
+    seat.fds = tuple(os.dup(fd) for fd in seat.fds)
     ways.seated(1)
     transport = seat.open(theirs, other)
     ways.transport.send(1, Message(1, 0, 7, 0, 2, b"there", ()), copy=True)
