@@ -60,7 +60,8 @@ class Pool(standard.Pool):
     """A pool of worker processes; see ``multiprocessing.Pool``.
 
     Args:
-        processes: how many; None: as many as this process has CPUs to use (`usable_cpus`).
+        processes: how many; None: as many as this process has CPUs to use (`usable_cpus`), or as a World with hosts has
+            places, which are the most that it can have.
         initializer: each worker calls it when it starts, with `initargs`.
         initargs: its arguments.
         maxtasksperchild: a worker is replaced after so many tasks; None: never.
@@ -95,21 +96,28 @@ class Pool(standard.Pool):
         progress: bool = False,
         threads: int | None = None,
     ) -> None:
+        world = context if getattr(context, "is_spread", False) else None
         if processes is None:
-            processes = usable_cpus()
+            processes = usable_cpus() if world is None else world.size
         _check_arguments(processes, initializer, maxtasksperchild, retries, threads)
         bars = _find_tqdm() if progress else None
+        if world is not None and processes > world.size:
+            raise ValueError(f"its World has places for {world.size} workers, not for {processes}")
         self._ctx = context or START_METHOD.context()
         self._processes = processes
         worker = WorkerOptions(
-            initializer, tuple(initargs), maxtasksperchild, _threads_of(threads, processes), _share(shared)
+            initializer,
+            tuple(initargs),
+            maxtasksperchild,
+            _threads_of(threads, processes) if world is None else threads,  # a World's ranks have their share already
+            _share(shared),
         )
         method = self._ctx.get_start_method()
         if method in ("spawn", "forkserver"):
             ensure_running()  # else the first worker's start does it, and lets interrupts come meanwhile
         forks = method == "fork"
         make_process = partial(self.Process, self._ctx)
-        self._crew = Crew(CrewOptions(processes, make_process, worker, retries=retries, forks=forks))
+        self._crew = Crew(CrewOptions(processes, make_process, worker, retries=retries, forks=forks, world=world))
         self._calls = Calls(self._crew, bars)
         self._terminate = util.Finalize(self, self._crew.terminate, exitpriority=15)
 

@@ -26,11 +26,12 @@ from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
 from klyng_mp.process import take_apart
 from klyng_mp.reduction import make_codec
+from klyng_mp.wire.frames import FIRST_CHANNEL
 from klyng_mp.world_job import WorldJob
 from klyng_mp.world_process import WorldProcess, bind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
@@ -54,6 +55,7 @@ class WorldContext(WorldJob, BaseContext):
         self._session = 0  # the number of the one that goes on, or 0
         self._sessions = 0  # how many numbers they have had that are no runs'
         self._packing = threading.Lock()
+        self._channels = FIRST_CHANNEL
         self._pump: threading.Thread | None = None
 
     @cached_property
@@ -125,6 +127,31 @@ class WorldContext(WorldJob, BaseContext):
         """Send a signal to a process that was started, if it lives, or with serial 0 to all of them."""
         if self._job is not None:
             self._job.signal_process(serial, signum)
+
+    # What a pool of it calls; see `klyng_mp.pooling.farways.Dialler`
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether some of its ranks are on other machines, or may be."""
+        return self._hosts is not None
+
+    def next_channel(self) -> int:
+        """Return a number that no channel has had."""
+        self._channels += 1
+        return self._channels
+
+    def dial(self, process: Any, number: int, opened: Callable[[Any, str], None]) -> None:
+        """Open a channel to a process that was started; see `Job.open_channel`."""
+        place = self._started.get(process._popen)
+        if place is None or self._job is None:
+            opened(None, "has ended")
+        else:
+            self._job.open_channel(place[1], number, opened)
+
+    def host_of(self, process: Any) -> str:
+        """Return the name of the host, and the rank, of a process that was started, as a phrase."""
+        place = self._started.get(process._popen)
+        return "" if place is None or self._job is None else f"rank {place[1]} on {self._job.host_of(place[1])}"
 
     # Places
 

@@ -154,6 +154,16 @@ class Job(Line):
         """Send a signal to a process that was started, if it lives, or with serial 0 to all of them."""
         raise NotImplementedError
 
+    def open_channel(self, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
+        """Open a connection to a process in a place that is not its endpoint's, where the job is spread.
+
+        Args:
+            rank: its place; it is opened when the process has come there, and never if that ends before.
+            number: by which the process claims it; see `klyng_mp.remote.channels`.
+            opened: called in a thread of its own with a socket, and "", or with None and the reason.
+        """
+        raise NotImplementedError
+
     def refill(self, run: int, *, renew: bool) -> None:
         """Give the places that processes have had to ranks again; ``renew`` replaces the other ranks, too."""
         raise NotImplementedError

@@ -57,6 +57,9 @@ class RankLink:
         place: which rank it is.
         codec: of its communicators.
         kinds: of its endpoint and its communicators.
+
+    Attributes:
+        wires: lead to other hosts, where there are any.
     """
 
     def __init__(self, place: Place, codec: Codec, kinds: Kinds = (Endpoint, Communicator)) -> None:
@@ -74,7 +77,7 @@ class RankLink:
         self._channel = place.channel
         self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=self._connect)
         self._memory: ShmTransport | None = None
-        self._wires: Wires | None = None
+        self.wires: Wires | None = None
         routes: dict[int, Transport] = {DRIVER: self._transport}
         if place.spec.network is not None:
             self._reach_others(place.spec.network, routes)
@@ -190,10 +193,10 @@ class RankLink:
     def _reach_others(self, network: Network, routes: dict[int, Transport]) -> None:
         """Have routes to the ranks of other hosts, and to the driver where it is not on this one."""
         spec = self.place.spec
-        self._wires = network.attach(self.endpoint, lambda peer: self.tell("dial", peer))
-        routes.update({peer: self._wires.transport for peer in range(spec.size) if peer not in spec.share})
+        self.wires = network.attach(self.endpoint, lambda peer: self.tell("dial", peer))
+        routes.update({peer: self.wires.transport for peer in range(spec.size) if peer not in spec.share})
         if network.far_driver:
-            routes[DRIVER] = self._wires.transport
+            routes[DRIVER] = self.wires.transport
         self.endpoint.attend(_SPIN_SECONDS if spec.may_spin else 0.0)
 
     def _share_memory(self, memory: int, bell: int, routes: dict[int, Transport]) -> None:
@@ -237,8 +240,8 @@ class RankLink:
         if kind == "connected":
             self.endpoint.mark_present(*rest)
             self._transport.adopt(rest[0], socket.socket(fileno=fds[0]))
-        elif kind in {"accept", "dial"} and self._wires is not None:
-            getattr(self._wires, kind)(*rest, *fds)
+        elif kind in {"accept", "dial", "offer"} and self.wires is not None:
+            getattr(self.wires, kind)(*rest, *fds)
         elif kind == "bell":
             assert self._memory is not None  # noqa: S101 - who has none asks for no bell
             self._memory.learn_bell(rest[0], fds[0])
@@ -264,7 +267,7 @@ class RankLink:
             self._asked = question
         else:
             state = self._state(self.run if at_once and self.running else run)
-            others = {} if self._wires is None else self._wires.exchanged()
+            others = {} if self.wires is None else self.wires.exchanged()
             self.tell("state", question, state._replace(exchanged=others))
 
     def _state(self, run: int) -> RankState:

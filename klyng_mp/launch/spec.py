@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.deadline import Deadline
     from klyng_mp.transports.contract import Transport
 
 __all__ = ["BLAS_VARIABLES", "Network", "RankSpec", "Wires"]
@@ -48,6 +49,12 @@ class Wires(Protocol):
 
     def accept(self, source: int, fd: int) -> None:
         """Own the descriptor of a connection that somebody opened, who says to be ``source``."""
+
+    def offer(self, number: int, fd: int) -> None:
+        """Own the descriptor of a channel from the driver, which is on this host."""
+
+    def claim(self, number: int, deadline: Deadline) -> Any:
+        """Return the socket of a channel that the driver opens, once it is open; None: it is not until then."""
 
     def dial(self, peer: int) -> None:
         """Open a connection to a peer that wants one and is not to open it itself."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.communicator.current import forbid
-from klyng_mp.errors import ClosedError
+from klyng_mp.errors import ClosedError, LaunchError
 from klyng_mp.launch.link import RankLink, make_link
 from klyng_mp.launch.surroundings import NO_RANK, end_process, seed_random_numbers
 from klyng_mp.launch.task import Task, read_task
@@ -23,12 +23,14 @@ from klyng_mp.wire.namespace import install_main
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from klyng_mp.deadline import Deadline
     from klyng_mp.launch.surroundings import Place, Start
 
-__all__ = ["InheritedFd", "run_started"]
+__all__ = ["InheritedFd", "claim_channel", "run_started"]
 
 _inherited: Sequence[int] = ()
 _detached: set[int] = set()
+_links: list[RankLink] = []  # this process's, if it has a place
 
 
 class InheritedFd:
@@ -43,12 +45,29 @@ class InheritedFd:
         return _inherited[self._index]
 
 
+def claim_channel(number: int, deadline: Deadline) -> Any:
+    """Return the socket of a channel that the driver opens to this process.
+
+    Raises:
+        LaunchError: it did not until then, or this process has no place in a World with hosts.
+    """
+    wires = _links[0].wires if _links else None
+    if wires is None:
+        raise LaunchError("this process has no place in a World with hosts, so no channel leads here")
+    sock = wires.claim(number, deadline)
+    if sock is None:
+        raise LaunchError(f"the driver opened no channel within {deadline.seconds:g} s: is the network up?")
+    return sock
+
+
 def run_started(place: Place, start: Start, leash: int) -> NoReturn:
     """Be the process that was started in this place, or in none; the leash is that of `BodyEnds`."""
     global _inherited
     fd, *_inherited = place.task
     task = read_task(fd)
     link = _take_rank(place, start, task)
+    if link is not None:
+        _links.append(link)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     code = _bootstrap(task, leash)
     end_process(code, lambda: _say_goodbye(place, link))

@@ -387,7 +387,7 @@ class _Job(Owner):
     @staticmethod
     def _obey_of_others(supervisor: Supervisor, kind: str, rest: list[Any], fds: list[int]) -> bool:
         """Do what ranks of other hosts, and the driver's news of them, ask for; tell whether it was that."""
-        if kind in {"accept", "dial", "relayed"}:
+        if kind in {"accept", "dial", "offer", "relayed"}:
             rank, *words = rest
             supervisor.tell_rank(rank, kind, *words, fds=fds)
         elif kind == "gone":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.pooling.desk import Desk
+    from klyng_mp.pooling.farways import Dialler
     from klyng_mp.pooling.jobs import Job
     from klyng_mp.pooling.tasks import Batch
     from klyng_mp.pooling.worker import WorkerOptions
@@ -38,18 +39,21 @@ class CrewOptions:
         worker: what workers are told.
         retries: how often a task is done again whose worker died.
         forks: workers are forks of this process.
+        world: dials workers that may be on other hosts; None: all are here.
     """
 
-    __slots__ = ("forks", "make_process", "processes", "retries", "worker")
+    __slots__ = ("forks", "make_process", "processes", "retries", "worker", "world")
 
     def __init__(
-        self, processes: int, make_process: Callable[..., Any], worker: WorkerOptions, *, retries: int, forks: bool
-    ) -> None:
+        self, processes: int, make_process: Callable[..., Any], worker: WorkerOptions, *, retries: int, forks: bool,
+        world: Dialler | None = None,
+    ) -> None:  # fmt: skip
         self.processes = processes
         self.make_process = make_process
         self.worker = worker
         self.retries = retries
         self.forks = forks
+        self.world = world
 
 
 class Hand:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.pooling.books import CLOSE, RUN, TERMINATE, Books, CrewOptions, closed_error
 from klyng_mp.pooling.dealing import Dealer
 from klyng_mp.pooling.desk import Desk
+from klyng_mp.pooling.farways import FarWays
 from klyng_mp.pooling.inbox import Inbox
 from klyng_mp.pooling.jobs import Job
 from klyng_mp.pooling.seats import make_ways
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.pooling.encoding import Encoder
+    from klyng_mp.pooling.seats import Ways
     from klyng_mp.pooling.tasks import Function
 
 __all__ = ["Crew"]
@@ -42,7 +44,7 @@ class Crew:
         self._inbox = Inbox(self.books)
         self._next_context = FIRST_JOB
         self._released = False
-        self._ways = make_ways(options.processes, self._inbox, self._desk.poller)
+        self._ways = self._make_ways()
         if self._ways.ledger is None:
             self._inbox.streams = StreamDealer(self.books, self._ways)
         self._dealer = self._inbox.dealer = self._inbox.streams or Dealer(self.books, self._ways)
@@ -54,6 +56,12 @@ class Crew:
         except BaseException:
             self._release()
             raise
+
+    def _make_ways(self) -> Ways | FarWays:
+        options = self.books.options
+        if options.world is not None:
+            return FarWays(self._inbox, self._desk, options.world)
+        return make_ways(options.processes, self._inbox, self._desk.poller)
 
     @property
     def encoder(self) -> Encoder:

@@ -21,6 +21,7 @@ from klyng_mp.wire.frames import Message
 
 if TYPE_CHECKING:
     from klyng_mp.pooling.books import Books, Hand
+    from klyng_mp.pooling.farways import FarWays
     from klyng_mp.pooling.jobs import Job
     from klyng_mp.pooling.seats import Ways
     from klyng_mp.transports.contract import Ticket
@@ -36,7 +37,7 @@ _NUMBERS = 0xFFFFFFFF  # what tasks are counted modulo
 class Dealer:
     """Deals the tasks of a crew's jobs to its workers."""
 
-    def __init__(self, books: Books, ways: Ways) -> None:
+    def __init__(self, books: Books, ways: Ways | FarWays) -> None:
         self._books = books
         self._ways = ways
         self._returned: deque[Batch] = deque()

@@ -24,6 +24,7 @@ from klyng_mp.transports.stream import StreamTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from mmap import mmap
 
     from klyng_mp.transports.contract import Poller, Sink
 
@@ -35,13 +36,16 @@ __all__ = [
     "SharedWays",
     "SocketWays",
     "Ways",
+    "WorkerTransport",
     "make_ways",
+    "never_connect",
+    "open_stream",
     "ring_bytes",
 ]
 
 PARENT = 0  # its place, and its incarnation
 
-OPEN_WAYS: WeakSet[Ways] = WeakSet()  # of this process, or inherited from its parent by a fork
+OPEN_WAYS: WeakSet[Any] = WeakSet()  # of this process, or inherited from its parent by a fork
 
 _STREAM_FDS = 2
 _RINGS_BYTES = 1 << 32  # of address space; only what is used becomes memory
@@ -85,7 +89,9 @@ class Seat:
     def open(self, sink: Sink, poller: Poller) -> Any:
         """Return the worker's transport, which owns the descriptors from now on; a stream's has a bench, too."""
         if not self.shares_memory:
-            return _open_stream(sink, poller, socket.socket(fileno=self.fds[0]), self.fds[1])
+            tray = map_tray(self.fds[1])
+            os.close(self.fds[1])
+            return open_stream(sink, poller, socket.socket(fileno=self.fds[0]), tray)
         segment, own, parent = self.fds
         place = (segment, own, self.places, self.place, self.incarnation)
         shm = CrewTransport(sink, poller, place)
@@ -101,15 +107,16 @@ def _take_over(place: int, places: int, incarnation: int, fds: tuple[Any, ...]) 
     return Seat(place, places, incarnation, taken)
 
 
-def _open_stream(sink: Sink, poller: Poller, sock: Any, tray: int) -> WorkerTransport:
-    transport = WorkerTransport(sink, poller, connect=_never)
-    transport.bench = StreamBench(map_tray(tray))
-    os.close(tray)
+def open_stream(sink: Sink, poller: Poller, sock: Any, tray: mmap) -> WorkerTransport:
+    """Return a worker's transport over a socket to its parent, which is owned from now on."""
+    transport = WorkerTransport(sink, poller, connect=never_connect)
+    transport.bench = StreamBench(tray)
     transport.adopt(PARENT, sock)
     return transport
 
 
-def _never(peer: int) -> None:
+def never_connect(peer: int) -> None:
+    """Refuse to connect: ways are opened otherwise."""
     raise OSError(f"there is no way to {peer}")
 
 
@@ -135,7 +142,7 @@ class CrewTransport(ShmTransport):
         self.ledger: Any = None
         self.bench: Any = None
         self._unread: deque[Any] = deque()  # what an interrupt has kept from being delivered
-        super().__init__(sink, poller, place=place, spin=True, call=_never, progress=_nothing)
+        super().__init__(sink, poller, place=place, spin=True, call=never_connect, progress=_nothing)
 
     @staticmethod
     def ring_size(ranks: int) -> int:
@@ -188,7 +195,7 @@ class SharedWays:
         self.ledger.reset(place)
         return Seat(place, self._places, incarnation, (self._segment.fd, bells[place], bells[PARENT]))
 
-    def seated(self, place: int) -> None:
+    def seated(self, place: int, process: Any) -> None:
         """Take note that the worker has its descriptors."""
 
     def is_open(self, place: int) -> bool:
@@ -225,7 +232,7 @@ class SocketWays:
         self._places = workers + 1
         self._theirs: dict[int, socket.socket] = {}
         self._trays: dict[int, int] = {}
-        self.transport = StreamTransport(sink, poller, connect=_never)
+        self.transport = StreamTransport(sink, poller, connect=never_connect)
 
     def seat(self, place: int, incarnation: int) -> Seat:
         """Return what the next worker at a place is given."""
@@ -237,8 +244,9 @@ class SocketWays:
         self._theirs[place] = theirs
         return Seat(place, self._places, incarnation, (theirs.fileno(), tray))
 
-    def seated(self, place: int) -> None:
+    def seated(self, place: int, process: Any = None) -> None:
         """Take note that the worker has its descriptors."""
+        del process
         self._theirs.pop(place).close()
 
     def is_open(self, place: int) -> bool:

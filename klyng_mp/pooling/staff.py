@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from klyng_mp.pooling.books import Books, Hand
     from klyng_mp.pooling.dealing import Dealer
+    from klyng_mp.pooling.farways import FarWays
     from klyng_mp.pooling.seats import Ways
 
 __all__ = ["Staff"]
@@ -49,7 +50,7 @@ class Staff:
         processes: those of all places, in their order.
     """
 
-    def __init__(self, books: Books, dealer: Dealer, ways: Ways) -> None:
+    def __init__(self, books: Books, dealer: Dealer, ways: Ways | FarWays) -> None:
         self.processes: list[Any] = []
         self._books = books
         self._dealer = dealer
@@ -132,7 +133,7 @@ class Staff:
         with _interrupts_later():
             process.start()
         hand.process = process
-        self._ways.seated(hand.place)
+        self._ways.seated(hand.place, process)
         return process
 
     def _watch(self, hand: Hand) -> None:

@@ -1,6 +1,6 @@
-"""The bench of a worker that is reached by a stream, without the core: its tasks ahead, and its tray.
+"""The bench of a worker that is reached by a stream: its tasks ahead, and its tray.
 
-Layer: pooling; imports tasks and trays. The core's StreamBench does the same, and the tasks besides.
+Layer: pooling; imports tasks and trays.
 
 Threads: one does tasks; another may add some, take some back, and see off the answers.
 """
@@ -13,21 +13,20 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.native import core
 from klyng_mp.pooling.tasks import TASK_HEADER
 from klyng_mp.pooling.trays import HALF_BYTES, HEAD_BYTES
 
 if TYPE_CHECKING:
     from klyng_mp.pooling.tasks import Work
 
-__all__ = ["ERROR", "FLUSH", "NEWS", "RESULT", "TASK", "PureStreamBench", "StreamBench"]
+__all__ = ["ERROR", "FLUSH", "NEWS", "RESULT", "TASK", "StreamBench"]
 
-NEWS, TASK, ERROR, RESULT, FLUSH = range(1, 6)  # what a bench leaves to be done
+NEWS, TASK, ERROR, RESULT, FLUSH = range(1, 6)  # what a bench, this or the core's, leaves to be done
 
 _PAIR = struct.Struct("<II")
 
 
-class PureStreamBench:
+class StreamBench:
     """Tasks ahead, each left to the caller, and the answers of those that were done.
 
     Args:
@@ -58,16 +57,8 @@ class PureStreamBench:
         """How many answers could leave."""
         return self._count
 
-    def add(self, work: Work, how: int, function: Any, note: Any) -> None:
-        """Have a batch of tasks ahead.
-
-        Args:
-            work: the batch.
-            how: its function is called.
-            function: the same for all tasks; None: each is left to the caller.
-            note: what the caller wants to know of it then.
-        """
-        del how, function
+    def add(self, work: Work, note: Any) -> None:
+        """Have a batch of tasks ahead; the note is what the caller wants to know of its function."""
         offset, buffer = work.offset, work.buffer
         for index in range(work.first, work.first + work.number):
             size, own, code = TASK_HEADER.unpack_from(work.text, offset)
@@ -139,6 +130,3 @@ class PureStreamBench:
         """Return the number of the next answer, which leaves by itself; none is held."""
         self._next += 1
         return self._next - 1
-
-
-StreamBench: Any = PureStreamBench if core is None else getattr(core, "StreamBench", PureStreamBench)

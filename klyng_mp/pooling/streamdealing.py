@@ -18,7 +18,7 @@ from klyng_mp.pooling.answers import read_answer
 from klyng_mp.pooling.dealing import Dealer
 from klyng_mp.pooling.jobs import MOST_BUFFER_BYTES
 from klyng_mp.pooling.seats import PARENT
-from klyng_mp.pooling.tasks import ORDER, RECALL, TASK_HEADER, enter_answers, pack_count, unpack_answers, unpack_count
+from klyng_mp.pooling.tasks import ORDER, RECALL, TASK_HEADER, pack_count, unpack_answers, unpack_count
 from klyng_mp.wire.frames import Message
 
 if TYPE_CHECKING:
@@ -95,26 +95,18 @@ class StreamDealer(Dealer):
             if here <= 0:
                 continue
             job: Job = batch.job
-            index = batch.first + skipped
+            first = batch.first + skipped
             hand.answered += here
             count -= here
-            while here:
-                done, offset = enter_answers(job.tally, index, here, text, offset)
-                index += done
-                here -= done
-                if here:
-                    offset, own = self._enter_one(job, index, text, offset, buffers[buffer:])
-                    buffer += own
-                    index += 1
-                    here -= 1
-            if job.tally is not None and not job.tally.left and not job.finished:
-                self._books.finish(job)
+            for index in range(first, first + here):
+                offset, own = self._enter_one(job, index, text, offset, buffers[buffer:])
+                buffer += own
             if not count:
                 return job
         raise RuntimeError(f"worker {hand.place} of a Pool has answered {count} tasks that it was not given")
 
     def _enter_one(self, job: Job, index: int, text: bytes, offset: int, buffers: Sequence[Any]) -> tuple[int, int]:
-        """Enter an answer that takes longer; return where the next one begins, and how many buffers it had."""
+        """Enter an answer; return where the next one begins, and how many buffers it had."""
         size, own, code = TASK_HEADER.unpack_from(text, offset)
         offset += TASK_HEADER.size
         if not job.finished:

@@ -22,7 +22,6 @@ from klyng_mp.pooling.seats import PARENT, Seat
 from klyng_mp.pooling.streambench import FLUSH
 from klyng_mp.pooling.tasks import (
     ANSWERS,
-    CALL,
     GIVEN,
     ORDER,
     RECALL,
@@ -112,9 +111,8 @@ class StreamWorker:
 
     def _take(self, message: Any) -> None:
         work = unpack_work(message.head, message.buffers)
-        note = self._note = note_of(work, message.code) or self._note
-        function = None if note is None else note.shortcut(self._codec)
-        self._bench.add(work, note.how if note else CALL, function, note)
+        self._note = note_of(work, message.code) or self._note
+        self._bench.add(work, self._note)
 
     def _answer(self, code: int, head: bytes, buffers: Sequence[Any]) -> None:
         if not buffers and len(head) <= _SMALL:

@@ -48,12 +48,10 @@ __all__ = [
     "Function",
     "Packed",
     "Work",
-    "enter_answers",
     "pack_answers",
     "pack_count",
     "pack_tasks",
     "pack_work",
-    "pure_enter_answers",
     "pure_pack_tasks",
     "unpack_answers",
     "unpack_count",
@@ -238,15 +236,6 @@ def pack_answers(count: int, busy_ns: int, text: bytes) -> bytes:
 def unpack_answers(head: bytes) -> tuple[int, int, int]:
     """Return count and nanoseconds of a message with answers, and where in its head they begin."""
     return (*_ANSWERS.unpack_from(head), _ANSWERS.size)
-
-
-def pure_enter_answers(tally: Any, first: int, count: int, text: bytes, offset: int) -> tuple[int, int]:
-    """Put answers into a tally until one needs more; return how many, and where the next one begins: here, none."""
-    del tally, first, count, text
-    return 0, offset
-
-
-enter_answers = getattr(core, "enter_answers", pure_enter_answers)
 
 
 def pack_count(count: int) -> bytes:

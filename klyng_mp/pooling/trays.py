@@ -12,7 +12,7 @@ is known which task it was at.
     from byte 64           the answers of the first half, then of the second one, each as a task of a batch
 
 Invariants: answers are written before the word that counts them, and each word at once; a half that is on its way is
-not written to until it has left. The core's StreamBench writes the same.
+not written to until it has left.
 """
 
 from __future__ import annotations

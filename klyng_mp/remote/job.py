@@ -12,6 +12,7 @@ from __future__ import annotations
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.deadline import Deadline
@@ -33,9 +34,9 @@ from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import DRIVER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from klyng_mp.launch.spec import Network, RankSpec
+    from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
     from klyng_mp.remote.bundle import Bundle
     from klyng_mp.remote.control import ControlLink
@@ -119,7 +120,7 @@ class SpreadJob(SurvivingJob):
         if options.encrypt:
             authority = JobAuthority()
             credentials = {number: authority.issue(number) for number in (*range(spec.size), DRIVER)}
-        self._network: Network = RankNetwork(job_id, join_key, sites, credentials, far_driver=False)
+        self._network = RankNetwork(job_id, join_key, sites, credentials, far_driver=False)
         said = {
             "size": spec.size,
             "sites": [site._asdict() for site in sites],
@@ -189,6 +190,17 @@ class SpreadJob(SurvivingJob):
             states = self.report(Deadline(_REPORT_SECONDS))
             text = f"klyng_mp: World of {self.spec.size} ranks\n{render_report(states)}\n"
             self._printer.write("stderr", text.encode(), lambda _size: None)
+
+    def _open_channel(self, site: Site, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
+        if isinstance(site, LocalSite):
+            self._wires.open_here(partial(self._offer, site, rank, number), opened)
+        else:
+            self._wires.open_channel(rank, number, opened)
+
+    def _offer(self, site: LocalSite, rank: int, number: int, fd: int) -> None:
+        with self.endpoint.lock:
+            if site.living:
+                site.offer(rank, number, fd)
 
     # -- asking
 

@@ -9,6 +9,8 @@ authority, or, where beacon and job both allow plain text, by the job's join key
 Who opens it is fixed, so that two never cross: the launching side, which has no port; else the lower rank. The other
 asks for it through its supervisor.
 
+The driver may open further connections to a rank, *channels* (`remote.channels`), which are no endpoint's.
+
 Threads: connections are made and proved in a short-lived thread each; what comes of it is handed to the endpoint under
 its lock.
 """
@@ -21,9 +23,10 @@ import os
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.errors import BeaconError, RemoteProtocolError
+from klyng_mp.remote.channels import Channels, is_channel
 from klyng_mp.remote.preface import pack_preface
 from klyng_mp.remote.tls import DATA, check_channel, peer_number, rank_contexts, rank_name
 from klyng_mp.transports.secure import SecureSocket
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.deadline import Deadline
     from klyng_mp.remote.tls import Credentials
 
 __all__ = ["RankNetwork", "Site", "keep_alive"]
@@ -114,6 +118,7 @@ class _Wires:
         self._ask = ask
         self._number = endpoint.number
         self._opening: set[int] = set()
+        self._channels = Channels()
         site = network.site_of(self._number)
         self._launches = site is None or not site.address
         self._contexts = None if network.credentials is None else rank_contexts(network.credentials[self._number])
@@ -122,6 +127,32 @@ class _Wires:
     def accept(self, source: int, fd: int) -> None:
         """See `klyng_mp.launch.spec.Wires.accept`."""
         self._start(self._accept, source, socket.socket(fileno=fd))
+
+    def offer(self, number: int, fd: int) -> None:
+        """See `klyng_mp.launch.spec.Wires.offer`."""
+        sock = socket.socket(fileno=fd)
+        if is_channel(number):
+            self._channels.offer(number, sock)
+        else:
+            sock.close()
+
+    def claim(self, number: int, deadline: Deadline) -> Any:
+        """See `klyng_mp.launch.spec.Wires.claim`."""
+        return self._channels.claim(number, deadline)
+
+    def open_channel(self, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
+        """As the driver, open a channel to a rank of another host.
+
+        Args:
+            rank: whose.
+            number: of the channel.
+            opened: called in a thread, with a socket that is owned by it and "", or None and the reason.
+        """
+        self._start(self._open_channel, rank, number, opened)
+
+    def open_here(self, offer: Callable[[int], None], opened: Callable[[Any, str], None]) -> None:
+        """As the driver, open a channel to a rank of this host: ``offer`` hands it an end; see `open_channel`."""
+        self._start(self._open_here, offer, opened)
 
     def dial(self, peer: int) -> None:
         """See `klyng_mp.launch.spec.Wires.dial`."""
@@ -158,28 +189,44 @@ class _Wires:
     # -- in threads of their own
 
     def _open(self, peer: int) -> None:
+        sock, reason = self._connect_to(peer, self._number)
+        if sock is None:
+            self._fail(peer, reason)
+        else:
+            self._adopt(peer, sock)
+
+    def _open_channel(self, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
+        opened(*self._connect_to(rank, number))
+
+    @staticmethod
+    def _open_here(offer: Callable[[int], None], opened: Callable[[Any, str], None]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            offer(theirs.fileno())
+        opened(ours, "")
+
+    def _connect_to(self, peer: int, source: int) -> tuple[socket.socket | SecureSocket | None, str]:
+        """Return a connection to a peer that is proved on both sides, or None and the reason."""
         site = self._network.site_of(peer)
         assert site is not None  # noqa: S101 - `_opens` has looked
         sock = None
         try:
             sock = socket.create_connection((site.address, site.port), _SECONDS)
             keep_alive(sock)
-            sock.sendall(pack_preface(self._network.job_id, self._number, peer, self._network.join_key))
-            proved = self._prove_opened(sock, peer)
+            sock.sendall(pack_preface(self._network.job_id, source, peer, self._network.join_key))
+            return self._prove_opened(sock, peer, source), ""
         except (OSError, BeaconError, RemoteProtocolError) as error:
-            self._fail(
-                peer, sock, f"could not be reached at {site.name} ({site.address}:{site.port}): {_describe(error)}"
-            )
-        else:
-            self._adopt(peer, proved)
+            if sock is not None:
+                sock.close()
+            return None, f"could not be reached at {site.name} ({site.address}:{site.port}): {_describe(error)}"
 
-    def _prove_opened(self, sock: socket.socket, peer: int) -> socket.socket | SecureSocket:
+    def _prove_opened(self, sock: socket.socket, peer: int, source: int) -> socket.socket | SecureSocket:
         if self._contexts is None:
             ours = os.urandom(_NONCE)
             sock.sendall(ours)
             theirs = _read(sock, _NONCE + _PROOF)
-            self._check(theirs[_NONCE:], b"accept", ours + theirs[:_NONCE], (self._number, peer))
-            sock.sendall(self._prove(b"open", ours + theirs[:_NONCE], (self._number, peer)))
+            self._check(theirs[_NONCE:], b"accept", ours + theirs[:_NONCE], (source, peer))
+            sock.sendall(self._prove(b"open", ours + theirs[:_NONCE], (source, peer)))
             _read_opened(sock)
             return sock
         tls = self._contexts[1].wrap_socket(sock, server_hostname=rank_name(peer), suppress_ragged_eofs=False)
@@ -196,7 +243,10 @@ class _Wires:
         except (OSError, BeaconError, RemoteProtocolError):
             sock.close()  # whoever it was: who is of this job tries again, or is told of the loss
         else:
-            self._adopt(source, proved)
+            if is_channel(source):
+                self._channels.offer(source, proved)
+            else:
+                self._adopt(source, proved)
 
     def _prove_accepted(self, sock: socket.socket, source: int) -> socket.socket | SecureSocket:
         if self._contexts is None:
@@ -209,8 +259,8 @@ class _Wires:
         tls = self._contexts[0].wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
         with _closed_on_error(tls):
             check_channel(tls, DATA)
-            if peer_number(tls) != source:
-                raise RemoteProtocolError(f"rank {peer_number(tls)} says to be rank {source}")
+            if peer_number(tls) != (DRIVER if is_channel(source) else source):
+                raise RemoteProtocolError(f"rank {peer_number(tls)} says to be {source}")
             tls.sendall(_OPEN)
         return SecureSocket(tls)
 
@@ -232,9 +282,7 @@ class _Wires:
             self._endpoint.progress()
             self._endpoint.room.notify()  # what waited for the connection has left just now, or never will
 
-    def _fail(self, peer: int, sock: socket.socket | None, reason: str) -> None:
-        if sock is not None:
-            sock.close()
+    def _fail(self, peer: int, reason: str) -> None:
         with self._endpoint.lock:
             self._opening.discard(peer)
             self.transport.give_up(peer, reason)

@@ -164,6 +164,10 @@ class LocalSite(Site):
         """See `Site.start`."""
         self._channel.send_now("start", serial, *order, fds=[task])
 
+    def offer(self, rank: int, number: int, fd: int) -> None:
+        """Hand one end of a channel to a rank."""
+        self._channel.send_now("offer", rank, number, fds=[fd])
+
     def close(self) -> None:
         """See `Site.close`."""
         self._channel.close()

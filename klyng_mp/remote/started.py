@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.launch.processes import EXIT_CODE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from klyng_mp.remote.site import Site
 
@@ -49,6 +49,7 @@ class StartedProcesses:
         self._serial = 0
         self._started: dict[int, _Started] = {}
         self._awaited: set[int] = set()  # places whose occupant gives way to a process
+        self._steps: dict[int, list[Callable[[], None]]] = {}  # what is done when a process has come, by rank
         self._questions: dict[int, set[int]] = {}  # first ranks of hosts that have not answered, by question
 
     def expect(self, site: Site, rank: int, exit_pipe: int) -> int:
@@ -83,6 +84,15 @@ class StartedProcesses:
     def arrived(self, rank: int) -> None:
         """A process has come to its place."""
         self._awaited.discard(rank)
+        for step in self._steps.pop(rank, ()):
+            step()
+
+    def when_arrived(self, rank: int, step: Callable[[], None]) -> None:
+        """Do something as soon as the process of a place has come there; not if it never does."""
+        if rank in self._awaited:
+            self._steps.setdefault(rank, []).append(step)
+        else:
+            step()
 
     def is_awaited(self, rank: int) -> bool:
         """Whether the place's occupant gives way to a process that has not come yet."""
@@ -102,10 +112,16 @@ class StartedProcesses:
     def _end(self, serial: int, exitcode: int | None) -> None:
         process = self._started[serial]
         process.has_ended = True
-        self._awaited.discard(process.rank)
+        self._give_up(process)
         process.tell(exitcode)
         if process.taken:
             del self._started[serial]
+
+    def _give_up(self, process: _Started) -> None:
+        """Expect a process no more, that may not have come yet."""
+        if process.rank in self._awaited:
+            self._awaited.discard(process.rank)
+            self._steps.pop(process.rank, None)
 
     def sites_of(self, serial: int) -> Iterable[Site]:
         """Return the host of a process, if that is not known to have ended."""

@@ -110,6 +110,16 @@ class Supervisors(Job):
                 if site.living:
                     site.tell("signal", serial, int(signum))
 
+    def open_channel(self, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
+        """See `Job.open_channel`."""
+        with self.endpoint.lock:
+            site = next(site for site in self._sites if rank in site.share)
+            self._processes.when_arrived(rank, lambda: self._open_channel(site, rank, number, opened))
+
+    def _open_channel(self, site: Site, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
+        """Open a channel in a thread: whoever gets it may have a lock that is taken before the endpoint's."""
+        raise NotImplementedError
+
     def refill(self, run: int, *, renew: bool) -> None:
         """See `Job.refill`."""
         with self.endpoint.lock:

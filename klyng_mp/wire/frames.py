@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTROL",
     "DRIVER",
+    "FIRST_CHANNEL",
     "LIMITS",
     "FrameReader",
     "Limits",
@@ -50,6 +51,7 @@ Part = bytes | bytearray | memoryview
 
 CONTROL = 0  # the context of what the driver and its ranks say to each other
 DRIVER = 0xFFFFFFFF  # the driver's number as a source: it is no rank
+FIRST_CHANNEL = 1 << 31  # numbers from here on are channels, which are no ranks either
 
 _HEADER = struct.Struct("<HBBIQIIqQ")
 _HEADER_SIZE = _HEADER.size

@@ -44,7 +44,7 @@ def test_there_and_back(kind):
     ways = kind(1, ours, poller)
     seat = ways.seat(1, 0)
     seat.fds = tuple(os.dup(fd) for fd in seat.fds)
-    ways.seated(1)
+    ways.seated(1, None)
     transport = seat.open(theirs, other)
     ways.transport.send(1, Message(1, 0, 7, 0, 2, b"there", ()), copy=True)
     transport.drain(0)

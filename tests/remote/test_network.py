@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import queue
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -15,10 +16,13 @@ from contracts.definitions import DEFINITIONS, LISTS, call
 from contracts.ranks import JOINS, LIMIT, ranks
 from programs import wait_until
 
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.deadline import Deadline
 from klyng_mp.errors import PeerLostError
 from klyng_mp.remote.network import RankNetwork, Site
 from klyng_mp.remote.preface import PREFACE_SIZE, pack_preface, read_preface
 from klyng_mp.remote.security import JobAuthority
+from klyng_mp.wire.frames import DRIVER, FIRST_CHANNEL
 
 JOB, KEY = b"j" * 16, b"k" * 32
 
@@ -30,7 +34,8 @@ class Hosts:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.port = self._listener.getsockname()[1]
         sites = [Site(f"host{one.number}", one.number, 1, "127.0.0.1", self.port) for one in endpoints]
-        authority = JobAuthority() if encrypt else None
+        self.sites = sites
+        self.authority = authority = JobAuthority() if encrypt else None
         self.wires = {}
         self.endpoints = endpoints
         self.accepted = []
@@ -215,6 +220,58 @@ def test_who_proves_nothing_is_dropped_and_disturbs_nobody(encrypt, said):
                 while sock.recv(65536):
                     pass
         wait_until(lambda: not proving())
+        assert made.run(lambda comm: comm.allgather(comm.rank)) == [[0, 1]] * 2
+
+
+# -- channels --------------------------------------------------------------------------------------
+
+
+def open_channel(hosts, number, *, name=DRIVER, authority=None, key=KEY):
+    """Open a channel to rank 1 as whom the certificate names; return its socket, or None and the reason."""
+    endpoint = Endpoint(DRIVER)
+    authority = authority or hosts.authority
+    credentials = None if authority is None else {DRIVER: authority.issue(name)}
+    network = RankNetwork(JOB, key, hosts.sites, credentials, far_driver=False)
+    answers = queue.SimpleQueue()
+    network.attach(endpoint, lambda peer: None).open_channel(1, number, lambda *answer: answers.put(answer))
+    answer = answers.get(timeout=LIMIT)
+    endpoint.close()
+    return answer
+
+
+@pytest.mark.parametrize("encrypt", [True, False], ids=["tls", "plain"])
+def test_the_driver_opens_a_channel_beside_the_messages(encrypt):
+    with ranks_and_hosts(2, encrypt=encrypt) as (made, hosts):
+        ours, reason = open_channel(hosts, FIRST_CHANNEL + 5)
+        assert reason == ""
+        theirs = hosts.wires[1].claim(FIRST_CHANNEL + 5, Deadline(LIMIT))
+        ours.setblocking(True)
+        theirs.setblocking(True)
+        ours.send(b"there")
+        with memoryview(bytearray(100)) as buffer:
+            assert bytes(buffer[: theirs.recv_into(buffer)]) == b"there"
+        ours.close()
+        theirs.close()
+        assert made.run(lambda comm: comm.allgather(comm.rank)) == [[0, 1]] * 2
+        assert not hosts.wires[1].transport.is_known(FIRST_CHANNEL + 5)
+
+
+@pytest.mark.parametrize(
+    ("encrypt", "wrong"),
+    [
+        (True, {"name": 0}),
+        (True, {"authority": JobAuthority()}),
+        (False, {"key": b"x" * 32}),
+    ],
+    ids=["another rank", "another job", "without the key"],
+)
+def test_nobody_else_opens_one_in_the_drivers_name(encrypt, wrong):
+    with ranks_and_hosts(2, encrypt=encrypt) as (made, hosts):
+        sock, reason = open_channel(hosts, FIRST_CHANNEL + 5, **wrong)
+        assert sock is None
+        assert "could not be reached at host1" in reason
+        wait_until(lambda: not proving())
+        assert hosts.wires[1].claim(FIRST_CHANNEL + 5, Deadline(0)) is None
         assert made.run(lambda comm: comm.allgather(comm.rank)) == [[0, 1]] * 2
 
 

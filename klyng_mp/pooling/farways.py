@@ -1,0 +1,124 @@
+"""The ways between a pool and workers that are processes of a World with hosts: a channel of the job to each.
+
+Layer: pooling; imports seats and trays. Knows no network: the World dials, and a worker's process claims.
+
+Invariants: the transport is used with the desk's lock held. What is sent to a worker before its channel is open waits
+in the transport.
+"""
+
+from __future__ import annotations
+
+import mmap
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from klyng_mp.deadline import Deadline
+from klyng_mp.launch.started import claim_channel
+from klyng_mp.pooling.seats import OPEN_WAYS, WorkerTransport, never_connect, open_stream
+from klyng_mp.pooling.trays import TRAY_BYTES, TrayContent
+from klyng_mp.transports.stream import StreamTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klyng_mp.pooling.desk import Desk
+    from klyng_mp.transports.contract import Poller, Sink
+
+__all__ = ["Dialler", "FarSeat", "FarWays"]
+
+_CLAIM_SECONDS = 30.0  # in which a channel is open that leads to a process that has begun
+
+
+class Dialler(Protocol):
+    """A World with hosts, as far as a pool's channels go."""
+
+    def next_channel(self) -> int:
+        """Return a number that no channel has had."""
+
+    def dial(self, process: Any, number: int, opened: Callable[[Any, str], None]) -> None:
+        """Open a channel to a process; ``opened`` gets a socket and "", or None and the reason."""
+
+    def host_of(self, process: Any) -> str:
+        """Return the rank and the host of a process, as a phrase."""
+
+
+class FarSeat:
+    """A worker's place; see `klyng_mp.pooling.seats.Seat`. It is made of numbers only, so it travels to any host.
+
+    Attributes:
+        channel: the number of the channel.
+    """
+
+    shares_memory = False
+
+    def __init__(self, place: int, incarnation: int, channel: int) -> None:
+        self.place = place
+        self.incarnation = incarnation
+        self.channel = channel
+
+    def open(self, sink: Sink, poller: Poller) -> WorkerTransport:
+        """Return the worker's transport, once the channel is open.
+
+        Raises:
+            LaunchError: it was not opened in time.
+        """
+        sock = claim_channel(self.channel, Deadline(_CLAIM_SECONDS))
+        return open_stream(sink, poller, sock, mmap.mmap(-1, TRAY_BYTES))
+
+
+class FarWays:
+    """A channel to each worker."""
+
+    ledger: Any = None
+    can_be_cut = True
+
+    def __init__(self, sink: Sink, desk: Desk, world: Dialler) -> None:
+        self._sink = sink
+        self._desk = desk
+        self._world = world
+        self._numbers: dict[int, int] = {}
+        self.transport = StreamTransport(sink, desk.poller, connect=never_connect)
+        OPEN_WAYS.add(self)
+
+    def seat(self, place: int, incarnation: int) -> FarSeat:
+        """Return what the next worker at a place is given."""
+        number = self._numbers[place] = self._world.next_channel()
+        return FarSeat(place, incarnation, number)
+
+    def seated(self, place: int, process: Any) -> None:
+        """Open the channel to a worker that was started."""
+        number = self._numbers[place]
+        self._world.dial(process, number, partial(self._take, place, number))
+
+    def is_open(self, place: int) -> bool:
+        """Tell whether more may come from a worker, although it has ended."""
+        return self.transport.is_known(place)
+
+    def left_by(self, place: int) -> TrayContent | None:
+        """Return what a worker that has ended has left; None: nobody knows."""
+        del place
+        return None
+
+    def close(self) -> None:
+        """Close everything."""
+        OPEN_WAYS.discard(self)
+        self._numbers.clear()
+        self.transport.close()
+
+    def abandon(self, seat: object) -> None:
+        """In a forked child: close its copies."""
+        del seat
+        OPEN_WAYS.discard(self)
+        self.transport.abandon()
+
+    def _take(self, place: int, number: int, sock: Any, reason: str) -> None:
+        """A channel is open, or will never be; in a thread of the World's."""
+        with self._desk.lock:
+            wanted = self._numbers.get(place) == number
+            if sock is None:
+                if wanted:
+                    self._sink.lost(place, reason)
+            elif wanted:
+                self.transport.adopt(place, sock)
+            else:
+                sock.close()

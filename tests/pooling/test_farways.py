@@ -1,0 +1,94 @@
+"""A Pool of a World with hosts: its workers are on all of them, and it is like any other Pool."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+
+import poolwork as work
+import pytest
+from beacons import beacons, client_home, hosts
+
+import klyng_mp as mp
+from klyng_mp.futures import WorldExecutor
+from klyng_mp.pooling.farways import FarSeat
+
+__all__ = ["beacons", "client_home", "hosts"]
+
+
+@pytest.fixture
+def world(hosts):
+    """One place here, and one on each of two hosts."""
+    with mp.World(hosts=[{"host": "local", "max_procs": 1}, *({**host, "max_procs": 1} for host in hosts)]) as made:
+        yield made
+
+
+@pytest.fixture
+def pool(world):
+    with world.Pool() as made:
+        yield made
+    made.join()
+    for worker in made._pool:
+        worker.close()  # pytest keeps the pool for a while
+
+
+def test_a_seat_travels_anywhere():
+    seat = pickle.loads(pickle.dumps(FarSeat(1, 2, 3)))
+    assert (seat.place, seat.incarnation, seat.channel, seat.shares_memory) == (1, 2, 3, False)
+
+
+def test_it_has_a_worker_in_each_place(world, pool):
+    assert len(pool._pool) == world.size == 3
+    assert pool.map(work.square, range(1000), chunksize=1) == [x * x for x in range(1000)]
+    ranks = pool.map(work.rank_after, [0.01] * 60, chunksize=1)
+    assert {ranks.count(rank) > 5 for rank in range(3)} == {True}
+
+
+def test_each_method_works(pool):
+    assert pool.apply(work.add, (1,), {"b": 2}) == 3
+    assert list(pool.imap(work.square, range(50))) == [x * x for x in range(50)]
+    assert sorted(pool.imap_unordered(work.square, range(50), chunksize=7)) == [x * x for x in range(50)]
+    assert pool.starmap(work.add, [(1, 2), (3, 4)]) == [3, 7]
+    assert pool.apply_async(lambda: "by value").get(60) == "by value"
+    with pytest.raises(ZeroDivisionError):
+        pool.apply(work.divide, (1, 0))
+
+
+def test_large_arguments_and_results(pool):
+    sizes = [1 << 22, 3, 1 << 16, 1 << 20]
+    assert pool.map(len, [bytes(size) for size in sizes], chunksize=1) == sizes
+    assert [len(data) for data in pool.map(bytes, sizes, chunksize=1)] == sizes
+
+
+def test_more_workers_than_places_are_too_many(world):
+    with pytest.raises(ValueError, match="places for 3 workers, not for 4"):
+        world.Pool(4)
+    with world.Pool(2) as pool:
+        assert len(pool._pool) == 2
+        assert pool.map(work.square, range(5)) == [0, 1, 4, 9, 16]
+    pool.join()
+    assert world.run(len, "ab") == [2] * 3
+
+
+def test_who_is_killed_is_replaced(world, pool):
+    error = None
+    for index in range(world.size):
+        with pytest.raises(mp.WorkerDiedError) as caught:
+            pool.apply(work.kill_itself_at, ((index, index),))
+        error = caught.value
+    assert (error.exitcode, error.index) == (-signal.SIGKILL, 0)
+    ranks = pool.map(work.rank_after, [0.01] * 60, chunksize=1)
+    assert set(ranks) == set(range(3))
+
+
+def test_tasks_are_done_again(world, tmp_path):
+    with world.Pool(3, retries=1) as pool:
+        assert pool.map(work.die_the_first_time, [str(tmp_path / name) for name in "abc"], chunksize=1) == ["done"] * 3
+    pool.join()
+
+
+def test_the_executor_works_over_hosts(world):
+    with WorldExecutor(world=world) as executor:
+        assert list(executor.map(work.square, range(100))) == [x * x for x in range(100)]
+        assert executor.submit(os.getpid).result(60) > 0
