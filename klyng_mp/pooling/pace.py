@@ -10,6 +10,7 @@ __all__ = ["Pace"]
 _MOST_AHEAD = 8192
 _FIRST_TASKS = 8  # ahead of a worker while nothing is known of how long they take
 _MARGIN_NS = 8_000_000  # what the parent, or the network, may be late
+_SHORTEST_HOLD_US, _LONGEST_HOLD_US = 1000, 10_000  # that an answer waits for others: each costs a message
 _UNFELT = 20  # times shorter than a task: then nothing needs to wait beside the one that is done
 
 
@@ -21,7 +22,7 @@ class Pace:
         task_ns: how long a task of the job `context` takes; 0: unknown.
     """
 
-    __slots__ = ("_asked", "_asked_ns", "context", "round_trip_ns", "task_ns")
+    __slots__ = ("_asked", "_asked_ns", "_hold", "context", "round_trip_ns", "task_ns")
 
     def __init__(self) -> None:
         self.round_trip_ns = 0
@@ -29,6 +30,7 @@ class Pace:
         self.context = 0
         self._asked = -1
         self._asked_ns = 0
+        self._hold = _SHORTEST_HOLD_US
 
     def ask(self, number: int, now: int) -> None:
         """Take note that a task leaves now for a worker that has nothing to do."""
@@ -65,6 +67,14 @@ class Pace:
         if each > cover * _UNFELT:
             return 1
         return min(_MOST_AHEAD, 2 + int(cover / each))
+
+    def news_of_hold(self) -> int:
+        """Return how many microseconds an answer may wait for others, if that is news; else 0."""
+        hold = min(_LONGEST_HOLD_US, max(_SHORTEST_HOLD_US, self.round_trip_ns // 5000))
+        if self._hold * 3 // 4 <= hold <= self._hold * 4 // 3:
+            return 0
+        self._hold = hold
+        return hold
 
     def last_call(self) -> int:
         """Return within how many nanoseconds what it has ahead will be done before it could be told otherwise."""

@@ -18,7 +18,7 @@ from klyng_mp.pooling.answers import read_answer
 from klyng_mp.pooling.dealing import Dealer
 from klyng_mp.pooling.jobs import MOST_BUFFER_BYTES
 from klyng_mp.pooling.seats import PARENT
-from klyng_mp.pooling.tasks import ORDER, RECALL, TASK_HEADER, pack_count, unpack_answers, unpack_count
+from klyng_mp.pooling.tasks import HOLD, ORDER, RECALL, TASK_HEADER, pack_count, unpack_answers, unpack_count
 from klyng_mp.wire.frames import Message
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class StreamDealer(Dealer):
         hand.pace.note(first, count, busy_ns, job.context, now)
         job.task_ns = (job.task_ns + hand.pace.task_ns) / 2 if job.task_ns else hand.pace.task_ns
         self._fresh += count
+        if hold := hand.pace.news_of_hold():
+            self._order(hand, HOLD, hold)
         self._see(hand, hand.answered, now)
 
     def take_given(self, message: Message) -> None:
@@ -171,8 +173,11 @@ class StreamDealer(Dealer):
         most = self._spare(victim) * idle // (idle + 1) or 1
         if self._spare(victim) > 0:
             victim.is_recalled = True
-            message = Message(ORDER, PARENT, RECALL, victim.incarnation, 0, pack_count(most), ())
-            self._books.transport.send(victim.place, message, copy=False)
+            self._order(victim, RECALL, most)
+
+    def _order(self, hand: Hand, tag: int, number: int) -> None:
+        message = Message(ORDER, PARENT, tag, hand.incarnation, 0, pack_count(number), ())
+        self._books.transport.send(hand.place, message, copy=False)
 
     def _is_idle(self, hand: Hand) -> bool:
         return hand.is_ready and not hand.is_gone and hand.sent == hand.seen and hand.sent < self._quota

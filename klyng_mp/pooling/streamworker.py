@@ -4,7 +4,8 @@ Layer: pooling; imports doing, seats and streambench.
 
 One thread does the tasks, another one reads what comes meanwhile: batches, and the order to give tasks back, which
 cannot wait until a long task is over. Answers leave when there is nothing to do, or a millisecond has passed since
-some left; while a long task goes on, the other thread sees to that.
+some left, or a part of the round trip that the parent has measured; while a long task goes on, the other thread sees to
+that.
 
 Invariants: the transport is used with the condition held. Answers leave in the order of the tasks.
 """
@@ -23,6 +24,7 @@ from klyng_mp.pooling.streambench import FLUSH
 from klyng_mp.pooling.tasks import (
     ANSWERS,
     GIVEN,
+    HOLD,
     ORDER,
     RECALL,
     STOP,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamWorker"]
 
-_HOLD_NS = 1_000_000  # that an answer waits for others
+_HOLD_NS = 1_000_000  # that an answer waits for others, if the parent does not say otherwise
 _PAUSE = 0.005  # between looks for answers that a long task would keep waiting
 _SMALL = 1 << 13  # bytes of an answer that waits for others
 
@@ -62,6 +64,7 @@ class StreamWorker:
         self._is_leaving = False  # what was taken from the bench has not left yet
         self._is_idle = True
         self._mark = time.monotonic_ns()  # since then answers are held
+        self._hold_ns = _HOLD_NS
         self._closed = False
         threading.Thread(target=self._attend, name="klyng_mp pool's worker", daemon=True).start()
 
@@ -79,6 +82,8 @@ class StreamWorker:
             self._take(message)
         elif message.tag == STOP:
             self.stopping = True
+        elif message.tag == HOLD:
+            self._hold_ns = unpack_count(message.head) * 1000
         elif message.tag == RECALL:
             count = self._bench.withdraw(unpack_count(message.head))
             self._post(ORDER, GIVEN, 0, pack_count(count), ())
@@ -95,7 +100,7 @@ class StreamWorker:
         bench = self._bench
         self._mark = time.monotonic_ns()
         while not self.stopping:
-            left = bench.work(self._mark + _HOLD_NS)
+            left = bench.work(self._mark + self._hold_ns)
             if left is None:
                 if maxtasks is not None and self.claims >= maxtasks:
                     break
@@ -209,7 +214,7 @@ class StreamWorker:
                     callback = poller.callbacks.get(fd)
                     if callback is not None:
                         callback(event)
-                if self._bench.held and time.monotonic_ns() - self._mark > _HOLD_NS:
+                if self._bench.held and time.monotonic_ns() - self._mark > self._hold_ns:
                     self._send_held()
                 self._settle()
                 self._changed.notify_all()

@@ -32,6 +32,7 @@ __all__ = [
     "FAILURE",
     "FIRST_JOB",
     "GIVEN",
+    "HOLD",
     "ITERATOR_RAISED",
     "LONG_ITEM",
     "MAP",
@@ -65,7 +66,7 @@ CALL, CALL_STAR, CALL_BOTH, MAP, MAP_STAR = range(5)
 # results come as ANSWERS, many in one message, in the order of the tasks.
 ORDER, WORK, ANSWERS = 0, 1, 2
 FIRST_JOB = 3
-STOP, READY, UNFIT, RECALL, GIVEN = range(5)  # tags of an ORDER; the last two say how many tasks
+STOP, READY, UNFIT, RECALL, GIVEN, HOLD = range(6)  # tags of an ORDER; the last three have a number: tasks, or us
 
 FAILURE = 0x40  # a bit of a result's code: it is an error
 CANNOT_TRAVEL = 0x7F  # the code of what could not be encoded
@@ -239,7 +240,7 @@ def unpack_answers(head: bytes) -> tuple[int, int, int]:
 
 
 def pack_count(count: int) -> bytes:
-    """Return the head of an order that says how many tasks."""
+    """Return the head of an order with a number."""
     return _LENGTH.pack(count)
 
 

@@ -38,6 +38,14 @@ def test_a_long_task_needs_none_beside_it():
     assert paced(100 * MS, 1000 * MS).target(5, 0.0) == 2
 
 
+def test_answers_wait_for_others_in_a_far_worker_only():
+    assert paced(MS, MS).news_of_hold() == 0
+    pace = paced(40 * MS, MS)
+    assert pace.news_of_hold() == 8000
+    assert pace.news_of_hold() == 0
+    assert paced(1000 * MS, MS).news_of_hold() == 10_000
+
+
 def test_what_is_known_is_of_one_job():
     pace = paced(20 * MS, MS)
     assert pace.target(7, 2 * MS) == 2 + 19
