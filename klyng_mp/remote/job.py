@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from klyng_mp.remote.bundle import Bundle
     from klyng_mp.remote.control import ControlLink
     from klyng_mp.remote.placement import Placement
+    from klyng_mp.remote.site import Site
 
 __all__ = ["SpreadJob", "SpreadOptions"]
 
