@@ -109,7 +109,7 @@ MORE_PARAMETERS = {
 }
 LARGER_CLASSES: dict[str, str] = {
     "klyng_mp/context.py:BaseContext": "multiprocessing's own methods",
-    "klyng_mp/launch/link.py:RankLink": "a rank's whole line to its supervisor: each word of it is asked, heard or answered",
+    "klyng_mp/launch/link.py:RankLink": "a rank's whole line to its supervisor: what is asked, heard and answered",
     "klyng_mp/launch/zygote.py:_Job": "an Owner: each of its methods is a word to the driver",
     "klyng_mp/transports/stream.py:StreamTransport": "one state machine: a part of it would know all of the rest",
     "klyng_mp/world.py:World": "a third of it says what its parameters are",

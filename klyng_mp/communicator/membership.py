@@ -110,6 +110,31 @@ class Membership(Lifecycle):
                     ticket.error = error
             self._room.notify()
 
+    def adopt_occupant(self, peer: int, incarnation: int, adopt: Callable[[], None]) -> bool:
+        """Have a connection adopted that says itself which occupant of a place it leads to.
+
+        It may be there before the news of who has come, and after the end of who has been replaced.
+
+        Args:
+            peer: the place.
+            incarnation: the occupant.
+            adopt: takes the connection.
+
+        Returns:
+            False where the place has had another occupant since: nothing was done.
+        """
+        with self._room.lock:
+            known = self.incarnations.get(peer)
+            if known is not None and incarnation < known:
+                return False
+            if known is not None and incarnation > known:
+                self._part_from(peer)
+                del self.incarnations[peer]
+            adopt()
+            if known != incarnation:
+                self.mark_present(peer, incarnation)
+            return True
+
     def mark_lost(self, peer: int, reason: str, *, incarnation: int | None = None, orderly: bool = False) -> None:
         """Let every call that depends on the peer raise PeerLostError, once what it sent is received.
 

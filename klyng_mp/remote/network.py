@@ -21,6 +21,7 @@ import hashlib
 import hmac
 import os
 import socket
+import struct
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,6 +47,7 @@ __all__ = ["RankNetwork", "Site", "keep_alive"]
 _SECONDS = 10.0  # to open a connection, and to prove it
 _DEAD_MILLISECONDS = 10_000  # what was sent and is not acknowledged for so long ends a connection
 _OPEN = b"\x01"  # what the accepting side says when it is content: in TLS 1.3 the other one cannot know
+_INCARNATION = struct.Struct(">I")  # both say which occupant of their place they are
 _NONCE = 16
 _PROOF = 32
 
@@ -189,14 +191,15 @@ class _Wires:
     # -- in threads of their own
 
     def _open(self, peer: int) -> None:
-        sock, reason = self._connect_to(peer, self._number)
+        sock, incarnation, reason = self._connect_to(peer, self._number)
         if sock is None:
             self._fail(peer, reason)
         else:
-            self._adopt(peer, sock)
+            self._adopt(peer, sock, incarnation)
 
     def _open_channel(self, rank: int, number: int, opened: Callable[[Any, str], None]) -> None:
-        opened(*self._connect_to(rank, number))
+        sock, _, reason = self._connect_to(rank, number)
+        opened(sock, reason)
 
     @staticmethod
     def _open_here(offer: Callable[[int], None], opened: Callable[[Any, str], None]) -> None:
@@ -205,8 +208,8 @@ class _Wires:
             offer(theirs.fileno())
         opened(ours, "")
 
-    def _connect_to(self, peer: int, source: int) -> tuple[socket.socket | SecureSocket | None, str]:
-        """Return a connection to a peer that is proved on both sides, or None and the reason."""
+    def _connect_to(self, peer: int, source: int) -> tuple[socket.socket | SecureSocket | None, int, str]:
+        """Return a connection to a peer, proved on both sides, and which occupant it is; or None and the reason."""
         site = self._network.site_of(peer)
         assert site is not None  # noqa: S101 - `_opens` has looked
         sock = None
@@ -214,55 +217,59 @@ class _Wires:
             sock = socket.create_connection((site.address, site.port), _SECONDS)
             keep_alive(sock)
             sock.sendall(pack_preface(self._network.job_id, source, peer, self._network.join_key))
-            return self._prove_opened(sock, peer, source), ""
+            return *self._prove_opened(sock, peer, source), ""
         except (OSError, BeaconError, RemoteProtocolError) as error:
             if sock is not None:
                 sock.close()
-            return None, f"could not be reached at {site.name} ({site.address}:{site.port}): {_describe(error)}"
+            return None, 0, f"could not be reached at {site.name} ({site.address}:{site.port}): {_describe(error)}"
 
-    def _prove_opened(self, sock: socket.socket, peer: int, source: int) -> socket.socket | SecureSocket:
+    def _prove_opened(self, sock: socket.socket, peer: int, source: int) -> tuple[socket.socket | SecureSocket, int]:
+        incarnation = _INCARNATION.pack(self._endpoint.incarnation)
         if self._contexts is None:
             ours = os.urandom(_NONCE)
             sock.sendall(ours)
             theirs = _read(sock, _NONCE + _PROOF)
             self._check(theirs[_NONCE:], b"accept", ours + theirs[:_NONCE], (source, peer))
-            sock.sendall(self._prove(b"open", ours + theirs[:_NONCE], (source, peer)))
-            _read_opened(sock)
-            return sock
+            sock.sendall(self._prove(b"open", ours + theirs[:_NONCE], (source, peer)) + incarnation)
+            return sock, _read_opened(sock)
         tls = self._contexts[1].wrap_socket(sock, server_hostname=rank_name(peer), suppress_ragged_eofs=False)
         with _closed_on_error(tls):
             check_channel(tls, DATA)
-            _read_opened(tls)
-        return SecureSocket(tls)
+            tls.sendall(incarnation)
+            other = _read_opened(tls)
+        return SecureSocket(tls), other
 
     def _accept(self, source: int, sock: socket.socket) -> None:
         try:
             sock.settimeout(_SECONDS)
             keep_alive(sock)
-            proved = self._prove_accepted(sock, source)
+            proved, incarnation = self._prove_accepted(sock, source)
         except (OSError, BeaconError, RemoteProtocolError):
             sock.close()  # whoever it was: who is of this job tries again, or is told of the loss
         else:
             if is_channel(source):
                 self._channels.offer(source, proved)
             else:
-                self._adopt(source, proved)
+                self._adopt(source, proved, incarnation)
 
-    def _prove_accepted(self, sock: socket.socket, source: int) -> socket.socket | SecureSocket:
+    def _prove_accepted(self, sock: socket.socket, source: int) -> tuple[socket.socket | SecureSocket, int]:
+        content = _OPEN + _INCARNATION.pack(self._endpoint.incarnation)
         if self._contexts is None:
             theirs = _read(sock, _NONCE)
             both = theirs + os.urandom(_NONCE)
             sock.sendall(both[_NONCE:] + self._prove(b"accept", both, (source, self._number)))
             self._check(_read(sock, _PROOF), b"open", both, (source, self._number))
-            sock.sendall(_OPEN)
-            return sock
+            incarnation = _read_incarnation(sock)
+            sock.sendall(content)
+            return sock, incarnation
         tls = self._contexts[0].wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
         with _closed_on_error(tls):
             check_channel(tls, DATA)
             if peer_number(tls) != (DRIVER if is_channel(source) else source):
                 raise RemoteProtocolError(f"rank {peer_number(tls)} says to be {source}")
-            tls.sendall(_OPEN)
-        return SecureSocket(tls)
+            incarnation = _read_incarnation(tls)
+            tls.sendall(content)
+        return SecureSocket(tls), incarnation
 
     def _prove(self, label: bytes, nonces: bytes, pair: tuple[int, int]) -> bytes:
         text = b"klyng-mp plain" + label + nonces + b"".join(number.to_bytes(4, "big") for number in pair)
@@ -272,13 +279,16 @@ class _Wires:
         if not hmac.compare_digest(proof, self._prove(label, nonces, pair)):
             raise RemoteProtocolError("the other side does not know the job's key")
 
-    def _adopt(self, peer: int, sock: socket.socket | SecureSocket) -> None:
+    def _adopt(self, peer: int, sock: socket.socket | SecureSocket, incarnation: int) -> None:
         with self._endpoint.lock:
             self._opening.discard(peer)
             if self._endpoint.room.closed:
                 sock.close()
                 return
-            self.transport.adopt(peer, sock)
+            if DRIVER in (peer, self._number):  # who is never replaced, and is told of others by their hosts
+                self.transport.adopt(peer, sock)
+            elif not self._endpoint.adopt_occupant(peer, incarnation, lambda: self.transport.adopt(peer, sock)):
+                sock.close()
             self._endpoint.progress()
             self._endpoint.room.notify()  # what waited for the connection has left just now, or never will
 
@@ -321,9 +331,16 @@ def _read(sock: socket.socket, size: int) -> bytes:
     return data
 
 
-def _read_opened(sock: socket.socket) -> None:
+def _read_opened(sock: socket.socket) -> int:
+    """Return the incarnation of who has accepted."""
     if _read(sock, 1) != _OPEN:
         raise RemoteProtocolError("the other side did not accept the connection")
+    return _read_incarnation(sock)
+
+
+def _read_incarnation(sock: socket.socket) -> int:
+    incarnation: int = _INCARNATION.unpack(_read(sock, _INCARNATION.size))[0]
+    return incarnation
 
 
 def _describe(error: Exception) -> str:

@@ -58,6 +58,57 @@ def peer():
 # -- incarnations ----------------------------------------------------------------------------------
 
 
+class TestAConnectionThatSaysWhoseItIs:
+    """It leads to which occupant of its place, and may be there before the news."""
+
+    @pytest.fixture
+    def pair(self):
+        ours, theirs = socket.socketpair()
+        yield ours, theirs  # the transport owns ours
+        theirs.close()
+
+    @staticmethod
+    def adopt(peer, sock, incarnation):
+        return peer.endpoint.adopt_occupant(1, incarnation, lambda: peer.transport.adopt(1, sock))
+
+    def test_it_takes_the_place_of_a_former_one(self, peer, pair):
+        ours, theirs = pair
+        peer.endpoint.mark_lost(1, "exited with code 0", incarnation=0, orderly=True)
+        assert self.adopt(peer, ours, 2)
+        assert peer.endpoint.find_loss([1], "recv") is None
+        peer.send(b"to the new one")
+        assert b"to the new one" in theirs.recv(1000)
+        peer.endpoint.mark_lost(1, "exited with code 0", incarnation=0)  # late news of the former one
+        peer.endpoint.mark_present(1, 2)  # late news of this one
+        peer.send(b"again")
+        assert b"again" in theirs.recv(1000)
+
+    def test_what_the_former_one_sent_last_is_received(self, peer, pair):
+        peer.frame(b"last words")
+        assert self.adopt(peer, pair[0], 1)
+        assert peer.receive() == b"last words"
+
+    def test_what_has_waited_for_somebody_to_come_leaves_by_it(self, peer, pair):
+        ours, theirs = pair
+        peer.transport.disconnect(1, dead=True)
+        peer.endpoint.expect(1)
+        peer.endpoint.start_send(1, Message(RUN, 0, 7, 0, 1, b"early", ()))
+        assert self.adopt(peer, ours, 3)
+        assert b"early" in theirs.recv(1000)
+        assert peer.asked == []  # no second connection was wanted
+
+    def test_a_former_one_is_not_taken(self, peer, pair):
+        peer.endpoint.mark_present(1, 5)
+        with pair[0]:
+            assert not self.adopt(peer, pair[0], 4)
+        assert peer.endpoint.incarnations[1] == 5
+
+    def test_the_present_one_may_have_several(self, peer, pair):
+        assert self.adopt(peer, pair[0], 0)
+        peer.frame(b"by the first")
+        assert peer.receive(deadline=Deadline(LIMIT)) == b"by the first"
+
+
 def test_mail_for_a_former_occupant_is_dropped_and_counted(peer):
     peer.frame(b"for another", incarnation=3)
     peer.frame(b"for this one")

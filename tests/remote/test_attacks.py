@@ -414,7 +414,9 @@ sock = socket.create_connection(("127.0.0.1", port))
 sock.sendall(preface)
 try:
     connection = context.wrap_socket(sock, server_hostname=name, suppress_ragged_eofs=False)
-    if not cert:
+    if cert:
+        connection.sendall(bytes(4))
+    else:
         text = b'{"method":"password","nonce":"' + b"A" * 43 + b'="}'
         connection.sendall(b"\\1" + len(text).to_bytes(4, "big") + bytes(4) + text)
     print("answered" if connection.recv(1) else "closed")

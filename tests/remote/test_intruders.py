@@ -283,6 +283,7 @@ def call(beacon, context, preface, dest, said=b""):
         sock.sendall(preface + said)
         try:
             with context.wrap_socket(sock, server_hostname=tls.rank_name(dest), suppress_ragged_eofs=False) as link:
+                link.sendall(bytes(4))  # its incarnation
                 return link.recv(1)
         except (OSError, ssl.SSLError):
             return b""
