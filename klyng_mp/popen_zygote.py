@@ -68,7 +68,7 @@ class Popen:
         self.returncode: int | None = None
         self.sentinel, self.exit_pipe = os.pipe()
         try:
-            self._serial, self.pid, self._pidfd = world.start_process(process_obj, self)
+            self.serial, self.pid, self._pidfd = world.start_process(process_obj, self)
         except BaseException:
             os.close(self.sentinel)
             raise
@@ -154,7 +154,7 @@ class Popen:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signum)
         elif self.returncode is None and self._world is not None:
-            self._world.signal_process(self._serial, signum)
+            self._world.signal_process(self.serial, signum)
 
     def close(self) -> None:
         """Close the descriptors."""

@@ -148,6 +148,10 @@ class WorldContext(WorldJob, BaseContext):
         else:
             self._job.open_channel(place[1], number, opened)
 
+    def left_by(self, process: Any) -> bytes:
+        """Return what a process that has ended has left, once; see `Job.take_left`."""
+        return b"" if self._job is None else self._job.take_left(process._popen.serial)
+
     def host_of(self, process: Any) -> str:
         """Return the name of the host, and the rank, of a process that was started, as a phrase."""
         place = self._started.get(process._popen)

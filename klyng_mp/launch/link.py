@@ -101,6 +101,10 @@ class RankLink:
         """Send a record to the supervisor, which always reads."""
         self._channel.send_now(*record)
 
+    def tell_with(self, kind: str, fd: int) -> None:
+        """Send a descriptor to the supervisor."""
+        self._channel.send_now(kind, fds=[fd])
+
     def begin(self, run: int) -> Communicator:
         """Enter a run; return the communicator of its ranks, which is also ``klyng_mp.comm()`` now."""
         with self.endpoint.lock:

@@ -5,6 +5,7 @@ Layer: launch.
 
 from __future__ import annotations
 
+import os
 import select
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from klyng_mp.launch.launcher import Body
     from klyng_mp.launch.loop import Loop
 
-__all__ = ["Occupant", "StartedProcess"]
+__all__ = ["ESTATE_BYTES", "Occupant", "StartedProcess"]
+
+ESTATE_BYTES = 1 << 17  # of what a process leaves: more is not read
 
 
 class StartedProcess(NamedTuple):
@@ -45,6 +48,7 @@ class Occupant:
         "body",
         "channel",
         "ended_run",
+        "estate",
         "exitcode",
         "incarnation",
         "orderly",
@@ -70,6 +74,7 @@ class Occupant:
         self.retired = False  # it was asked to give way to a process
         self.exitcode: int | None = None
         self.profile: tuple[Any, ...] | None = None  # where its time went, if it was to tell
+        self.estate: int | None = None  # a file in memory that tells, when it has ended, how far it had come
 
     @property
     def alive(self) -> bool:
@@ -95,6 +100,23 @@ class Occupant:
             self.unfit = value
         elif kind == "profile":
             self.profile = value
+        elif kind == "bequeath":
+            self.bequeath(value)
+
+    def bequeath(self, fd: int) -> None:
+        """Keep a file that it wants to be read when it has ended; owns the descriptor."""
+        if self.estate is not None:
+            os.close(self.estate)
+        self.estate = fd
+
+    def read_estate(self) -> bytes:
+        """Return what is in that file, but for zeros at its end, and close it; nothing where there is none."""
+        if self.estate is None:
+            return b""
+        fd, self.estate = self.estate, None
+        data = os.pread(fd, ESTATE_BYTES, 0).rstrip(b"\0")
+        os.close(fd)
+        return data
 
     def asks_first(self, bell: int) -> bool:
         """Take note that it asks for a bell, and tell whether for the first time: it asks until it has the answer."""

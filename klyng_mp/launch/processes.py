@@ -135,10 +135,13 @@ class Processes:
                 self._tell_end(other, occupant)
             what = describe_exitcode(exitcode)
             self._owner.parted(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
-        self._owner.when_written(lambda: self._report(process, exitcode))
+        estate = occupant.read_estate()
+        self._owner.when_written(lambda: self._report(process, exitcode, estate))
 
-    def _report(self, process: StartedProcess, exitcode: int) -> None:
+    def _report(self, process: StartedProcess, exitcode: int, estate: bytes) -> None:
         if process.exit_pipe is None:
+            if estate:
+                self._owner.left(process.serial, estate)
             self._owner.exited(process.serial, exitcode)
         else:
             _write(process.exit_pipe, exitcode)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from klyng_mp.deadline import Deadline
     from klyng_mp.launch.surroundings import Place, Start
 
-__all__ = ["InheritedFd", "claim_channel", "run_started"]
+__all__ = ["InheritedFd", "bequeath", "claim_channel", "run_started"]
 
 _inherited: Sequence[int] = ()
 _detached: set[int] = set()
@@ -58,6 +58,16 @@ def claim_channel(number: int, deadline: Deadline) -> Any:
     if sock is None:
         raise LaunchError(f"the driver opened no channel within {deadline.seconds:g} s: is the network up?")
     return sock
+
+
+def bequeath(fd: int) -> None:
+    """Let whoever started this process have what is in a file when it has ended, however it ends.
+
+    Args:
+        fd: a memfd that is not larger than `ESTATE_BYTES`; still the caller's.
+    """
+    if _links:
+        _links[0].tell_with("bequeath", fd)
 
 
 def run_started(place: Place, start: Start, leash: int) -> NoReturn:

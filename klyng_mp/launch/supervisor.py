@@ -87,6 +87,9 @@ class Owner:
     def exited(self, serial: int, exitcode: int) -> None:
         """A process has ended that has no pipe to tell it."""
 
+    def left(self, serial: int, data: bytes) -> None:
+        """A process has ended, and has left this."""
+
     def refilled(self) -> None:
         """All places are filled by ranks again."""
 
@@ -261,7 +264,7 @@ class Supervisor(Crew):
             self.watch.left(occupant, *rest[0][:1])
             self._owner.reported(occupant, rest[0])
         else:
-            occupant.take_note(kind, *rest)
+            occupant.take_note(kind, *rest, *fds)
 
     def _pass_on(self, occupant: Occupant, kind: str, rank: int, *words: Any) -> None:
         """Hand what one process has for another to it, now or when it has come."""

@@ -287,6 +287,9 @@ class _Job(Owner):
     def exited(self, serial: int, exitcode: int) -> None:
         self._tell("exited", serial, exitcode)
 
+    def left(self, serial: int, data: bytes) -> None:
+        self._tell("left", serial, data)
+
     def arrived(self, occupant: Occupant, run: int, to_driver: Sequence[socket.socket]) -> None:
         if self.spec.network is not None:
             fds = [sock.fileno() for sock in to_driver]

@@ -8,14 +8,14 @@ in the transport.
 
 from __future__ import annotations
 
-import mmap
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.launch.started import claim_channel
+from klyng_mp.launch.started import bequeath, claim_channel
 from klyng_mp.pooling.seats import OPEN_WAYS, WorkerTransport, never_connect, open_stream
-from klyng_mp.pooling.trays import TRAY_BYTES, TrayContent
+from klyng_mp.pooling.trays import TrayContent, make_tray, map_tray, read_tray
 from klyng_mp.transports.stream import StreamTransport
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ class Dialler(Protocol):
 
     def dial(self, process: Any, number: int, opened: Callable[[Any, str], None]) -> None:
         """Open a channel to a process; ``opened`` gets a socket and "", or None and the reason."""
+
+    def left_by(self, process: Any) -> bytes:
+        """Return what a process that has ended has left, once."""
 
     def host_of(self, process: Any) -> str:
         """Return the rank and the host of a process, as a phrase."""
@@ -63,7 +66,12 @@ class FarSeat:
             LaunchError: it was not opened in time.
         """
         sock = claim_channel(self.channel, Deadline(_CLAIM_SECONDS))
-        return open_stream(sink, poller, sock, mmap.mmap(-1, TRAY_BYTES))
+        fd = make_tray()
+        try:
+            bequeath(fd)
+            return open_stream(sink, poller, sock, map_tray(fd))
+        finally:
+            os.close(fd)
 
 
 class FarWays:
@@ -77,6 +85,7 @@ class FarWays:
         self._desk = desk
         self._world = world
         self._numbers: dict[int, int] = {}
+        self._processes: dict[int, Any] = {}
         self.transport = StreamTransport(sink, desk.poller, connect=never_connect)
         OPEN_WAYS.add(self)
 
@@ -87,6 +96,7 @@ class FarWays:
 
     def seated(self, place: int, process: Any) -> None:
         """Open the channel to a worker that was started."""
+        self._processes[place] = process
         number = self._numbers[place]
         self._world.dial(process, number, partial(self._take, place, number))
 
@@ -96,8 +106,8 @@ class FarWays:
 
     def left_by(self, place: int) -> TrayContent | None:
         """Return what a worker that has ended has left; None: nobody knows."""
-        del place
-        return None
+        data = self._world.left_by(self._processes[place])
+        return read_tray(data) if data else None
 
     def close(self) -> None:
         """Close everything."""

@@ -64,9 +64,12 @@ def map_tray(fd: int) -> mmap.mmap:
 
 
 def read_tray(data: bytes) -> TrayContent:
-    """Return what the bytes of a tray say; nothing of what makes no sense, which its user may have written."""
-    if len(data) < HEAD_BYTES:
-        return TrayContent(0, ())
+    """Return what a tray says; nothing of what makes no sense, which its user may have written.
+
+    Args:
+        data: the bytes of the tray, of which zeros at the end may be missing.
+    """
+    data = data[:TRAY_BYTES].ljust(TRAY_BYTES, b"\0")
     begun, *words = _WORDS.unpack_from(data)
     answers = []
     for half in range(2):

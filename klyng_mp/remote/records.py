@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.launch.control import Cause
+from klyng_mp.launch.occupant import ESTATE_BYTES
 from klyng_mp.launch.state import RankState
 from klyng_mp.remote.protocol import LARGE_JSON, RECORDS, RecordRow
 from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text, fit, write_json
@@ -182,11 +183,12 @@ _SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "settled": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
     "output": ("beacon", {"stream": Choice("stdout", "stderr")}, CHUNK_BYTES),
     "task": ("client", {"serial": _COUNT}, CHUNK_BYTES),
+    "left": ("beacon", {"serial": _COUNT}, ESTATE_BYTES),
     "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
     "surveyed": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
 }
 
-_OF_DATA = {"output": "stream", "task": "serial"}  # what is said of data
+_OF_DATA = {"output": "stream", "task": "serial", "left": "serial"}  # what is said of data
 _REPLIES = {"answer": "states", "surveyed": "surveyed"}  # what tuples with states are called as records
 
 RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in BEGINNING.items()})
@@ -211,7 +213,7 @@ def _pack(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
         run, cause = rest
         fields = {name: getattr(cause, name) for name in _CAUSE}
         return kind, {"run": run, **fields, "detail": cause.detail[:1000], "text": cause.text[-100_000:]}, b""
-    if kind in {"output", "task"}:
+    if kind in _OF_DATA:
         return kind, {_OF_DATA[kind]: rest[0]}, bytes(rest[1])
     if kind in _REPLIES:
         return _REPLIES[kind], {"question": rest[0], "states": _pack_states(rest[1], whole=kind == "surveyed")}, b""
@@ -228,7 +230,7 @@ def unpack_record(kind: str, fields: dict[str, Any], data: bytes) -> tuple[Any, 
     """Return the tuple that a record stands for."""
     if kind in {"caused", "settled"}:
         return kind, fields["run"], Cause(*(fields[name] for name in _CAUSE))
-    if kind in {"output", "task"}:
+    if kind in _OF_DATA:
         return kind, fields[_OF_DATA[kind]], data
     if kind in _REPLIES.values():
         name = "answer" if kind == "states" else kind

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Arrivals", "StartedProcesses"]
 
 
+_MOST_LEFT = 1024  # processes whose estate is kept for who may ask
+
+
 class _Started:
     __slots__ = ("exit_pipe", "has_ended", "pid", "rank", "site", "taken", "wrong")
 
@@ -50,6 +53,7 @@ class StartedProcesses:
         self._started: dict[int, _Started] = {}
         self._awaited: set[int] = set()  # places whose occupant gives way to a process
         self._steps: dict[int, list[Callable[[], None]]] = {}  # what is done when a process has come, by rank
+        self._left: dict[int, bytes] = {}
         self._questions: dict[int, set[int]] = {}  # first ranks of hosts that have not answered, by question
 
     def expect(self, site: Site, rank: int, exit_pipe: int) -> int:
@@ -122,6 +126,18 @@ class StartedProcesses:
         if process.rank in self._awaited:
             self._awaited.discard(process.rank)
             self._steps.pop(process.rank, None)
+
+    def left(self, site: Site, serial: int, data: bytes) -> None:
+        """A process has ended, and has left this for whoever started it."""
+        process = self._started.get(serial)
+        if process is not None and process.site is site:
+            if len(self._left) >= _MOST_LEFT:  # the oldest is for nobody
+                del self._left[next(iter(self._left))]
+            self._left[serial] = data
+
+    def take_left(self, serial: int) -> bytes:
+        """Return what a process that has ended has left, once."""
+        return self._left.pop(serial, b"")
 
     def sites_of(self, serial: int) -> Iterable[Site]:
         """Return the host of a process, if that is not known to have ended."""

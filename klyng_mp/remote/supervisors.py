@@ -210,6 +210,14 @@ class Supervisors(Job):
     def _hear_launched(self, site: Site, serial: int, pid: int, wrong: str) -> None:
         self._processes.launched(site, serial, pid, wrong)
 
+    def _hear_left(self, site: Site, serial: int, data: bytes) -> None:
+        self._processes.left(site, serial, data)
+
+    def take_left(self, serial: int) -> bytes:
+        """See `Job.take_left`."""
+        with self.endpoint.lock:
+            return self._processes.take_left(serial)
+
     def _hear_exited(self, site: Site, serial: int, exitcode: int) -> None:
         self._processes.exited(site, serial, exitcode)
 

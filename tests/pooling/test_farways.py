@@ -82,6 +82,20 @@ def test_who_is_killed_is_replaced(world, pool):
     assert set(ranks) == set(range(3))
 
 
+def test_a_killed_worker_loses_one_task_and_no_answer(world):
+    with world.Pool(1) as pool:
+        results = pool.imap(work.kill_itself_at, [(index, 60) for index in range(200)])
+        found, died = [], []
+        for _ in range(200):
+            try:
+                found.append(next(results))
+            except mp.WorkerDiedError as error:
+                died.append(error.index)
+        assert died == [60]
+        assert found == [index for index in range(200) if index != 60]
+    pool.join()
+
+
 def test_tasks_are_done_again(world, tmp_path):
     with world.Pool(3, retries=1) as pool:
         assert pool.map(work.die_the_first_time, [str(tmp_path / name) for name in "abc"], chunksize=1) == ["done"] * 3

@@ -27,6 +27,6 @@ def test_halves_are_read_in_the_order_of_their_answers():
 
 
 def test_nonsense_is_nothing():
-    assert read_tray(b"") == (0, ())
-    data = words(3, 0, 1 << 32 | HALF_BYTES + 1, 0, 0).ljust(TRAY_BYTES, b"\0")
+    assert read_tray(b"") == (0, [])
+    data = words(3, 0, 1 << 32 | HALF_BYTES + 1, 0, 0)
     assert read_tray(data) == (3, [])

@@ -21,6 +21,7 @@ FROM_BEACONS = [
     ("launched", 3, 4711, ""),
     ("arrived", 2, 3, 7),
     ("exited", 3, -9),
+    ("left", 3, b"how far it had come"),
     ("refilled", 4),
     ("out", "dial", 2, [5]),
     ("out", "relay", 2, [5, "which call", 9, 3, None]),
