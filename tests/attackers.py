@@ -33,6 +33,7 @@ from klyng_mp.remote.protocol import KINDS, RECORDS
 from klyng_mp.remote.security import ClientKey, Verifier, plain_code
 from klyng_mp.remote.tls import client_context, fingerprint_of
 
+TESTS = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
 HEADER = struct.Struct("!BII")
 
@@ -184,6 +185,10 @@ def name_of(pid):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:  # it ended
         return ""
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def threads_of(pid):

@@ -281,3 +281,18 @@ def exchange_numbered(count, seed, window):
     comm.barrier()
     left = comm.iprobe()
     return wrong + ([("more", str(left))] if left else []), sent.hexdigest(), came.hexdigest()
+
+
+def soaks(seed):
+    """Exchange random messages with all others, one collective call after each; return how many ranks there are."""
+    comm = mp.comm()
+    chance = random.Random(seed)
+    for _ in range(chance.randrange(1, 20)):
+        size = int(10 ** chance.uniform(0, 5))
+        step = chance.randrange(1, comm.size)
+        dest, source = (comm.rank + step) % comm.size, (comm.rank - step) % comm.size
+        request = comm.isend(bytes([comm.rank]) * size, dest, tag=size)
+        assert comm.recv(source=source, tag=size) == bytes([source]) * size
+        request.wait()
+        assert comm.allreduce(1) == comm.size
+    return comm.size

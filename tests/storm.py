@@ -1,18 +1,18 @@
-"""Many bad connections to a beacon, from many addresses: python storm.py ADDRESS PORT COUNT SEED
+"""Many bad connections to a beacon, from many addresses: python storm.py ADDRESS PORT COUNT SEED RATE
 
-Ends with a line that says how many there were of each kind.
+RATE is how many begin in a second at most; 0 for as many as can. Ends with a line that says how many there were of each kind.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
 import socket
 import struct
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -71,7 +71,8 @@ def inside_tls(target, address, chance):
 
 def work(target, numbers, chance, done, share):
     said = kinds(chance)
-    for number in numbers:
+    for number, due in numbers:
+        threading.Event().wait(max(0.0, due - time.monotonic()))
         address = attackers.source(chance.randrange(ADDRESSES))
         kind = chance.choice((*said, "resets", "inside TLS", "guesses")) if number % 4 else "random bytes"
         if kind in said:
@@ -85,11 +86,26 @@ def work(target, numbers, chance, done, share):
         done[kind] += 1
 
 
-def main(address, port, count, seed):
+class Numbers:
+    """The numbers of connections, and when each is due; all threads share them."""
+
+    def __init__(self, count, rate):
+        self._numbers = iter(range(count))
+        self._pause = 1 / rate if rate else 0.0
+        self._began = time.monotonic()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        number = next(self._numbers)
+        return number, self._began + number * self._pause
+
+
+def main(address, port, count, seed, rate):
     target = Target(address, port)
     share = ClientProof(bytes(32), "password", "").share
-    counter = itertools.count()
-    numbers = iter(lambda: next(counter), int(count))  # which all threads share
+    numbers = Numbers(int(count), float(rate))
     done = [Counter() for _ in range(THREADS)]
     threads = [
         threading.Thread(target=work, args=(target, numbers, random.Random(f"{seed} {at}"), done[at], share))

@@ -176,6 +176,7 @@ TESTS_OF_NO_MODULE = {
     "tests/fuzz/test_targets.py": "of all that reads what others wrote",
     "tests/remote/test_attacks.py": "of a beacon as a whole",
     "tests/remote/test_far_messages.py": "of the network between ranks, where it is bad",
+    "tests/remote/test_far_soak.py": "of everything on other machines, for long",
     "tests/remote/test_storm.py": "of a beacon as a whole",
     "tests/remote/test_badlinks.py": "of the bad links that tests have",
     "tests/remote/test_intruders.py": "of a beacon as a whole",

@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -460,5 +460,7 @@ def _load_key(path: str | os.PathLike[str]) -> object:
     data = read_private(path)
     try:
         return serialization.load_pem_private_key(data, password=None)
+    except InternalError:  # of OpenSSL: what the key is made of cannot be
+        raise AuthenticationError(f"{os.fspath(path)} holds a damaged key: make a new one") from None
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise AuthenticationError(f"{os.fspath(path)} holds no key that can be used: {error}; make a new one") from None

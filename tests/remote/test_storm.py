@@ -27,14 +27,14 @@ daemon.Beacon._forget = hoard
 """
 
 
-def storm(beacon, count, seed=1):
+def storm(beacon, count, seed=1, rate=0):
     """Return a storm that begins."""
-    return Program(STORM, beacon.address, beacon.port, count, seed, cwd=beacon.folder, stdin=None)
+    return Program(STORM, beacon.address, beacon.port, count, seed, rate, cwd=beacon.folder, stdin=None)
 
 
-def weather(beacon, count, every=1.0):
+def weather(beacon, count, every, rate):
     """Let honest clients log in again and again while a storm goes on; return how long each took, and what it was."""
-    with storm(beacon, count) as program:
+    with storm(beacon, count, rate=rate) as program:
         seconds = []
         while program.process.poll() is None:
             seconds += [beacon.try_from(address) for address in HONEST]
@@ -50,13 +50,13 @@ def grown(beacon, before):
     return attackers.resident_bytes(beacon.pid) - before
 
 
-def stand(beacon, count, every):
+def stand(beacon, count, every, rate=0):
     """Have a storm, and check what is promised."""
     assert None not in [beacon.try_from(address) for address in HONEST]
     with storm(beacon, min(1000, count // 4), seed=2) as program:  # tables get their size, and caches their content
         assert program.finish(300) == 0, program.err
     state, memory = beacon.state(), attackers.resident_bytes(beacon.pid)
-    seconds, said = weather(beacon, count, every)
+    seconds, said = weather(beacon, count, every, rate)
     refused = seconds.count(None)
     took = sorted(one for one in seconds if one is not None)
     late = took[int(len(took) * 0.99)] if took else float("inf")
@@ -74,16 +74,17 @@ def stand(beacon, count, every):
 
 
 @pytest.mark.parametrize(
-    ("count", "every"),
+    ("count", "every", "rate"),
     [
-        pytest.param(200, 0.1, id="some"),
-        pytest.param(5000, 1.0, id="many", marks=pytest.mark.slow),
-        pytest.param(100_000, 1.0, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(0)]),
+        pytest.param(200, 0.1, 0, id="some"),
+        pytest.param(5000, 1.0, 0, id="many", marks=pytest.mark.slow),
+        pytest.param(100_000, 1.0, 0, id="all at once", marks=[pytest.mark.soak, pytest.mark.timeout(0)]),
+        pytest.param(100_000, 1.0, 500, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(0)]),
     ],
 )
-def test_a_beacon_stands_in_a_storm_and_who_is_honest_is_served(tmp_path, count, every):
+def test_a_beacon_stands_in_a_storm_and_who_is_honest_is_served(tmp_path, count, every, rate):
     with LiveBeacon(tmp_path) as beacon:
-        stand(beacon, count, every)
+        stand(beacon, count, every, rate)
         beacon.is_served()
 
 
