@@ -1,6 +1,6 @@
 """Many bad connections to a beacon, from many addresses: python storm.py ADDRESS PORT COUNT SEED RATE
 
-RATE is how many begin in a second at most; 0 for as many as can. Ends with a line that says how many there were of each kind.
+RATE is how many begin in a second at most; 0 for as many as can. The last line says how many there were of each kind.
 """
 
 from __future__ import annotations

@@ -116,6 +116,7 @@ LARGER_CLASSES: dict[str, str] = {
 }
 HEAVY_AT_THE_TOP = {
     "klyng_mp/cli/beacon.py": "imported only when a beacon is asked for",
+    "klyng_mp/cli/beacon_status.py": "imported only when a beacon is asked for",
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
     "klyng_mp/cli/hosts.py": "imported only when hosts are looked at",
     "klyng_mp/cli/manual.py": "imported only when klyng_mp is built",

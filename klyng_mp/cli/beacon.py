@@ -6,7 +6,6 @@ Layer: cli.
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import logging.handlers
 import os
@@ -18,12 +17,13 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from klyng_mp.cli.beacon_status import ask, running_beacon, show_state, show_status
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import BeaconError
 from klyng_mp.remote.client import connect
 from klyng_mp.remote.daemon import Beacon
 from klyng_mp.remote.home import Home
-from klyng_mp.remote.hosts import DEFAULT_PORT, Host, Secret, split_address
+from klyng_mp.remote.hosts import DEFAULT_PORT, Host, split_address
 from klyng_mp.remote.options import read_options
 from klyng_mp.remote.pairing import PAIRING_SECONDS, Pairing
 from klyng_mp.remote.running import announce, find_beacon, retract
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from klyng_mp.remote.options import BeaconOptions
-    from klyng_mp.remote.running import RunState
 
 __all__ = ["main"]
 
@@ -121,7 +120,7 @@ def _run(options: argparse.Namespace, home: Home) -> int:
     state = announce(home, beacon.address, beacon.port, beacon.fingerprint)
     try:
         _log_to(home)
-        _tell(state, home, made_password=is_new)
+        print(show_state(state, home, made_password=is_new), flush=True)
         beacon.serve()
     finally:
         retract(home)
@@ -182,13 +181,6 @@ def _log_to(home: Home) -> None:
         logger.addHandler(handler)
 
 
-def _tell(state: RunState, home: Home, *, made_password: bool) -> None:
-    where = f"[{state.address}]:{state.port}" if ":" in state.address else f"{state.address}:{state.port}"
-    print(f"beacon at {where}, process {state.pid}")
-    print(f"fingerprint {state.fingerprint}")
-    print(f"password in {home.password}{' (made now)' * made_password}, log in {home.log}", flush=True)
-
-
 def _up(options: argparse.Namespace, home: Home) -> int:
     words = [sys.executable, "-m", "klyng_mp.beacon"]
     words += [f"--host={options.host}"] * (options.host is not None)
@@ -219,7 +211,7 @@ def _up(options: argparse.Namespace, home: Home) -> int:
 
 def _down(options: argparse.Namespace, home: Home) -> int:
     del options
-    state = _running(home)
+    state = running_beacon(home)
     handle = os.pidfd_open(state.pid)
     try:
         signal.pidfd_send_signal(handle, signal.SIGTERM)
@@ -231,44 +223,10 @@ def _down(options: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def _running(home: Home) -> RunState:
-    state = find_beacon(home)
-    if state is None:
-        raise BeaconError("no beacon runs here: start one (klyng-mp beacon up)")
-    return state
-
-
 def _status(options: argparse.Namespace, home: Home) -> int:
-    state = _running(home)
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(state.address, state.address)  # noqa: S104 - it is asked, not bound
-    host = Host(
-        f"{address}:{state.port}",
-        address,
-        state.port,
-        password=Secret(_own_password(home)),
-        fingerprint=state.fingerprint,
-    )
-    link = connect(host, home)
-    try:
-        deadline = Deadline(5.0)
-        link.send_now(deadline, "status")
-        said = link.receive_now(deadline, "status_reply").fields
-    finally:
-        link.close(goodbye=True)
-    if options.json:
-        print(json.dumps({**state._asdict(), **said, "jobs": [{**job, "id": job["id"].hex()} for job in said["jobs"]]}))
-        return 0
-    _tell(state, home, made_password=False)
-    print(f"{said['ranks']} of {said['max_ranks']} ranks, load {said['load_percent'] / 100:.2f} on {said['cpus']} CPUs")
-    print(", ".join(f"{name} {text}" for name, text in said["versions"].items()))
-    for job in said["jobs"]:
-        print(f"job {job['id'].hex()[:8]}: {job['ranks']} ranks for {job['owner']}, {_age(job['age_seconds'])}")
+    state = running_beacon(home)
+    print(show_status(state, ask(state, home, _own_password(home)), home, as_json=options.json))
     return 0
-
-
-def _age(seconds: int) -> str:
-    hours, rest = divmod(seconds, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
 
 
 # -- who may enter
@@ -277,7 +235,7 @@ def _age(seconds: int) -> str:
 def _pair(options: argparse.Namespace, home: Home) -> int:
     if options.value is not None:
         return _pair_with(options.value, home)
-    _running(home)
+    running_beacon(home)
     code = new_code()
     verifier = Verifier.of(plain_code(code))
     Pairing(home).offer(verifier.salt + verifier.secret)

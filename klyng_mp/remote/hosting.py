@@ -24,6 +24,7 @@ from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.bundle import Limits
 from klyng_mp.remote.cache import BundleCache
 from klyng_mp.remote.groups import JobGroup
+from klyng_mp.remote.history import Course
 from klyng_mp.remote.network import RankNetwork, Site
 from klyng_mp.remote.preface import read_preface
 from klyng_mp.remote.records import BEGINNING, CHUNK_BYTES, pack_record, unpack_record
@@ -31,6 +32,7 @@ from klyng_mp.remote.tls import Credentials
 from klyng_mp.remote.versions import describe_here
 
 if TYPE_CHECKING:
+    from klyng_mp.launch.control import Cause
     from klyng_mp.launch.loop import Loop
     from klyng_mp.remote.bundle import Unpacked
     from klyng_mp.remote.cache import Lease
@@ -75,6 +77,9 @@ class Voice(Protocol):
 
     def refuse(self, refusal: Refusal) -> None:
         """Say why not, and end the session."""
+
+    def note(self, trouble: str, limit: str | None) -> None:
+        """Tell the beacon what a rank has done, and which limit it has met if one."""
 
 
 class _TaskFile:
@@ -128,7 +133,7 @@ class HostedJob:
         self._upload = bytearray()
         self._lease: Lease | None = None
         self._folder = tempfile.mkdtemp(prefix=folder_prefix(os.getpid()))
-        self._closed = False  # its ranks have ended
+        self.course = Course()  # how far it has come
         self._unwritten = 0  # bytes of output that the driver has not acknowledged
         self._group = JobGroup.make(f"klyng-{job_id.hex()}")
         self._zygote: ZygoteProcess | None = None
@@ -160,6 +165,7 @@ class HostedJob:
             elif name == "start":
                 self._start_process(self._channel, fields)
             else:
+                self.course.terminated |= name == "kill"
                 self._channel.send(*unpack_record(name, fields, data))
             self._watch()
         elif name == "describe" and self._said is None:
@@ -247,6 +253,7 @@ class HostedJob:
             if self._group is not None:
                 self._group.add(self._zygote.pid)
             self._channel, theirs = Channel.pair()
+            self.course.begun = True
             with theirs, open(os.devnull, "rb") as nothing:
                 spec, label = self._make_spec(incarnations), self._said is not None and self._said["label"]
                 self._zygote.channel.send_now(
@@ -272,10 +279,7 @@ class HostedJob:
         )
         spec = _spec_of(said, self._share, network, lease.unpacked)
         spec.incarnations = incarnations
-        memory = self._tools.options.max_rank_memory_bytes
-        if memory is not None:
-            spec.limits = [(kind, soft, hard) for kind, soft, hard in spec.limits if kind != resource.RLIMIT_AS]
-            spec.limits.append((resource.RLIMIT_AS, memory, memory))
+        _limit_memory(spec, self._tools.options.max_rank_memory_bytes)
         return spec
 
     def hand_over(self, preface: bytes, fd: int) -> None:
@@ -312,13 +316,15 @@ class HostedJob:
                     return
         except EOFError:
             self._loop.unregister(channel.fileno())
-            if not self._closed:
+            if not self.course.closed:
                 self._voice.refuse(Refusal("failed", "the process that supervises its ranks is gone (was it killed?)"))
             return
         self._watch()
 
     def _tell(self, record: tuple[Any, ...]) -> None:
-        self._closed = self._closed or record[0] == "closed"
+        self.course.closed |= record[0] == "closed"
+        if record[0] == "caused" and record[2].rank in self._share:
+            self._voice.note(*_trouble_of(record[2], self._tools.options))
         if record[0] == "output":
             data = record[2]
             self._unwritten += len(data)
@@ -368,6 +374,21 @@ def _spec_of(said: dict[str, Any], share: range, network: RankNetwork, program: 
     spec.main_by_reference = said["by_reference"]
     spec.share_cpus(usable_cpus())
     return spec
+
+
+def _limit_memory(spec: RankSpec, most_bytes: int | None) -> None:
+    if most_bytes is not None:
+        spec.limits = [(kind, soft, hard) for kind, soft, hard in spec.limits if kind != resource.RLIMIT_AS]
+        spec.limits.append((resource.RLIMIT_AS, most_bytes, most_bytes))
+
+
+def _trouble_of(cause: Cause, options: BeaconOptions) -> tuple[str, str | None]:
+    """Return what the beacon is told of why a rank has ended a run, and the limit that it has met, if it has one."""
+    if cause.kind != "failed":
+        return f"rank {cause.rank} {cause.detail}", None
+    name = cause.detail.partition(":")[0]  # what the exception says is the program's own business
+    limited = name == "MemoryError" and options.max_rank_memory_bytes is not None
+    return f"rank {cause.rank} raised {name}", "max_rank_memory_bytes" if limited else None
 
 
 def _check_limits(said: dict[str, Any], options: BeaconOptions) -> None:

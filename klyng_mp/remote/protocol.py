@@ -14,6 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from klyng_mp.errors import LocalProtocolError, RemoteProtocolError
+from klyng_mp.remote.history import KEPT_JOBS, LISTED_JOBS, OUTCOMES
 from klyng_mp.remote.schema import (
     Choice,
     Integer,
@@ -30,6 +31,8 @@ from klyng_mp.remote.schema import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from klyng_mp.remote.schema import FieldType
 
 __all__ = [
     "KINDS",
@@ -98,8 +101,19 @@ class Frame(NamedTuple):
 
 _KEY = Octets(32)
 _NAME = Text(128)
+_SENTENCE = Text(600)
+_SECONDS = Integer(0, 2**40)
 _LATER = {"open": "open", "job": "job"}  # an answer may cross the word that begins a job
 _NOTHING = Record({})
+_JOB: dict[str, FieldType] = {
+    "id": Octets(16),
+    "owner": _NAME,  # the name of a key, or nothing
+    "method": Choice(*METHODS),
+    "address": _NAME,
+    "ranks": Integer(0, 2**20),
+    "troubles": Integer(0, 2**40),  # runs that ranks there have ended
+    "trouble": Text(300),  # the last of these
+}
 
 KINDS: dict[str, Row] = {
     # -- the handshake: each waits for the one before, so nothing is read that nobody has proved
@@ -125,7 +139,7 @@ KINDS: dict[str, Row] = {
             **dict.fromkeys(("hello", "greeted", "proving", "judged", "paired", "job"), "closed"),
             "open": "open",  # one request is refused, the next may be granted
         },
-        Record({"reason": Choice(*REASONS), "sentence": Text(600), "limit": Maybe(_NAME)}),
+        Record({"reason": Choice(*REASONS), "sentence": _SENTENCE, "limit": Maybe(_NAME)}),
     ),
     # -- how it ends
     "bye": Row(7, "both", {"paired": "paired", "open": "open", "job": "job"}, Record({"count": Integer(0, 2**63 - 1)})),
@@ -148,16 +162,19 @@ KINDS: dict[str, Row] = {
                 "ranks": Integer(0, 2**20),  # that run now
                 "max_ranks": Integer(0, 2**20),
                 "load_percent": Integer(0, 2**20),
-                "jobs": Items(
+                "jobs": Items(Record({**_JOB, "age_seconds": _SECONDS}), LISTED_JOBS),
+                "ended": Items(  # the last one first
                     Record(
                         {
-                            "id": Octets(16),
-                            "owner": _NAME,
-                            "ranks": Integer(0, 2**20),
-                            "age_seconds": Integer(0, 2**40),
+                            **_JOB,
+                            "ago_seconds": _SECONDS,
+                            "lasted_ms": _SECONDS,
+                            "outcome": Choice(*OUTCOMES),
+                            "reason": _SENTENCE,
+                            "limit": Maybe(_NAME),
                         }
                     ),
-                    1000,
+                    KEPT_JOBS,
                 ),
             }
         ),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import ssl
 
     from klyng_mp.launch.channel import Channel
+    from klyng_mp.remote.history import Verdict
     from klyng_mp.remote.home import Home
     from klyng_mp.remote.login import Client, Guard
     from klyng_mp.remote.options import BeaconOptions
@@ -143,7 +144,7 @@ class _Session:
                 self._heard = time.monotonic()
                 self._obey(frame)
         except (EOFError, OSError, RemoteProtocolError) as error:
-            self._end("the client has left" if isinstance(error, EOFError) else f"the client is gone: {error}")
+            self._end(*(("left", "") if isinstance(error, EOFError) else ("lost", str(error))))
             return
         self._watch()
 
@@ -157,7 +158,7 @@ class _Session:
         try:
             self._link.send(kind, data, **fields)
         except (OSError, LocalProtocolError) as error:
-            self._end(f"the client is gone: {error}")
+            self._end("lost", str(error))
         else:
             self._watch()
 
@@ -172,7 +173,7 @@ class _Session:
         elif kind == "enrol":
             self._enrol(frame.fields["key"], frame.fields["name"])
         elif kind == "job":
-            self._tools.channel.send_now("job", frame.fields["id"], frame.fields["ranks"], self._client.name)
+            self._tools.channel.send_now("job", frame.fields["id"], frame.fields["ranks"])
             self._job = HostedJob(self, self._loop, self._tools, frame.fields["id"], frame.fields["ranks"])
         elif kind == "record" and self._job is not None:
             try:
@@ -180,13 +181,24 @@ class _Session:
             except Refusal as refusal:
                 self.refuse(refusal)
         elif kind == "bye":
-            self._end("the client has left")
+            self._end("left")
 
     def refuse(self, refusal: Refusal) -> None:
         """Say why not, and end the session once that has left."""
+        if self._job is not None:
+            self._judge(self._job.course.refused(str(refusal), refusal.limit))
         self.send("refused", reason=refusal.reason, sentence=str(refusal)[:600], limit=refusal.limit)
-        self._tools.channel.send_now("note", f"refused: {refusal}")
-        self._loop.call_later(_FAREWELL_SECONDS, lambda: self._end(f"refused: {refusal}"))
+        self._loop.call_later(_FAREWELL_SECONDS, lambda: self._end("lost", "the client did not leave"))
+
+    def note(self, trouble: str, limit: str | None) -> None:
+        """Tell the beacon what a rank has done."""
+        with suppress(OSError):  # the beacon's end is met when it is heard
+            self._tools.channel.send_now("trouble", trouble, limit)
+
+    def _judge(self, verdict: Verdict) -> None:
+        """Tell the beacon how the job has ended; what is told first holds."""
+        with suppress(OSError):
+            self._tools.channel.send_now("ended", *verdict)
 
     def _enrol(self, key: bytes, name: str) -> None:
         try:
@@ -205,7 +217,7 @@ class _Session:
         self._beaten = now
         silence = now - self._heard
         if silence > SILENCE_SECONDS:
-            self._end(f"nothing was heard of the client for {silence:.0f} s")
+            self._end("lost", f"nothing was heard of the client for {silence:.0f} s")
             return
         if self._link.conversation.state in ("open", "job"):
             self.send("ping")
@@ -218,7 +230,7 @@ class _Session:
             while (received := self._tools.channel.receive()) is not None:
                 self._obey_beacon(*received)
         except EOFError:
-            self._end("the beacon has ended")
+            self._end("stopped")
 
     def _obey_beacon(self, record: tuple[Any, ...], fds: list[int]) -> None:
         kind, *rest = record
@@ -239,12 +251,12 @@ class _Session:
         for fd in fds:
             os.close(fd)
 
-    def _end(self, why: str) -> None:
+    def _end(self, outcome: str, reason: str = "") -> None:
         if self._ended:
             return
         self._ended = True
-        with suppress(OSError):
-            self._tools.channel.send_now("ended", why)
+        if self._job is not None:
+            self._judge(self._job.course.over(outcome, reason))
         self._loop.unregister(self._link.fileno())
         self._link.close(goodbye=True)
         if self._job is not None:

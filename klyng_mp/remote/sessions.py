@@ -14,17 +14,20 @@ import signal
 import socket
 import tempfile
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.deadline import Deadline
+from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.channel import Channel
 from klyng_mp.launch.surroundings import close_all_but, show_in_ps
 from klyng_mp.machine import usable_cpus
+from klyng_mp.remote.history import JobHistory, Origin, Verdict
 from klyng_mp.remote.hosting import folder_prefix
 from klyng_mp.remote.login import Guard
 from klyng_mp.remote.pairing import Pairing
+from klyng_mp.remote.protocol import KINDS
+from klyng_mp.remote.schema import fit
 from klyng_mp.remote.security import Verifier
 from klyng_mp.remote.session import SessionTools, serve_session
 from klyng_mp.remote.sweep import sweep
@@ -35,6 +38,7 @@ from klyng_mp.remote.versions import describe_here
 if TYPE_CHECKING:
     from klyng_mp.launch.loop import Loop
     from klyng_mp.remote.admission import Admission
+    from klyng_mp.remote.history import JobEntry
     from klyng_mp.remote.home import Home
     from klyng_mp.remote.options import BeaconOptions
     from klyng_mp.remote.security import BeaconIdentity
@@ -49,7 +53,7 @@ _FROZEN_SECONDS = 30.0  # a session may be at unpacking a large program
 class _Session:
     """A session process, as its beacon sees it."""
 
-    __slots__ = ("address", "channel", "heard", "job", "method", "owner", "pid", "pidfd", "ranks", "since", "ticket")
+    __slots__ = ("address", "channel", "client", "doom", "entry", "heard", "job", "pid", "pidfd", "ticket")
 
     def __init__(self, pid: int, channel: Channel, ticket: int, address: str) -> None:
         self.pid = pid
@@ -57,12 +61,16 @@ class _Session:
         self.channel = channel
         self.ticket: int | None = ticket  # while it has not logged in
         self.address = address
-        self.method = ""
-        self.owner = ""
-        self.job: bytes | None = None
-        self.ranks = 0
-        self.since = 0.0
+        self.client = Origin("", "", address)
+        self.entry: JobEntry | None = None  # of the job that it has asked for
+        self.job: bytes | None = None  # that it was granted
+        self.doom = ""  # why the beacon has killed it
         self.heard = time.monotonic()
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks it may have."""
+        return 0 if self.entry is None or self.job is None else self.entry.ranks
 
 
 class Sessions:
@@ -94,6 +102,7 @@ class Sessions:
         self._pairing = Pairing(home)
         self._limit_seconds = options.max_job_seconds
         self._all: dict[int, _Session] = {}
+        self._history = JobHistory()
 
     def start(self, sock: socket.socket, ticket: int, address: str) -> None:
         """Fork a session for a connection, which is its own from now on."""
@@ -161,13 +170,12 @@ class Sessions:
     def _obey(self, session: _Session, kind: str, *rest: Any) -> None:
         now = session.heard = time.monotonic()
         if kind == "authenticated":
-            session.method, session.owner = rest
+            method, owner = rest
+            session.client = Origin(owner, method, session.address)
             if session.ticket is not None:
                 self._admission.authenticated(session.ticket, now)
                 session.ticket = None
-            _LOG.info(
-                "%s logged in by %s%s", session.address, session.method, f" ({session.owner})" * bool(session.owner)
-            )
+            _LOG.info("%s logged in by %s%s", session.address, method, f" ({owner})" * bool(owner))
         elif kind == "failed":
             if session.ticket is not None:
                 self._admission.failed(session.ticket, now)
@@ -179,31 +187,50 @@ class Sessions:
             session.channel.send("status", self._status())
         elif kind in {"note", "left"}:
             _LOG.info("%s: %s", session.address, rest[0])
-        elif kind == "ended" and session.job is not None:
-            _LOG.info("job %s of %s ended: %s", session.job.hex()[:8], session.address, rest[0])
+        elif kind == "trouble" and session.entry is not None:
+            trouble, limit = rest
+            if session.entry.note(trouble, limit):
+                _LOG.info("%s: %s%s", session.entry, session.entry.trouble, f" ({limit})" if limit else "")
+        elif kind == "ended" and session.entry is not None:
+            self._conclude(session.entry, Verdict(*rest))
 
-    def _take_job(self, session: _Session, job: bytes, ranks: int, owner: str) -> None:
+    def _conclude(self, entry: JobEntry, verdict: Verdict) -> None:
+        line = self._history.end(entry, verdict, time.monotonic())
+        if line is not None:
+            _LOG.info("%s", line)
+
+    def _take_job(self, session: _Session, job: bytes, ranks: int) -> None:
+        session.entry = self._history.begin(job, session.client, ranks, time.monotonic())
+        denial = self._deny(job, ranks)
+        if denial is not None:
+            reason, sentence, limit = denial
+            self._conclude(session.entry, Verdict("refused", sentence, limit))
+            session.channel.send("denied", reason, sentence, limit)
+            return
+        session.job = job
+        session.channel.send("granted")
+        _LOG.info("%s began: %d ranks", session.entry, ranks)
+        if self._limit_seconds is not None:
+            self._loop.call_later(self._limit_seconds, lambda: self._end_job(session, job))
+
+    def _deny(self, job: bytes, ranks: int) -> tuple[str, str, str | None] | None:
+        """Return why a job cannot be taken: a word of `protocol.REASONS`, a sentence, and the limit that says so."""
         options, busy = self._options, [one for one in self._all.values() if one.job is not None]
         running = sum(one.ranks for one in busy)
         if len(busy) >= options.max_jobs:
             sentence = (
                 f"{len(busy)} jobs run there already, which is its limit: wait, or raise max_jobs in its beacon.toml"
             )
-            session.channel.send("denied", "busy", sentence, "max_jobs")
-        elif running + ranks > options.max_ranks:
+            return "busy", sentence, "max_jobs"
+        if running + ranks > options.max_ranks:
             sentence = (
                 f"{ranks} ranks are asked for, {running} run there already, and it takes {options.max_ranks}: ask for "
                 f"fewer, wait, or raise max_ranks in its beacon.toml"
             )
-            session.channel.send("denied", "busy" if running else "limit", sentence, "max_ranks")
-        elif any(one.job == job for one in busy):
-            session.channel.send("denied", "failed", "a job of this name runs there already", None)
-        else:
-            session.job, session.ranks, session.since = job, ranks, time.time()
-            session.channel.send("granted")
-            _LOG.info("job %s of %s%s: %d ranks", job.hex()[:8], session.address, f" ({owner})" * bool(owner), ranks)
-            if self._limit_seconds is not None:
-                self._loop.call_later(self._limit_seconds, lambda: self._end_job(session, job))
+            return "busy" if running else "limit", sentence, "max_ranks"
+        if any(one.job == job for one in busy):
+            return "failed", "a job of this name runs there already", None
+        return None
 
     def _end_job(self, session: _Session, job: bytes) -> None:
         if self._all.get(session.pid) is session and session.job == job:
@@ -211,24 +238,17 @@ class Sessions:
             session.channel.send("denied", "limit", sentence, "max_job_seconds")
 
     def _status(self) -> dict[str, Any]:
-        busy = [one for one in self._all.values() if one.job is not None]
-        now = time.time()
-        return {
+        now = time.monotonic()
+        said = {
             "versions": {name: text for name, text in describe_here([]).items() if name != "packages"},
             "cpus": usable_cpus(),
-            "ranks": sum(one.ranks for one in busy),
+            "ranks": sum(one.ranks for one in self._all.values()),
             "max_ranks": self._options.max_ranks,
             "load_percent": int(os.getloadavg()[0] * 100),
-            "jobs": [
-                {
-                    "id": one.job,
-                    "owner": one.owner or f"{one.method} from {one.address}",
-                    "ranks": one.ranks,
-                    "age_seconds": int(now - one.since),
-                }
-                for one in busy
-            ],
+            "jobs": self._history.running(now),
+            "ended": self._history.ended(now),
         }
+        return dict(fit(KINDS["status_reply"].fields, said))
 
     def _bury(self, session: _Session) -> None:
         self._hear(session, select.EPOLLIN)  # its last words
@@ -237,8 +257,10 @@ class Sessions:
         del self._all[session.pid]
         if session.ticket is not None:
             self._admission.left(session.ticket, time.monotonic())
-        with suppress(ChildProcessError):
-            os.waitpid(session.pid, 0)
+        _, status = os.waitpid(session.pid, 0)
+        if session.entry is not None:
+            end = describe_exitcode(os.waitstatus_to_exitcode(status))
+            self._conclude(session.entry, Verdict("killed", session.doom or f"its session {end}"))
         os.close(session.pidfd)
         session.channel.close()
         if orphans := sweep(frozenset(self._all)):  # of a session that was killed
@@ -268,6 +290,7 @@ class Sessions:
         """Kill sessions that are frozen, and their jobs with them."""
         for session in self._all.values():
             if session.ticket is None and time.monotonic() - session.heard > _FROZEN_SECONDS:
+                session.doom = f"it had not answered for {_FROZEN_SECONDS:.0f} s"
                 _LOG.warning("the session of %s does not answer and is killed, with its job", session.address)
                 signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)
             session.channel.send("beat")
@@ -275,6 +298,8 @@ class Sessions:
     def end(self) -> None:
         """Let all of them end, and their jobs; who was at logging in is dropped."""
         for session in self._all.values():
+            if session.entry is not None:
+                self._conclude(session.entry, Verdict("stopped"))
             session.channel.close()
             if session.ticket is not None:
                 signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)

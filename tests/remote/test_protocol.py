@@ -24,6 +24,15 @@ WORDS = {
     "word": RecordRow("both", Record({})),
 }
 
+JOB = {
+    "id": b"j" * 16,
+    "owner": "ada",
+    "method": "key",
+    "address": "10.0.0.7",
+    "ranks": 3,
+    "troubles": 1,
+    "trouble": "rank 1 raised ValueError",
+}
 EXAMPLES = {  # one of each kind: its fields and its data
     "hello": ({"method": "password", "nonce": N32}, b""),
     "challenge": ({"nonce": N32, "salt": b"s" * 16, "share": b"B" * 33}, b""),
@@ -46,7 +55,10 @@ EXAMPLES = {  # one of each kind: its fields and its data
             "cpus": 2,
             "max_ranks": 8,
             "load_percent": 120,
-            "jobs": [{"id": b"j" * 16, "owner": "ada", "ranks": 3, "age_seconds": 60}],
+            "jobs": [JOB | {"age_seconds": 60}],
+            "ended": [
+                JOB | {"ago_seconds": 5, "lasted_ms": 7, "outcome": "limit", "reason": "too long", "limit": "max_job"}
+            ],
         },
         b"",
     ),
