@@ -109,7 +109,7 @@ MORE_PARAMETERS = {
 }
 LARGER_CLASSES: dict[str, str] = {
     "klyng_mp/context.py:BaseContext": "multiprocessing's own methods",
-    "klyng_mp/communicator/membership.py:Membership": "what transports, launchers and communicators ask of one endpoint",
+    "klyng_mp/communicator/membership.py:Membership": "what transports, launchers and communicators want of it",
     "klyng_mp/launch/driver.py:Job": "the words of a driver to supervisors, which each kind of job says in its way",
     "klyng_mp/launch/supervisor.py:Owner": "the words of a supervisor to whoever has the job",
     "klyng_mp/remote/started.py:StartedProcesses": "an account: an entry for each thing that can happen to a process",
