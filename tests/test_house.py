@@ -136,6 +136,7 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/remote/hosting.py": "imported only by beacons, and by drivers with hosts",
     "klyng_mp/remote/hosts.py": "imported only by beacons, and by drivers with hosts",
     "klyng_mp/remote/job.py": "imported only by beacons, and by drivers with hosts",
+    "klyng_mp/remote/logfile.py": "imported only by beacons",
     "klyng_mp/remote/modules.py": "imported only by drivers with hosts",
     "klyng_mp/remote/options.py": "imported only by beacons, and by drivers with hosts",
     "klyng_mp/remote/running.py": "imported only by beacons, and by drivers with hosts",

@@ -6,8 +6,6 @@ Layer: cli.
 from __future__ import annotations
 
 import getpass
-import logging
-import logging.handlers
 import os
 import pwd
 import select
@@ -24,6 +22,7 @@ from klyng_mp.remote.client import connect
 from klyng_mp.remote.daemon import Beacon
 from klyng_mp.remote.home import Home
 from klyng_mp.remote.hosts import DEFAULT_PORT, Host, split_address
+from klyng_mp.remote.logfile import LogFile, log_to
 from klyng_mp.remote.options import read_options
 from klyng_mp.remote.pairing import PAIRING_SECONDS, Pairing
 from klyng_mp.remote.running import announce, find_beacon, retract
@@ -40,8 +39,6 @@ __all__ = ["main"]
 
 _START_SECONDS = 15.0
 _END_SECONDS = 15.0
-_LOG_BYTES = 4 << 20
-_LOG_FILES = 3
 
 _UNIT = """\
 # A beacon of klyng_mp, for one user: ~/.config/systemd/user/klyng-mp-beacon.service, then
@@ -116,10 +113,17 @@ def _run(options: argparse.Namespace, home: Home) -> int:
     if options.password_file is not None:
         home.set_password(_read_password(options.password_file))
     password, is_new = home.ensure_password(new_password)
-    beacon = Beacon(home, limits, _identity(home), Verifier.of(password), lambda: Verifier.of(_own_password(home)))
-    state = announce(home, beacon.address, beacon.port, beacon.fingerprint)
+    log = _open_log(home, limits)
+
+    def reload() -> Verifier:
+        log.reopen()
+        return Verifier.of(_own_password(home))
+
+    # From here on a signal is an end as any other, so that nothing announces a beacon that is not there.
+    beacon = Beacon(home, limits, _identity(home), Verifier.of(password), reload)
     try:
-        _log_to(home)
+        state = announce(home, beacon.address, beacon.port, beacon.fingerprint)
+        log_to(log)
         print(show_state(state, home, made_password=is_new), flush=True)
         beacon.serve()
     finally:
@@ -165,20 +169,13 @@ def _own_password(home: Home) -> str:
     return home.ensure_password(new_password)[0]
 
 
-def _log_to(home: Home) -> None:
-    """Log to the beacon's file, and in the foreground also to the terminal."""
-    logger = logging.getLogger("klyng_mp.beacon")
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    os.close(os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    handlers: list[logging.Handler] = [
-        logging.handlers.RotatingFileHandler(home.log, maxBytes=_LOG_BYTES, backupCount=_LOG_FILES, encoding="utf-8")
-    ]
-    if sys.stderr.isatty():
-        handlers.append(logging.StreamHandler())
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
+def _open_log(home: Home, limits: BeaconOptions) -> LogFile:
+    try:
+        return LogFile(home.log, limits.log_bytes, limits.log_files)
+    except OSError as error:
+        raise BeaconError(
+            f"the log {home.log} cannot be written ({error.strerror}): make room or give leave there"
+        ) from error
 
 
 def _up(options: argparse.Namespace, home: Home) -> int:

@@ -48,16 +48,18 @@ class _Stranger(NamedTuple):
 
 
 class Beacon:
-    """A beacon that listens from now on.
+    """A beacon that listens from now on; SIGTERM, SIGINT and SIGHUP are kept for `serve` to act on.
 
     Args:
         home: its files; the identity and the password are made if they are not there.
         options: its limits.
         password: what it keeps of its password.
-        reload: returns that anew, when SIGHUP says that it has changed.
+        reload: returns that anew, when SIGHUP says that it has changed; it may do more.
 
     Raises:
-        BeaconError: it cannot listen there; nothing is left open.
+        BeaconError: it cannot listen there; nothing is left open, and signals do what they did.
+
+    Threads: the main one.
 
     Attributes:
         address, port: where it listens.
@@ -83,20 +85,23 @@ class Beacon:
         self._socket = _listen(options)
         self.address, self.port = self._socket.getsockname()[:2]
         self._loop.register(self._socket.fileno(), select.EPOLLIN, lambda _events: self._accept())
+        self._wakeup, self._wakeup_end = socket.socketpair()
+        self._catch_signals()
+
+    def _catch_signals(self) -> None:
+        for end in (self._wakeup, self._wakeup_end):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup_end.fileno(), warn_on_full_buffer=False)
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, lambda _signum, _frame: None)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._loop.register(self._wakeup.fileno(), select.EPOLLIN, lambda _events: self._signalled())
 
     def serve(self) -> None:
         """Serve until SIGTERM or SIGINT; then all jobs are ended, and their processes with them."""
         become_subreaper()
         show_in_ps("klyng beacon")
         keep_to_itself()
-        wakeup, wakeup_end = socket.socketpair()
-        for end in (wakeup, wakeup_end):
-            end.setblocking(False)
-        signal.set_wakeup_fd(wakeup_end.fileno(), warn_on_full_buffer=False)
-        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(signum, lambda _signum, _frame: None)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._loop.register(wakeup.fileno(), select.EPOLLIN, lambda _events: self._signalled(wakeup))
         self._patrol()
         gc.collect()
         gc.freeze()  # what is here already is not touched, and so not copied, by collections in sessions
@@ -104,13 +109,14 @@ class Beacon:
         try:
             self._loop.run()
         finally:
-            _LOG.info("ended")
             self._socket.close()
             self._sessions.end()
             sweep()
+            _LOG.info("ended")
+            signal.set_wakeup_fd(-1)  # another signal is for nobody
 
-    def _signalled(self, wakeup: socket.socket) -> None:
-        signals = set(wakeup.recv(4096))
+    def _signalled(self) -> None:
+        signals = set(self._wakeup.recv(4096))
         if signals - {signal.SIGHUP, signal.SIGCHLD}:
             self._loop.stop()
         elif signal.SIGHUP in signals:
@@ -119,7 +125,7 @@ class Beacon:
             except BeaconError as error:
                 _LOG.error("the old password stays: %s", error)
             else:
-                _LOG.info("the password was read anew")
+                _LOG.info("the password was read anew, and this log opened anew")
 
     # -- connections
 

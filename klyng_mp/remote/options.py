@@ -37,6 +37,8 @@ class BeaconOptions(NamedTuple):
         cache_bytes: how much room bundles may take that are kept for the next job.
         max_unauthenticated: how many connections may be at logging in at once.
         grace_seconds: how long each of them may take for it.
+        log_bytes: how large its log may be.
+        log_files: how many older ones are kept besides.
         allow_plaintext: whether jobs that ask for it may send data between ranks unencrypted.
     """
 
@@ -50,6 +52,8 @@ class BeaconOptions(NamedTuple):
     cache_bytes: int = 1 << 30
     max_unauthenticated: int = 100
     grace_seconds: float = 10.0
+    log_bytes: int = 4 << 20
+    log_files: int = 3
     allow_plaintext: bool = False
 
 
@@ -64,6 +68,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "cache_bytes": (0, _NO_LIMIT),
     "max_unauthenticated": (1, 10_000),
     "grace_seconds": (1, 600),
+    "log_bytes": (4 << 10, _NO_LIMIT),
+    "log_files": (1, 1000),
 }
 
 

@@ -27,11 +27,11 @@ def test_every_key_can_be_set(tmp_path):
     Path(home.options).write_text(
         '# mine\nhost = "::"\nport = 0\nmax_jobs = 2\nmax_ranks = 8\nmax_bundle_bytes = "1 MiB"\n'
         'max_job_seconds = 60\nmax_rank_memory_bytes = "2GiB"\ncache_bytes = 0\nmax_unauthenticated = 7\n'
-        "grace_seconds = 2.5\nallow_plaintext = true\n"
+        "grace_seconds = 2.5\nlog_bytes = '1 MiB'\nlog_files = 9\nallow_plaintext = true\n"
     )
     os.chmod(home.options, 0o644)
     found = read_options(home)
-    assert found == BeaconOptions("::", 0, 2, 8, 1 << 20, 60.0, 2 << 30, 0, 7, 2.5, True)
+    assert found == BeaconOptions("::", 0, 2, 8, 1 << 20, 60.0, 2 << 30, 0, 7, 2.5, 1 << 20, 9, True)
     assert all(value != default for value, default in zip(found, BeaconOptions(), strict=True))
 
 
