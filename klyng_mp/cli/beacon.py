@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from klyng_mp.cli.beacon_status import ask, running_beacon, show_state, show_status
+from klyng_mp.cli.beacon_unit import make_unit
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import BeaconError
 from klyng_mp.remote.client import connect
@@ -39,28 +40,6 @@ __all__ = ["main"]
 
 _START_SECONDS = 15.0
 _END_SECONDS = 15.0
-
-_UNIT = """\
-# A beacon of klyng_mp, for one user: ~/.config/systemd/user/klyng-mp-beacon.service, then
-# systemctl --user enable --now klyng-mp-beacon; and loginctl enable-linger, so that it runs without a login.
-[Unit]
-Description=Beacon of klyng_mp: lets this machine run ranks for others
-After=network-online.target
-
-[Service]
-ExecStart={python} -m klyng_mp.beacon{words}
-ExecReload=/bin/kill -HUP $MAINPID
-Restart=on-failure
-KillMode=mixed
-NoNewPrivileges=yes
-PrivateTmp=yes
-ProtectSystem=strict
-Environment="KLYNG_MP_HOME={home}"
-ReadWritePaths="{home}"
-
-[Install]
-WantedBy=default.target
-"""
 
 
 def main(options: argparse.Namespace) -> int:
@@ -305,6 +284,7 @@ def _passwd(options: argparse.Namespace, home: Home) -> int:
 
 
 def _unit(options: argparse.Namespace, home: Home) -> int:
-    words = "".join(f" --{name}={value}" for name, value in (("host", options.host), ("port", options.port)) if value)
-    print(_UNIT.format(python=sys.executable, words=words, home=home.path), end="")
+    command = [sys.executable, "-m", "klyng_mp.beacon"]
+    command += [f"--{name}={value}" for name, value in (("host", options.host), ("port", options.port)) if value]
+    print(make_unit(command, home.path, options.user), end="")
     return 0

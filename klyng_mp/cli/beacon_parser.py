@@ -40,7 +40,8 @@ exit codes:
 examples:
   klyng-mp beacon up --host 0.0.0.0
   klyng-mp beacon status
-  klyng-mp beacon unit > ~/.config/systemd/user/klyng-mp-beacon.service"""
+  klyng-mp beacon unit > ~/.config/systemd/user/klyng-mp-beacon.service
+  klyng-mp beacon unit --user klyng > /etc/systemd/system/klyng-mp-beacon.service"""
 
 _HOSTS_DESCRIPTION = """\
 Look at every host of a machines file: whether its beacon can be reached and
@@ -67,7 +68,7 @@ def build_beacon_parser() -> argparse.ArgumentParser:
         help="run: in the foreground, until Ctrl-C. up: in the background. down: end it, and its jobs. status: its "
         "jobs, owners, ranks, ages, loads. pair: show a code for a client, or with HOST be that client. authorize: let "
         "in who has a KEY; without one show this user's. revoke: let a client (NAME or fingerprint) in no more. "
-        "passwd: make a new password. unit: print a systemd unit",
+        "passwd: make a new password. unit: print a systemd unit, for this user or, with --user, for the system",
     )
     parser.add_argument("value", metavar="HOST|KEY|NAME", nargs="?", help="what the command is about")
     parser.add_argument("--host", metavar="ADDRESS", help="listen at this address; 0.0.0.0 or :: for all of them")

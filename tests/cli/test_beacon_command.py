@@ -156,14 +156,6 @@ def test_a_broken_option_is_named(there, tmp_path):
     assert "beacon.toml, line 1: 'max_rank' means nothing here: write max_ranks" in err
 
 
-def test_the_unit_names_this_python_and_folder(there, tmp_path):
-    code, out, _ = there("unit", "--host=0.0.0.0")
-    assert code == 0
-    assert f"ExecStart={sys.executable} -m klyng_mp.beacon --host=0.0.0.0\n" in out
-    assert f'Environment="KLYNG_MP_HOME={tmp_path}/there"\n' in out
-    assert f'ReadWritePaths="{tmp_path}/there"\n' in out
-
-
 def test_an_unknown_command_is_a_wrong_command_line(capsys):
     with pytest.raises(SystemExit) as exit_info:
         build_beacon_parser().parse_args(["fly"])
