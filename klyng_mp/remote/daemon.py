@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import resource
 import select
 import signal
 import socket
+import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +39,9 @@ __all__ = ["Beacon"]
 _TLS = b"\x16"  # the first byte of a handshake
 _LOG = logging.getLogger("klyng_mp.beacon")
 _MAX_STRANGERS = 256  # that have not said what they want: all ranks of a host may come at once
+_SPARE_FDS = 16  # that no connection gets: for sessions on their way, and files
+_SESSION_FDS = 2  # that a beacon has of each: its channel, and a pidfd
+_REST_SECONDS = 0.1  # after a connection that could not be taken
 _PREFACE_SECONDS = 5.0  # for the bytes of a preface to come
 
 
@@ -77,14 +83,16 @@ class Beacon:
         self.fingerprint = identity.fingerprint
         self._reload = reload
         self._loop = Loop()
-        limits = AdmissionLimits(unauthenticated=options.max_unauthenticated, grace_seconds=options.grace_seconds)
+        self._room_fds = _count_room()
+        most = max(1, min(options.max_unauthenticated, self._room_fds // (2 * _SESSION_FDS)))
+        limits = AdmissionLimits(unauthenticated=most, grace_seconds=options.grace_seconds)
         self._admission = Admission(limits, time.monotonic())
         self._sessions = Sessions(self._loop, self._admission, home, options, identity)
         self._sessions.password = password
         self._strangers: dict[socket.socket, _Stranger] = {}  # oldest first
         self._socket = _listen(options)
         self.address, self.port = self._socket.getsockname()[:2]
-        self._loop.register(self._socket.fileno(), select.EPOLLIN, lambda _events: self._accept())
+        self._listen()
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._catch_signals()
 
@@ -132,17 +140,37 @@ class Beacon:
     def _accept(self) -> None:
         try:
             sock, where = self._socket.accept()
-        except OSError as error:  # it has left, or there are no descriptors
+        except OSError as error:  # it has left, or this machine has no descriptors or no memory
             _LOG.warning("a connection was lost before it was taken: %s", error)
+            self._rest()
             return
-        if len(self._strangers) >= _MAX_STRANGERS:
-            oldest = next(iter(self._strangers))
-            self._release(oldest)
-            oldest.close()
+        if not self._make_room():
+            sock.close()
+            self._rest()
+            return
         sock.setblocking(False)
         timer = self._loop.call_later(_PREFACE_SECONDS, lambda: self._forget(sock, "it said nothing"))
         self._strangers[sock] = _Stranger(where[0], timer, bytearray())
         self._loop.register(sock.fileno(), select.EPOLLIN, lambda _events: self._look(sock))
+
+    def _make_room(self) -> bool:
+        """Let the stranger go who came first, if there are too many; return whether one more can be borne."""
+        used = len(self._strangers) + _SESSION_FDS * len(self._sessions)
+        if used >= self._room_fds or len(self._strangers) >= _MAX_STRANGERS:
+            if not self._strangers:
+                return False
+            oldest = next(iter(self._strangers))
+            self._release(oldest)
+            oldest.close()
+        return True
+
+    def _listen(self) -> None:
+        self._loop.register(self._socket.fileno(), select.EPOLLIN, lambda _events: self._accept())
+
+    def _rest(self) -> None:
+        """Take no connections for a moment: those that cannot be taken would be told of without a pause."""
+        self._loop.unregister(self._socket.fileno())
+        self._loop.call_later(_REST_SECONDS, self._listen)
 
     def _look(self, sock: socket.socket) -> None:
         """Find out what a connection wants, by its first byte, which stays where it is; a preface is taken."""
@@ -193,7 +221,12 @@ class Beacon:
         Nobody is blamed for one of a job that is not here: it may have ended just now. Nor is anybody trusted for it.
         """
         with sock:
-            if not self._sessions.pass_on(read_preface(preface).job_id, preface, sock.fileno()):
+            try:
+                taken = self._sessions.pass_on(read_preface(preface).job_id, preface, sock.fileno())
+            except OSError as error:  # it would have to wait, and there are no descriptors for that
+                _LOG.warning("a connection between ranks was lost: %s", error)
+                return
+            if not taken:
                 _LOG.info("a connection for a job that is not here was closed")
 
     def _patrol(self) -> None:
@@ -202,6 +235,12 @@ class Beacon:
             self._sessions.drop(ticket, "no login in time")
         self._sessions.look_after()
         self._loop.call_later(1.0, self._patrol)
+
+
+def _count_room() -> int:
+    """Return how many descriptors connections and sessions may have in all."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - len(os.listdir("/proc/self/fd")) - _SPARE_FDS
 
 
 def _listen(options: BeaconOptions) -> socket.socket:

@@ -104,18 +104,38 @@ class Sessions:
         self._all: dict[int, _Session] = {}
         self._history = JobHistory()
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def start(self, sock: socket.socket, ticket: int, address: str) -> None:
-        """Fork a session for a connection, which is its own from now on."""
-        ours, theirs = Channel.pair()
-        pid = os.fork()
-        if pid == 0:
-            self._be_session(sock, theirs, address)
-        theirs.close()
-        sock.close()
-        session = _Session(pid, ours, ticket, address)
-        self._all[pid] = session
-        self._loop.register(ours.fileno(), select.EPOLLIN, partial(self._hear, session))
+        """Fork a session for a connection, which is its own from now on; where that cannot be, it is closed."""
+        with sock:
+            try:
+                session = self._fork(sock, ticket, address)
+            except OSError as error:
+                _LOG.warning("%s could not be served: %s", address, error)
+                self._admission.left(ticket, time.monotonic())
+                return
+        self._all[session.pid] = session
+        self._loop.register(session.channel.fileno(), select.EPOLLIN, partial(self._hear, session))
         self._loop.register(session.pidfd, select.EPOLLIN, lambda _events: self._bury(session))
+
+    def _fork(self, sock: socket.socket, ticket: int, address: str) -> _Session:
+        """Return a new session; where there are no descriptors, processes or memory for it, nothing is left of it."""
+        ours, theirs = Channel.pair()
+        pid = 0
+        try:
+            with theirs:
+                pid = os.fork()
+                if pid == 0:
+                    self._be_session(sock, theirs, address)
+            return _Session(pid, ours, ticket, address)
+        except OSError:
+            ours.close()
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            raise
 
     def _be_session(self, sock: socket.socket, theirs: socket.socket, address: str) -> NoReturn:
         """In the fork: be a session, and nothing else of the beacon's."""
