@@ -109,7 +109,6 @@ MORE_PARAMETERS = {
 }
 LARGER_CLASSES: dict[str, str] = {
     "klyng_mp/context.py:BaseContext": "multiprocessing's own methods",
-    "klyng_mp/communicator/membership.py:Membership": "what transports, launchers and communicators want of it",
     "klyng_mp/launch/driver.py:Job": "the words of a driver to supervisors, which each kind of job says in its way",
     "klyng_mp/launch/supervisor.py:Owner": "the words of a supervisor to whoever has the job",
     "klyng_mp/remote/sessions.py:Sessions": "what becomes of a session, from its beginning to its end",

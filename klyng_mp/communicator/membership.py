@@ -95,45 +95,39 @@ class Membership(Lifecycle):
         """Wait until nothing is queued for any peer that is not lost."""
         self.wait(lambda: not self._transport.pending(), deadline, "flush()")
 
-    def mark_present(self, peer: int, incarnation: int) -> None:
-        """Take note of who occupies the peer's place; a former occupant's connection is closed."""
-        with self._room.lock:
-            if self._peers.is_present(peer, incarnation):
-                return
-            if peer in self.incarnations:
-                self._part_from(peer)
-            for ticket in self._peers.welcome(peer, incarnation):
-                try:
-                    self._transport.send(peer, readdress(ticket.message, incarnation), copy=True)
-                    ticket.done = True
-                except KlyngError as error:
-                    ticket.error = error
-            self._room.notify()
-
-    def adopt_occupant(self, peer: int, incarnation: int, adopt: Callable[[], None]) -> bool:
-        """Have a connection adopted that says itself which occupant of a place it leads to.
-
-        It may be there before the news of who has come, and after the end of who has been replaced.
+    def mark_present(self, peer: int, incarnation: int, adopt: Callable[[], None] | None = None) -> bool:
+        """Take note of who occupies the peer's place; a former occupant's connection is closed.
 
         Args:
-            peer: the place.
+            peer: its number.
             incarnation: the occupant.
-            adopt: takes the connection.
+            adopt: takes a connection that says itself to be this occupant's. It may be there before the news of who has
+                come, and before those of the end of who was there.
 
         Returns:
-            False where the place has had another occupant since: nothing was done.
+            False where the place is known to have had another occupant since: nothing was done.
         """
         with self._room.lock:
             known = self.incarnations.get(peer)
             if known is not None and incarnation < known:
                 return False
-            if known is not None and incarnation > known:
+            is_news = known != incarnation if adopt is not None else not self._peers.is_present(peer, incarnation)
+            if is_news and known is not None:
                 self._part_from(peer)
-                del self.incarnations[peer]
-            adopt()
-            if known != incarnation:
-                self.mark_present(peer, incarnation)
+            if adopt is not None:
+                adopt()
+            if is_news:
+                self._welcome(peer, incarnation)
             return True
+
+    def _welcome(self, peer: int, incarnation: int) -> None:
+        for ticket in self._peers.welcome(peer, incarnation):
+            try:
+                self._transport.send(peer, readdress(ticket.message, incarnation), copy=True)
+                ticket.done = True
+            except KlyngError as error:
+                ticket.error = error
+        self._room.notify()
 
     def mark_lost(self, peer: int, reason: str, *, incarnation: int | None = None, orderly: bool = False) -> None:
         """Let every call that depends on the peer raise PeerLostError, once what it sent is received.

@@ -287,7 +287,7 @@ class _Wires:
                 return
             if DRIVER in (peer, self._number):  # who is never replaced, and is told of others by their hosts
                 self.transport.adopt(peer, sock)
-            elif not self._endpoint.adopt_occupant(peer, incarnation, lambda: self.transport.adopt(peer, sock)):
+            elif not self._endpoint.mark_present(peer, incarnation, lambda: self.transport.adopt(peer, sock)):
                 sock.close()
             self._endpoint.progress()
             self._endpoint.room.notify()  # what waited for the connection has left just now, or never will

@@ -69,7 +69,7 @@ class TestAConnectionThatSaysWhoseItIs:
 
     @staticmethod
     def adopt(peer, sock, incarnation):
-        return peer.endpoint.adopt_occupant(1, incarnation, lambda: peer.transport.adopt(1, sock))
+        return peer.endpoint.mark_present(1, incarnation, lambda: peer.transport.adopt(1, sock))
 
     def test_it_takes_the_place_of_a_former_one(self, peer, pair):
         ours, theirs = pair
@@ -96,6 +96,13 @@ class TestAConnectionThatSaysWhoseItIs:
         assert self.adopt(peer, ours, 3)
         assert b"early" in theirs.recv(1000)
         assert peer.asked == []  # no second connection was wanted
+
+    def test_late_news_of_a_former_one_change_nothing(self, peer, pair):
+        ours, theirs = pair
+        assert self.adopt(peer, ours, 3)
+        assert not peer.endpoint.mark_present(1, 2)
+        peer.send(b"still there")
+        assert b"still there" in theirs.recv(1000)
 
     def test_a_former_one_is_not_taken(self, peer, pair):
         peer.endpoint.mark_present(1, 5)
