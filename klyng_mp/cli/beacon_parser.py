@@ -5,6 +5,7 @@ Layer: cli.
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from klyng_mp.cli.parser import Parser
@@ -50,11 +51,12 @@ takes there and back, and how many bytes a second."""
 
 _HOSTS_EPILOG = """\
 exit codes:
-  0       all can be used
-  1       some cannot; the last column says why
+  0       all can be used; or a watch was ended by Ctrl-C
+  1       some cannot; a line below the table says why
 
 examples:
   klyng-mp hosts -m machines.json
+  klyng-mp hosts -m machines.json --watch=5
   klyng-mp hosts 10.0.0.5 lab2:2222"""
 
 
@@ -89,5 +91,26 @@ def build_hosts_parser() -> argparse.ArgumentParser:
     parser = Parser("klyng-mp hosts", description=_HOSTS_DESCRIPTION, epilog=_HOSTS_EPILOG)
     parser.add_argument("-m", "-H", "--machines", metavar="FILE", help="the machines file, JSON or TOML")
     parser.add_argument("hosts", metavar="HOST", nargs="*", help="or hosts: NAME, NAME:PORT, [IPV6]:PORT")
-    parser.add_argument("--json", action="store_true", help="print one JSON list")
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        const=2.0,
+        type=_seconds,
+        help="again and again until Ctrl-C, every 2 seconds if it does not say otherwise: in place on a terminal, "
+        "elsewhere as lines with their time",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON list; with --watch a line each time, of time and hosts"
+    )
     return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 86400:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 86400: write --watch=5, say")
+    return seconds

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from klyng_mp.cli.hosts import render
+from klyng_mp.cli.hosts_look import render
 from klyng_mp.cli.main import main
 
 
