@@ -21,7 +21,7 @@ def main():
         print("pids:", *(pid for pid, *_ in world.run(farwork.place)), flush=True)
         began = time.monotonic()
         try:
-            world.run(farwork.bystander, sys.argv[2])
+            world.run(getattr(farwork, sys.argv[4]), sys.argv[2])
         except BaseException as error:
             print(f"error: {type(error).__name__} {time.monotonic() - began:.1f} {error}", flush=True)
         if sys.stdin.readline():
@@ -33,12 +33,12 @@ if __name__ == "__main__":
 
 
 class Driver(Program):
-    """A program with a World, whose ranks wait in their run."""
+    """A program with a World, whose ranks wait in their run, which is a function of farwork's."""
 
-    def __init__(self, folder, hosts, **keywords):
+    def __init__(self, folder, hosts, *, work="bystander", **keywords):
         self._gate = folder / "gate"
         script = write_script(folder, DRIVER)
-        super().__init__(script, json.dumps(hosts), self._gate, TESTS, cwd=folder, stdin=-1, **keywords)
+        super().__init__(script, json.dumps(hosts), self._gate, TESTS, work, cwd=folder, stdin=-1, **keywords)
 
     def wait_for_run(self):
         """Return the processes of its ranks, once all wait in the run."""

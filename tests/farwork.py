@@ -296,3 +296,27 @@ def soaks(seed):
         request.wait()
         assert comm.allreduce(1) == comm.size
     return comm.size
+
+
+def daemonises(gate, rounds=2):
+    """Start daemons below this rank, as daemons are made, and wait for ever; rank 0 writes who they are."""
+    comm = mp.comm()
+    reading, writing = os.pipe()
+    for _ in range(rounds):
+        if not os.fork():
+            os.setsid()
+            if not os.fork():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                os.write(writing, b"%d\n" % os.getpid())
+                while True:
+                    signal.pause()
+            os._exit(0)
+        os.wait()
+    with open(reading) as told:
+        mine = [int(told.readline()) for _ in range(rounds)]
+    everybody = comm.gather([os.getpid(), *mine])
+    if comm.rank == 0:
+        part = Path(f"{gate}.part")
+        part.write_text(" ".join(str(pid) for pids in everybody for pid in pids))
+        part.rename(gate)
+    comm.recv(source=(comm.rank + 1) % comm.size, tag=77)

@@ -182,6 +182,7 @@ TESTS_OF_NO_MODULE = {
     "tests/examples/test_examples.py": "of examples/",
     "tests/fuzz/test_targets.py": "of all that reads what others wrote",
     "tests/remote/test_attacks.py": "of a beacon as a whole",
+    "tests/remote/test_circumstances.py": "of other machines as a whole",
     "tests/remote/test_exhaustion.py": "of a beacon as a whole",
     "tests/remote/test_far_messages.py": "of the network between ranks, where it is bad",
     "tests/remote/test_far_soak.py": "of everything on other machines, for long",

@@ -43,7 +43,7 @@ from klyng_mp.wire.frames import FrameReader, Limits, Message, pack_frame
 
 __all__ = ["LARGEST", "TARGETS"]
 
-LARGEST = 1 << 16  # bytes of one input
+LARGEST = 1 << 13  # bytes of one input
 FINGERPRINT = "SHA256:" + "A" * 43
 KEY = ClientKey.create()
 NOBODY = Verifier.of_nobody()
