@@ -304,10 +304,17 @@ class WorkerDiedError(WorldError):
         index: its number within its call of a method.
         pid: the worker's.
         exitcode: as in multiprocessing: the code it exited with, or minus the signal's number.
+        where: its rank and host, as a phrase, where its Pool is a World's with hosts.
+        reason: why its host is lost, if it is.
     """
 
-    def __init__(self, task: str, pid: int, exitcode: int, index: int = 0) -> None:
-        super().__init__(f"the worker with pid {pid} died at {task}: it {describe_exitcode(exitcode)}")
+    def __init__(
+        self, task: str, pid: int, exitcode: int, index: int = 0, *, where: str = "", reason: str = ""
+    ) -> None:
+        who = f"the worker with pid {pid}" + (f" ({where})" if where else "")
+        super().__init__(f"{who} died at {task}: {reason or f'it {describe_exitcode(exitcode)}'}")
+        self.where = where
+        self.reason = reason
         self.task = task
         self.index = index
         self.pid = pid

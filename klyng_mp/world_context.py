@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.context import BaseContext
 from klyng_mp.deadline import NEVER
-from klyng_mp.errors import KlyngError, LaunchError, WorldBusyError
+from klyng_mp.errors import ClosedError, KlyngError, LaunchError, WorldBusyError
 from klyng_mp.launch.driver import Order
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
@@ -152,10 +152,29 @@ class WorldContext(WorldJob, BaseContext):
         """Return what a process that has ended has left, once; see `Job.take_left`."""
         return b"" if self._job is None else self._job.take_left(process._popen.serial)
 
-    def host_of(self, process: Any) -> str:
-        """Return the name of the host, and the rank, of a process that was started, as a phrase."""
+    def place_of(self, process: Any) -> tuple[int, str]:
+        """Return the rank and the host of a process that was started and lives, or -1."""
         place = self._started.get(process._popen)
-        return "" if place is None or self._job is None else f"rank {place[1]} on {self._job.host_of(place[1])}"
+        return (-1, "") if place is None or self._job is None else (place[1], self._job.host_of(place[1]))
+
+    def loss_of(self, rank: int) -> str:
+        """Return why the host of a rank is lost, or an empty text."""
+        job = self._job
+        lost = None if job is None else job.unreachable.get(rank) or job.lost
+        return "" if lost is None else str(lost)
+
+    def has_place(self) -> bool:
+        """Whether another process could be started now.
+
+        Raises:
+            ClosedError: the World is closed.
+            WorldError: it is lost.
+        """
+        with self._lock:
+            job = self._job
+            if job is None or job.lost is not None:
+                raise (None if job is None else job.lost) or ClosedError("the World of this Pool is closed")
+            return not self._runs() and len(self._holders().keys() | job.unreachable.keys()) < self._spec.size
 
     # Places
 

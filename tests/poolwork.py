@@ -197,3 +197,9 @@ def rank_after(seconds):
 
 def divide(a, b):
     return a / b
+
+
+def square_after(pair):
+    number, seconds = pair
+    nap(seconds)
+    return number * number

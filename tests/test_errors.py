@@ -95,6 +95,11 @@ TABLE = [
     (errors.RunCancelledError("cancelled"), "cancelled", {}),
     (errors.NothingSharedError(), NOTHING_SHARED, {}),
     (
+        errors.WorkerDiedError("task 3 of f", 1234, -9, 3, where="rank 2 on lab", reason="lab is lost"),
+        "the worker with pid 1234 (rank 2 on lab) died at task 3 of f: lab is lost",
+        {"index": 3, "where": "rank 2 on lab", "reason": "lab is lost"},
+    ),
+    (
         errors.WorkerDiedError("task 3 of f (with 5)", 1234, -9, 3),
         "the worker with pid 1234 died at task 3 of f (with 5): it was killed by SIGKILL "
         "(the kernel does that when memory runs out)",

@@ -186,6 +186,7 @@ class Crew:
     def join(self) -> None:
         """Wait for the workers' ends."""
         ended = self._desk.end()
+        self._staff.stop_recruiting()
         for process in self.processes:
             process.join()
         if ended and self.books.is_ours:

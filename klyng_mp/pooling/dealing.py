@@ -95,7 +95,7 @@ class Dealer:
             if claimed:
                 task, left = left.split(1)
                 claimed = 0
-                self._lose(task, hand.process)
+                self._lose(task, hand)
             if left.count:
                 rest.append(left)
         self._returned.extendleft(reversed([batch for batch in rest if not batch.job.finished]))
@@ -259,7 +259,7 @@ class Dealer:
         while spans and spans[0][0] + spans[0][1].count <= answered:
             hand.load -= spans.popleft()[1].size_bytes
 
-    def _lose(self, task: Batch, process: Any) -> None:
+    def _lose(self, task: Batch, hand: Hand) -> None:
         job: Job = task.job
         key = job.context, task.first
         tries = self._retried.pop(key, 0)
@@ -268,6 +268,8 @@ class Dealer:
             self._returned.appendleft(task)
             return
         shown = job.describe(task, self._books.encoder.codec)
-        job.put(task.first, False, WorkerDiedError(shown, process.pid, process.exitcode, task.first))
+        process, (where, reason) = hand.process, self._ways.fate_of(hand.place)
+        error = WorkerDiedError(shown, process.pid, process.exitcode, task.first, where=where, reason=reason)
+        job.put(task.first, False, error)
         if job.finished:
             self._books.finish(job)

@@ -41,8 +41,14 @@ class Dialler(Protocol):
     def left_by(self, process: Any) -> bytes:
         """Return what a process that has ended has left, once."""
 
-    def host_of(self, process: Any) -> str:
-        """Return the rank and the host of a process, as a phrase."""
+    def place_of(self, process: Any) -> tuple[int, str]:
+        """Return the rank and the host of a process that lives, or -1."""
+
+    def loss_of(self, rank: int) -> str:
+        """Return why the host of a rank is lost, or an empty text."""
+
+    def has_place(self) -> bool:
+        """Whether another process could be started now; raises why none ever can."""
 
 
 class FarSeat:
@@ -86,6 +92,8 @@ class FarWays:
         self._world = world
         self._numbers: dict[int, int] = {}
         self._processes: dict[int, Any] = {}
+        self._places: dict[int, tuple[int, str]] = {}
+        self.has_place = world.has_place
         self.transport = StreamTransport(sink, desk.poller, connect=never_connect)
         OPEN_WAYS.add(self)
 
@@ -97,12 +105,18 @@ class FarWays:
     def seated(self, place: int, process: Any) -> None:
         """Open the channel to a worker that was started."""
         self._processes[place] = process
+        self._places[place] = self._world.place_of(process)
         number = self._numbers[place]
         self._world.dial(process, number, partial(self._take, place, number))
 
     def is_open(self, place: int) -> bool:
         """Tell whether more may come from a worker, although it has ended."""
         return self.transport.is_known(place)
+
+    def fate_of(self, place: int) -> tuple[str, str]:
+        """Return where a worker was, and why its host is lost, if it is."""
+        rank, host = self._places.get(place, (-1, ""))
+        return (f"rank {rank} on {host}", self._world.loss_of(rank)) if rank >= 0 else ("", "")
 
     def left_by(self, place: int) -> TrayContent | None:
         """Return what a worker that has ended has left; None: nobody knows."""

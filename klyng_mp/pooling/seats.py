@@ -203,6 +203,11 @@ class SharedWays:
         del place
         return False
 
+    def fate_of(self, place: int) -> tuple[str, str]:
+        """See `SocketWays.fate_of`."""
+        del place
+        return "", ""
+
     def left_by(self, place: int) -> TrayContent | None:
         """See `SocketWays.left_by`: the segment says it."""
         del place
@@ -252,6 +257,11 @@ class SocketWays:
     def is_open(self, place: int) -> bool:
         """Tell whether more may come from a worker, although it has ended."""
         return self.transport.is_known(place)
+
+    def fate_of(self, place: int) -> tuple[str, str]:
+        """Return where a worker was, and why its host is lost, if it is; nothing of one that was here."""
+        del place
+        return "", ""
 
     def left_by(self, place: int) -> TrayContent | None:
         """Return what a worker that has ended has left; None: nobody knows."""

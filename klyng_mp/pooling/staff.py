@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import LaunchError, describe_exitcode
 from klyng_mp.pooling.books import CLOSE, TERMINATE
+from klyng_mp.pooling.farways import FarWays
+from klyng_mp.pooling.recruiting import Recruiter
 from klyng_mp.pooling.seats import PARENT
 from klyng_mp.pooling.tasks import ORDER, READY, STOP, UNFIT
 from klyng_mp.pooling.threads import limit_forks
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from klyng_mp.pooling.books import Books, Hand
     from klyng_mp.pooling.dealing import Dealer
-    from klyng_mp.pooling.farways import FarWays
     from klyng_mp.pooling.seats import Ways
 
 __all__ = ["Staff"]
@@ -58,6 +59,9 @@ class Staff:
         self._failed_starts = 0
         self._last_words = ""
         self._timers: dict[int, threading.Timer] = {}  # of workers that are dead and not buried
+        self._recruiter: Recruiter | None = None
+        if isinstance(ways, FarWays):
+            self._recruiter = Recruiter(ways.has_place, self._recruit, self._give_up_later)
         try:
             with self._limits():
                 for hand in books.hands:
@@ -83,7 +87,8 @@ class Staff:
         hand = self._books.hands[place - 1]
         if hand.is_dead:
             self._bury(hand)
-        elif self._ways.can_be_cut and hand.process is not None:
+        elif self._ways.can_be_cut and hand.process is not None and not hand.is_gone:
+            hand.is_gone = True
             hand.process.kill()
 
     def dismiss(self) -> None:
@@ -101,6 +106,11 @@ class Staff:
         self.signal()
         self._books.fail_all(error, call_back=True)
 
+    def stop_recruiting(self) -> None:
+        """Start no successors any more; without the desk's lock."""
+        if self._recruiter is not None:
+            self._recruiter.stop()
+
     def signal(self) -> None:
         """Tell all workers to end at once."""
         for process in self.processes:
@@ -109,6 +119,7 @@ class Staff:
 
     def end(self) -> None:
         """Wait for the ends of workers that were told to, and kill who does not obey."""
+        self.stop_recruiting()
         while self._timers:
             self._timers.popitem()[1].cancel()
         deadline = time.monotonic() + _END_SECONDS
@@ -125,16 +136,48 @@ class Staff:
         return limit_forks(options.worker.threads if options.forks else None)
 
     def _start(self, hand: Hand) -> Any:
+        process = self._launch(self._ways.seat(hand.place, hand.incarnation))
+        hand.process = process
+        self._ways.seated(hand.place, process)
+        return process
+
+    def _launch(self, seat: Any) -> Any:
         options = self._books.options
-        seat = self._ways.seat(hand.place, hand.incarnation)
         process = options.make_process(target=worker_main, args=(seat, options.worker))
         process.name = process.name.replace("Process", "PoolWorker")
         process.daemon = True
         with _interrupts_later():
             process.start()
-        hand.process = process
-        self._ways.seated(hand.place, process)
         return process
+
+    def _recruit(self, place: int) -> Exception | None:
+        """Start a worker for a place that has none, in the recruiter's thread; return why it could not be."""
+        books, hand = self._books, self._books.hands[place - 1]
+        with books.desk.lock:
+            seat = self._ways.seat(place, hand.incarnation)
+        try:
+            process = self._launch(seat)
+        except Exception as error:  # noqa: BLE001 - whatever it is, there is no worker
+            return error
+        with books.desk.lock:
+            self.processes[place - 1] = hand.process = process
+            if books.state == TERMINATE or books.leaving or books.broken:
+                process.terminate()
+                return None
+            self._ways.seated(place, process)
+            hand.is_gone = False
+            self._watch(hand)
+            self._dealer.feed()
+        return None
+
+    def _give_up_later(self, error: Exception) -> None:
+        with self._books.desk.lock:
+            if self._books.state != TERMINATE and not self._books.broken:
+                self.give_up(error)
+                self._books.desk.notify()
+                self._books.desk.kick()
+        if self._recruiter is not None:
+            self._recruiter.stop()
 
     def _watch(self, hand: Hand) -> None:
         self._books.desk.deaths.register(hand.process.sentinel, EPOLLIN, partial(self._see_end, hand))
@@ -171,6 +214,7 @@ class Staff:
         books, process = self._books, hand.process
         if (timer := self._timers.pop(hand.place, None)) is not None:
             timer.cancel()
+        lost = self._ways.fate_of(hand.place)[1]
         self._dealer.disown(hand)
         books.transport.disconnect(hand.place, dead=True)
         was_ready, incarnation = hand.is_ready, hand.incarnation + 1
@@ -178,9 +222,11 @@ class Staff:
         hand.incarnation = incarnation
         hand.is_gone = True
         if not (books.leaving or books.broken or (books.state == CLOSE and not books.jobs)):
-            self._failed_starts += not was_ready
+            self._failed_starts += not was_ready and not lost
             if self._failed_starts >= _TRIES:
                 self.give_up(self._describe_failed_starts(process))
+            elif self._recruiter is not None:
+                self._recruiter.want(hand.place)
             else:
                 self._replace(hand)
         books.desk.notify()

@@ -221,7 +221,6 @@ class StreamWorker:
                 pause = None if self._is_idle and not self._bench.ahead else _PAUSE
 
     def close(self) -> None:
-        """Say goodbye."""
+        """Read no more. The stream ends with the process, so that its end means that."""
         with self._changed:
             self._closed = True
-            self._transport.close()

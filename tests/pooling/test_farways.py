@@ -8,7 +8,7 @@ import signal
 
 import poolwork as work
 import pytest
-from beacons import beacons, client_home, hosts
+from beacons import beacons, beacons_here, client_home, hosts
 
 import klyng_mp as mp
 from klyng_mp.futures import WorldExecutor
@@ -100,6 +100,36 @@ def test_tasks_are_done_again(world, tmp_path):
     with world.Pool(3, retries=1) as pool:
         assert pool.map(work.die_the_first_time, [str(tmp_path / name) for name in "abc"], chunksize=1) == ["done"] * 3
     pool.join()
+
+
+@pytest.mark.slow
+def test_a_host_that_is_killed_costs_its_tasks_a_retry(tmp_path, client_home):
+    with beacons_here(tmp_path) as (stays, dies):
+        entries = [{**beacon.entry(), "max_procs": 1} for beacon in (stays, dies)]
+        with mp.World(hosts=entries) as world, world.Pool(retries=2) as pool:
+            results = pool.imap(work.square_after, [(number, 0.002) for number in range(2000)])
+            found = [next(results) for _ in range(300)]
+            dies.kill()
+            assert found + list(results) == [number * number for number in range(2000)]
+            assert set(pool.map(work.rank_after, [0.001] * 20, chunksize=1)) == {0}
+        pool.join()
+
+
+@pytest.mark.slow
+def test_without_retries_the_error_names_rank_and_host(tmp_path, client_home):
+    with beacons_here(tmp_path) as (stays, dies):
+        entries = [{**beacon.entry(), "max_procs": 1} for beacon in (stays, dies)]
+        with mp.World(hosts=entries) as world, world.Pool() as pool:
+            pipes = [str(tmp_path / name) for name in ("one", "two")]
+            for pipe in pipes:
+                os.mkfifo(pipe)
+            result = pool.map_async(work.read_file, pipes, chunksize=1)
+            with open(pipes[0], "w"), open(pipes[1], "w"):  # both have begun
+                dies.kill()
+            with pytest.raises(mp.WorkerDiedError, match="rank 1 on ") as caught:
+                result.get(60)
+            assert "lost" in caught.value.reason
+        pool.join()
 
 
 def test_the_executor_works_over_hosts(world):
