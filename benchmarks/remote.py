@@ -14,6 +14,9 @@ message wakes a processor, which between machines each does. The laptop and the 
   1 / 0.8 of what bare sockets take, plain or with TLS
 * guesses: CPU seconds that a wrong one costs the beacon's host: at most 20 ms
 * logins: the longest honest log-in while 50 addresses guess, from known and from new addresses: at most 2 s
+* pool: a Pool with a worker on each of two hosts. Tasks of 1 ms over links with a round trip of 20 ms: at most 1 / 0.9
+  of what is in them; tasks without work, without delay: at most a third of what `multiprocessing.Pool` needs on one
+  host; and whether all results are right where one host is killed in the middle
 * allreduce: an int over 64 ranks of 4 beacons: as many messages as its Cost line says; and its time, which has no limit
 """
 
@@ -33,7 +36,8 @@ from common import MIB, REPOSITORY, BenchmarkError, Figure, alternate, figure_ar
 from streams import LARGE_LIMIT, SMALL_LIMITS, make_certificate
 
 sys.path[1:1] = [str(REPOSITORY), str(REPOSITORY / "tests")]  # the hosts are those of the tests
-from networks import Network, skip_reason  # noqa: E402 - which is no package
+from badlinks import BadLink  # noqa: E402 - which are no package
+from networks import Network, skip_reason  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +48,8 @@ __all__ = ["main"]
 
 PEER = REPOSITORY / "benchmarks" / "remote_peer.py"
 PORT = 2222
+ROUND_TRIP = 0.020
+POOL_LIMITS = {"work": 1.11, "nothing": 0.33}
 START_LIMITS = {"first": 1.5, "cached": 1.0}
 GUESS_LIMIT = 0.020
 LOGIN_LIMIT = 2.0
@@ -62,10 +68,11 @@ class Size(NamedTuple):
     attackers: int
     ranks: int  # on each of 4 hosts
     allreduces: int
+    tasks: int
 
 
-FULL = Size(400, 2, 40, 10, ATTACKERS, 16, 50)
-QUICK = Size(10, 1, 2, 1, 3, 1, 3)
+FULL = Size(400, 2, 40, 10, ATTACKERS, 16, 50, 2000)
+QUICK = Size(10, 1, 2, 1, 3, 1, 3, 200)
 
 
 class Peer:
@@ -107,6 +114,7 @@ class Hosts:
 
     def __init__(self, network: Network, size: Size) -> None:
         self.size = size
+        self.network = network
         self.laptop, self.stranger, *self.labs = network.add_hosts("laptop", "stranger", *(f"lab{n}" for n in range(4)))
         cpus = sorted(os.sched_getaffinity(0))
         for number, lab in enumerate(self.labs):  # what a host's thread starts has the processors of the thread
@@ -141,11 +149,11 @@ class Hosts:
         return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
-def start_beacon(lab: Host) -> subprocess.Popen[str]:
+def start_beacon(lab: Host, address: str = "") -> subprocess.Popen[str]:
     lab.klyng_mp_home.mkdir(mode=0o700)
     (lab.klyng_mp_home / "beacon.toml").write_text("allow_plaintext = true\n")
     module = ["env", "-u", "PYTHONDONTWRITEBYTECODE", sys.executable, "-m", "klyng_mp.beacon"]
-    words = [*module, "--allow-root", f"--host={lab.address}", f"--port={PORT}"]
+    words = [*module, "--allow-root", f"--host={address or lab.address}", f"--port={PORT}"]
     beacon: subprocess.Popen[str] = lab.run(words, stdout=subprocess.PIPE, text=True)
     assert beacon.stdout is not None
     while line := beacon.stdout.readline():
@@ -287,6 +295,52 @@ def measure_logins(hosts: Hosts, rounds: int, folder: Path) -> Found:
     return figures, samples, [f"{told}turned away); at most {tries} tries"]
 
 
+def measure_pool(hosts: Hosts, rounds: int, folder: Path) -> Found:
+    tasks, near = hosts.size.tasks, hosts.labs[:2]
+    peers = {
+        "work": Peer(hosts.laptop, "pool", far_machines(hosts, folder)),
+        "nothing": Peer(hosts.laptop, "pool", hosts.machines(near, 1)),
+        "standard": Peer(hosts.laptop, "standard"),
+    }
+    works = [peers["work"].ask("work", tasks) for _ in range(rounds)]
+    measures = {
+        side: lambda side=side: float(peers[side].ask("nothing", 10 * tasks)) for side in ("nothing", "standard")
+    }
+    samples = alternate(measures, rounds)
+    for peer in peers.values():
+        peer.end()
+    samples["work"], samples["in tasks"] = ([one[part] for one in works] for part in range(2))
+    killed = Peer(hosts.laptop, "retry", hosts.machines(near, 1), tasks, ready=False)
+    killed.read()  # some results are there
+    hosts.beacons[near[1].name].kill()
+    wrong, took = killed.read()
+    killed.end()
+    times = {name: median(values) for name, values in samples.items()}
+    figures = [
+        Figure(
+            f"{tasks} tasks of 1 ms, 20 ms away", times["work"], POOL_LIMITS["work"], times["in tasks"], "their work"
+        ),
+        Figure("a task without work", times["nothing"], POOL_LIMITS["nothing"], times["standard"], "multiprocessing"),
+        Figure(f"wrong results of {tasks}, a host killed", wrong, 0.0, unit="messages"),
+    ]
+    return figures, samples, [f"pool: with a host killed, {tasks} tasks of 2 ms took {seconds(took)}"]
+
+
+def far_machines(hosts: Hosts, folder: Path) -> Path:
+    """Return the machines file of two more hosts, which are behind links that delay."""
+    said = {}
+    for lab in hosts.network.add_hosts("far0", "far1"):
+        link = BadLink(hosts.network, hosts.laptop, lab)
+        start_beacon(lab, link.address(lab))
+        link.set(delay=ROUND_TRIP / 2)
+        passwd = (lab.klyng_mp_home / "password").read_text().strip()
+        said[link.address(lab)] = {"passwd": passwd, "max_procs": 1}
+    path = folder / "far.json"
+    path.touch(0o600)
+    path.write_text(json.dumps(said))
+    return path
+
+
 def measure_allreduce(hosts: Hosts, rounds: int, folder: Path) -> Found:
     del folder
     size = hosts.size
@@ -308,6 +362,7 @@ MEASURES: dict[str, Callable[[Hosts, int, Path], Found]] = {
     "messages": measure_messages,
     "guesses": measure_guesses,
     "logins": measure_logins,
+    "pool": measure_pool,
     "allreduce": measure_allreduce,
 }
 

@@ -4,6 +4,9 @@
   is left; prints the seconds of its parts
 * ``world MACHINES KIND``: a World that stays, with data in plain text or by TLS; a line is one exchange or allreduce
 * ``first SIDE ADDRESS CERTIFICATE``: the peer of streams.py that measures; a line is one exchange
+* ``pool MACHINES``: a Pool over the hosts; a line is one map: of tasks of 1 ms, or of tasks without work
+* ``standard``: the same with `multiprocessing.Pool`
+* ``retry MACHINES TASKS``: one map; says when some of its results are there, and how many of all were wrong
 * ``enter MACHINES``: an honest client; a line is one log-in, from an address
 * ``guess MACHINES SOURCE...``: one wrong guess from each address, for each line
 * ``attack MACHINES SOURCE...``: wrong guesses from all addresses at once, until there is a line
@@ -86,6 +89,61 @@ def world(machines: str, kind: str) -> None:
 
 def messages_of(world: Any) -> int:
     return sum(sum(rank.messages.values()) for rank in world.statistics().ranks)
+
+
+# Pools
+
+
+def millisecond(_number: int) -> float:
+    began = time.perf_counter()
+    time.sleep(0.001)  # a task that takes its time, whatever processors there are
+    return time.perf_counter() - began
+
+
+def same(number: int) -> int:
+    return number
+
+
+def square_late(number: int) -> int:
+    time.sleep(0.002)
+    return number * number
+
+
+def serve_maps(pool: Any, workers: int) -> None:
+    pool.map(same, range(100), chunksize=1)
+    for what, tasks in lines():
+        began = time.perf_counter()
+        results = pool.map(millisecond if what == "work" else same, range(int(tasks)), chunksize=1)
+        taken = time.perf_counter() - began
+        say([taken, sum(results) / workers] if what == "work" else taken / int(tasks))
+
+
+def pool(machines: str) -> None:
+    import klyng_mp
+
+    with klyng_mp.World(hosts=machines) as made, made.Pool() as workers:
+        serve_maps(workers, made.size)
+
+
+def standard() -> None:
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(2) as workers:
+        serve_maps(workers, 2)
+
+
+def retry(machines: str, tasks: str) -> None:
+    import klyng_mp
+
+    count = int(tasks)
+    with klyng_mp.World(hosts=machines) as made, made.Pool(retries=2) as workers:
+        began = time.perf_counter()
+        results = workers.imap(square_late, range(count))
+        found = [next(results) for _ in range(count // 4)]
+        say("some")
+        found += results
+        wrong = sum(one != number * number for number, one in enumerate(found)) + abs(count - len(found))
+        say([wrong, time.perf_counter() - began])
 
 
 # Peers
@@ -193,5 +251,5 @@ def attack(machines: str, *sources: str) -> None:
 
 
 if __name__ == "__main__":
-    kinds = {one.__name__: one for one in (start, world, first, enter, guess, attack)}
+    kinds = {one.__name__: one for one in (start, world, pool, standard, retry, first, enter, guess, attack)}
     kinds[sys.argv[1]](*sys.argv[2:])
