@@ -22,6 +22,7 @@ from klyng_mp.errors import NotAcrossHostsError
 from klyng_mp.launch.job import PASSED_ON, pass_on_interrupt
 from klyng_mp.launch.processes import EXIT_CODE
 from klyng_mp.launch.started import InheritedFd
+from klyng_mp.launch.task import is_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ class Popen:
 
     def duplicate_for_child(self, fd: int) -> int:
         """Send a descriptor along; called while the process object is pickled."""
-        if self._is_spread:
+        if self._is_spread and not is_sealed(fd):
             raise NotAcrossHostsError(
                 "a pipe, queue, lock or shared memory of this machine",
                 "let the processes send messages to each other (klyng_mp.send, recv), or leave hosts= out",
@@ -96,7 +97,7 @@ class Popen:
         """Return what ``pack()`` returns, which pickles the process object, and the descriptors that go along.
 
         Raises:
-            NotAcrossHostsError: there are some, and the process may be on another host.
+            NotAcrossHostsError: there are some which mean nothing on another host, where the process may be.
         """
         self._is_spread = is_spread
         set_spawning_popen(cast("Any", self))

@@ -6,6 +6,7 @@ sees of it are private pages, which are copied when it writes to them.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import pickle
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Task", "read_task", "write_task"]
+__all__ = ["Task", "is_sealed", "read_task", "seal", "write_task"]
 
 _ALIGNMENT = 64  # of buffers, as arrays like it
 _LENGTH = struct.Struct("<Q")
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class Task(NamedTuple):
@@ -60,6 +62,19 @@ def write_task(task: Task) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def seal(fd: int) -> None:
+    """Let nobody change a file in memory any more, so that a copy of it is as good on another host."""
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_SEAL)
+
+
+def is_sealed(fd: int) -> bool:
+    """Whether a descriptor is that of a file in memory which nobody can change any more."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+    except OSError:  # it is no such file
+        return False
 
 
 def read_task(fd: int) -> Task:

@@ -413,7 +413,7 @@ class _Job(Owner):
         if kind == "start":
             serial, name, run, rank, no_rank = rest
             spread = self.spec.network is not None  # then this channel tells the exit code
-            task, exit_pipe = ([fds[0]], None) if spread else ([fds[0], *fds[2:]], fds[1])
+            task, exit_pipe = (list(fds), None) if spread else ([fds[0], *fds[2:]], fds[1])
             processes.start(StartedProcess(serial, name, run, no_rank, exit_pipe, task), rank)
         elif kind == "signal":
             processes.signal(*rest)

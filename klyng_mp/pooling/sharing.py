@@ -14,6 +14,7 @@ from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import NothingSharedError
+from klyng_mp.launch.task import seal
 from klyng_mp.reduction import DupFd, codec
 from klyng_mp.segments import aligned, views_of
 
@@ -51,13 +52,14 @@ class Shared:
             raise TypeError(f"shared= takes a mapping of names to objects, not {type(values).__name__}")
         code, head, buffers = codec().encode(dict(values), name="shared")
         parts = [memoryview(head), *buffers]
-        fd = os.memfd_create("klyng_mp shared", os.MFD_CLOEXEC)
+        fd = os.memfd_create("klyng_mp shared", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             position = 0
             for part in parts:
                 _write(fd, part, position)
                 position += aligned(len(part))
             os.ftruncate(fd, max(position, 1))
+            seal(fd)
         except BaseException:
             os.close(fd)
             raise
@@ -70,7 +72,7 @@ class Shared:
 
     def read(self, decoder: Codec) -> dict[str, Any]:
         """Map the memory and return the objects."""
-        view = memoryview(mmap.mmap(self.fd, 0, prot=mmap.PROT_READ))
+        view = memoryview(mmap.mmap(self.fd, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))
         head, *buffers = views_of(view, self.lengths)
         values: dict[str, Any] = decoder.decode(self.code, bytes(head), buffers)
         return values

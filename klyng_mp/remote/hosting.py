@@ -23,6 +23,7 @@ from klyng_mp.launch.zygotes import ZygoteProcess
 from klyng_mp.machine import usable_cpus
 from klyng_mp.remote.bundle import Limits
 from klyng_mp.remote.cache import BundleCache
+from klyng_mp.remote.deliveries import Deliveries, Refusal, untimely
 from klyng_mp.remote.groups import JobGroup
 from klyng_mp.remote.history import Course
 from klyng_mp.remote.network import RankNetwork, Site
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from klyng_mp.remote.options import BeaconOptions
     from klyng_mp.remote.session import SessionTools
 
-__all__ = ["HostedJob", "Refusal", "Voice", "folder_prefix"]
+__all__ = ["HostedJob", "Voice", "folder_prefix"]
 
 _UNWRITTEN_BYTES = 4 << 20  # then ranks that print wait for whoever reads it
 _EARLY_WIRES = 1024  # connections that may come before the ranks are there: one from each of many
@@ -49,24 +50,6 @@ _EXPANSION = 10  # a program may be so many times larger than its bundle
 def folder_prefix(pid: int) -> str:
     """Return what the names of the folders begin with that a session has for its jobs."""
     return f"klyng-job-{pid}-"
-
-
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
-    """What the client asks for cannot be.
-
-    Attributes:
-        reason: one of `protocol.REASONS`.
-        limit: the name of the limit that is reached, or None.
-    """
-
-    def __init__(self, reason: str, sentence: str, limit: str | None = None) -> None:
-        super().__init__(sentence)
-        self.reason = reason
-        self.limit = limit
-
-
-def _untimely(name: str) -> Refusal:
-    return Refusal("failed", f"the record {name!r} came at the wrong time: both sides must run the same klyng_mp")
 
 
 class Voice(Protocol):
@@ -80,31 +63,6 @@ class Voice(Protocol):
 
     def note(self, trouble: str, limit: str | None) -> None:
         """Tell the beacon what a rank has done, and which limit it has met if one."""
-
-
-class _TaskFile:
-    """What a process is to do that is about to be started, as it comes."""
-
-    def __init__(self, serial: int, most_bytes: int) -> None:
-        self.serial = serial
-        self._most = most_bytes
-        self.fd = os.memfd_create("klyng-task", os.MFD_CLOEXEC)
-
-    def add(self, data: bytes) -> None:
-        """Append a part."""
-        with open(self.fd, "ab", closefd=False) as file:
-            if file.tell() + len(data) > self._most:
-                raise Refusal(
-                    "limit",
-                    f"what a process is started with has more than {self._most} bytes: send it afterwards, or raise "
-                    "max_bundle_bytes in its beacon.toml",
-                    "max_bundle_bytes",
-                )
-            file.write(data)
-
-    def close(self) -> None:
-        """Close it; whoever has its descriptor keeps that."""
-        os.close(self.fd)
 
 
 class HostedJob:
@@ -139,7 +97,7 @@ class HostedJob:
         self._zygote: ZygoteProcess | None = None
         self._channel: Channel | None = None
         self._early: list[tuple[bytes, int]] = []  # connections that have overtaken the word to launch
-        self._task: _TaskFile | None = None  # of the process that is to be started next
+        self._deliveries = Deliveries(tools.options.max_bundle_bytes * _EXPANSION)
 
     # -- before it runs
 
@@ -158,16 +116,9 @@ class HostedJob:
             self._unwritten -= fields["size"]
             self._watch()
         elif (self._channel is None) is not (name in BEGINNING):
-            raise _untimely(name)
+            raise untimely(name)
         elif self._channel is not None:
-            if name == "task":
-                self._take_task(fields["serial"], data)
-            elif name == "start":
-                self._start_process(self._channel, fields)
-            else:
-                self.course.terminated |= name == "kill"
-                self._channel.send(*unpack_record(name, fields, data))
-            self._watch()
+            self._obey_running(self._channel, name, fields, data)
         elif name == "describe" and self._said is None:
             self._describe(fields)
         elif name == "bundle" and self._granted and self._said is not None and self._lease is None:
@@ -178,7 +129,7 @@ class HostedJob:
             self._join_key = fields["join_key"]
             self._launch({one["rank"]: one["incarnation"] for one in fields["incarnations"]})
         else:
-            raise _untimely(name)
+            raise untimely(name)
 
     def _describe(self, said: dict[str, Any]) -> None:
         self._share = range(said["first"], said["first"] + said["count"])
@@ -232,20 +183,26 @@ class HostedJob:
 
     # -- while it runs
 
-    def _take_task(self, serial: int, data: bytes) -> None:
-        """Keep a part of what a process is to do, until it is started."""
-        if self._task is None:
-            self._task = _TaskFile(serial, self._tools.options.max_bundle_bytes * _EXPANSION)
-        if self._task.serial != serial:
-            raise _untimely("task")
-        self._task.add(data)
+    def _obey_running(self, channel: Channel, name: str, fields: dict[str, Any], data: bytes) -> None:
+        if name == "task":
+            self._deliveries.add_task(fields["serial"], data)
+        elif name == "content":
+            self._deliveries.add_content(fields["digest"], data)
+        elif name == "forget":
+            self._deliveries.forget(fields["digest"])
+        elif name == "start":
+            self._start_process(channel, fields)
+        else:
+            channel.send(*unpack_record(name, fields, data))
+        self._watch()
 
     def _start_process(self, channel: Channel, fields: dict[str, Any]) -> None:
-        task, self._task = self._task, None
-        if task is None or task.serial != fields["serial"] or fields["rank"] not in self._share:
-            raise _untimely("start")
-        channel.send(*unpack_record("start", fields, b""), fds=[task.fd])
-        task.close()
+        if fields["rank"] not in self._share:
+            raise untimely("start")
+        fds = self._deliveries.hand_out(fields["serial"], fields["contents"])
+        kind, *words, _contents = unpack_record("start", fields, b"")
+        channel.send(kind, *words, fds=fds)
+        os.close(fds[0])
 
     def _launch(self, incarnations: dict[int, int]) -> None:
         try:
@@ -344,8 +301,7 @@ class HostedJob:
         """End everything that is left of it, and give back what it had."""
         for _preface, fd in self._early:
             os.close(fd)
-        if self._task is not None:
-            self._task.close()
+        self._deliveries.close()
         channel, self._channel = self._channel, None
         if channel is not None:
             self._loop.unregister(channel.fileno())  # what it says at last is for nobody

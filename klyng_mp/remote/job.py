@@ -287,6 +287,7 @@ class SpreadJob(SurvivingJob):
         with self.endpoint.lock:
             self._processes.lose_all("its World has come to its end")
             self._lost_hosts.close()
+            self._contents.close()
             for site in self._sites:
                 site.living = False
                 site.close()

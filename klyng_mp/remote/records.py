@@ -33,6 +33,7 @@ __all__ = [
 HEARTBEAT_SECONDS = 2.0
 SILENCE_SECONDS = 10.0  # of the other side, then it is taken for dead
 
+_MOST_CONTENTS = 240  # files that a process may be started with
 CHUNK_BYTES = 1 << 20  # of a bundle, or of what ranks print
 MAX_RANKS = 1 << 20
 _STATES_BYTES = LARGE_JSON - 1000  # of JSON, beside which there is only the number of a question
@@ -44,6 +45,7 @@ WORD = Text(100_000, lines=True)  # of the program's own: an argument, or what a
 _LONG = Text(400_000, lines=True)
 
 _OCCUPANTS = Items(Record({"rank": _RANK, "incarnation": _COUNT}), MAX_RANKS)
+_DIGEST = Octets(32)
 _EXITCODE = Integer(-256, 2**31)
 
 _CAUSE: dict[str, FieldType] = {
@@ -138,7 +140,18 @@ _TUPLES: dict[str, tuple[str, dict[str, FieldType]]] = {
     "arrived": ("beacon", {"rank": _RANK, "incarnation": _COUNT, "run": _COUNT}),
     "exited": ("beacon", {"serial": _COUNT, "exitcode": _EXITCODE}),
     "refilled": ("beacon", {"question": _COUNT}),
-    "start": ("client", {"serial": _COUNT, "process": _WORD, "run": _COUNT, "rank": _RANK, "no_rank": _WORD}),
+    "start": (
+        "client",
+        {
+            "serial": _COUNT,
+            "process": _WORD,
+            "run": _COUNT,
+            "rank": _RANK,
+            "no_rank": _WORD,
+            "contents": Items(_DIGEST, _MOST_CONTENTS),
+        },
+    ),
+    "forget": ("client", {"digest": _DIGEST}),
     "come": ("client", {"rank": _RANK, "incarnation": _COUNT, "run": _COUNT}),
     "signal": ("client", {"serial": _COUNT, "signum": Integer(1, 64)}),
     "refill": ("client", {"question": _COUNT, "run": _COUNT, "renew": Flag()}),
@@ -183,12 +196,13 @@ _SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "settled": ("beacon", {"run": _COUNT, **_CAUSE}, 0),
     "output": ("beacon", {"stream": Choice("stdout", "stderr")}, CHUNK_BYTES),
     "task": ("client", {"serial": _COUNT}, CHUNK_BYTES),
+    "content": ("client", {"digest": _DIGEST}, CHUNK_BYTES),
     "left": ("beacon", {"serial": _COUNT}, ESTATE_BYTES),
     "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
     "surveyed": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
 }
 
-_OF_DATA = {"output": "stream", "task": "serial", "left": "serial"}  # what is said of data
+_OF_DATA = {"output": "stream", "task": "serial", "content": "digest", "left": "serial"}  # what is said of data
 _REPLIES = {"answer": "states", "surveyed": "surveyed"}  # what tuples with states are called as records
 
 RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in BEGINNING.items()})

@@ -18,7 +18,8 @@ from klyng_mp.errors import BeaconError, LocalProtocolError, RemoteProtocolError
 from klyng_mp.launch.loop import Loop
 from klyng_mp.remote.confinement import Confinement
 from klyng_mp.remote.control import ControlLink
-from klyng_mp.remote.hosting import HostedJob, Refusal
+from klyng_mp.remote.deliveries import Refusal
+from klyng_mp.remote.hosting import HostedJob
 from klyng_mp.remote.login import BeaconLogin
 from klyng_mp.remote.records import HEARTBEAT_SECONDS, SILENCE_SECONDS
 from klyng_mp.remote.sweep import become_subreaper, sweep

@@ -27,7 +27,7 @@ from klyng_mp.remote.records import CHUNK_BYTES, pack_record, unpack_record
 from klyng_mp.remote.versions import compare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.launch.driver import Order
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobPlan", "LocalSite", "RemoteSite", "Site"]
 
+_BACKLOG_BYTES = 4 << 20  # that waits to leave before more of a content follows
 PREPARE_SECONDS = 120.0  # for a bundle to be sent and unpacked
 _ERRORS = {"busy": BeaconBusyError, "limit": BeaconBusyError, "bundle": BundleError, "version": BundleError}
 
@@ -106,9 +107,21 @@ class Site:
         """Say something to its supervisor; one that is gone hears nothing."""
         raise NotImplementedError
 
-    def start(self, serial: int, order: Order, task: int) -> None:
-        """Have a process started, which does what is in a file."""
+    def start(self, serial: int, order: Order, task: int, contents: Sequence[tuple[bytes, int]] = ()) -> None:
+        """Have a process started, which does what is in a file, and is given others, whose contents are there."""
         raise NotImplementedError
+
+    def deliver(self, digest: bytes, fd: int) -> Generator[None, None, None]:  # noqa: ARG002 - for those that are elsewhere
+        """Have the content of a file there, part by part; each is told when the next one is asked for."""
+        yield from ()
+
+    def forget(self, digest: bytes) -> None:
+        """No process is given this content any more."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be told at once, since most of what was has left."""
+        return True
 
     def close(self) -> None:
         """Part from it; what of the job is still there is ended by it."""
@@ -160,9 +173,9 @@ class LocalSite(Site):
         """See `Site.tell`."""
         self._channel.send_now(*record)
 
-    def start(self, serial: int, order: Order, task: int) -> None:
+    def start(self, serial: int, order: Order, task: int, contents: Sequence[tuple[bytes, int]] = ()) -> None:
         """See `Site.start`."""
-        self._channel.send_now("start", serial, *order, fds=[task])
+        self._channel.send_now("start", serial, *order, fds=[task, *(fd for _, fd in contents)])
 
     def offer(self, rank: int, number: int, fd: int) -> None:
         """Hand one end of a channel to a rank."""
@@ -188,6 +201,7 @@ class RemoteSite(Site):
         super().__init__(host, share)
         self._link = link
         self._heard = monotonic()
+        self._contents: set[bytes] = set()  # that are there
         self._endpoint: Endpoint | None = None
         self._watching = select.EPOLLIN
         self._is_watched = False
@@ -308,13 +322,40 @@ class RemoteSite(Site):
             return  # its end is met when it is heard
         self._watch()
 
-    def start(self, serial: int, order: Order, task: int) -> None:
+    def deliver(self, digest: bytes, fd: int) -> Generator[None, None, None]:
+        """See `Site.deliver`; what is there already is not sent again."""
+        if digest in self._contents:
+            return
+        position, size, whole = 0, os.fstat(fd).st_size, False
+        try:
+            while not position or position < size:
+                self.tell("content", digest, os.pread(fd, CHUNK_BYTES, position))
+                position += CHUNK_BYTES
+                yield
+            whole = True
+            self._contents.add(digest)
+        finally:
+            if not whole:  # who was to wait for the next part was interrupted
+                self.tell("forget", digest)
+
+    def forget(self, digest: bytes) -> None:
+        """See `Site.forget`."""
+        if digest in self._contents:
+            self._contents.discard(digest)
+            self.tell("forget", digest)
+
+    @property
+    def has_room(self) -> bool:
+        """See `Site.has_room`."""
+        return not self.living or self._link.backlog_bytes < _BACKLOG_BYTES
+
+    def start(self, serial: int, order: Order, task: int, contents: Sequence[tuple[bytes, int]] = ()) -> None:
         """See `Site.start`."""
         with open(task, "rb", closefd=False) as file:
             file.seek(0)
             while data := file.read(CHUNK_BYTES):
                 self.tell("task", serial, data)
-        self.tell("start", serial, *order)
+        self.tell("start", serial, *order, [digest for digest, _ in contents])
 
     @property
     def silent_for(self) -> float:  # type: ignore[override]

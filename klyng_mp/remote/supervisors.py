@@ -17,6 +17,7 @@ from klyng_mp.deadline import NEVER
 from klyng_mp.errors import ClosedError, LaunchError
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.driver import Job
+from klyng_mp.remote.contents import Contents
 from klyng_mp.remote.lookout import Lookout
 from klyng_mp.remote.printer import Printer
 from klyng_mp.remote.started import Arrivals, StartedProcesses
@@ -43,6 +44,7 @@ class Supervisors(Job):
         self._words: queue.SimpleQueue[str] = queue.SimpleQueue()  # to the thread that looks after all this
         self._processes = StartedProcesses()
         self._arrivals = Arrivals()
+        self._contents = Contents(self)
         self._news = False
         self._causes: dict[int, Cause] = {}
         self._unsettled: dict[int, set[int]] = {}
@@ -87,13 +89,14 @@ class Supervisors(Job):
 
     def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
         """See `Job.start_process`."""
-        assert not fds  # noqa: S101 - its World is told that none can travel
         with self.endpoint.lock:
             site = next(site for site in self._sites if order.rank in site.share)
+        contents = self._contents.deliver(fds, site, self._sites)  # all of them sealed, as its World knows
+        with self.endpoint.lock:
             if not site.living:
                 raise self.unreachable.get(order.rank) or ClosedError("this World is closed; make a new one")
             serial = self._processes.expect(site, order.rank, os.dup(exit_pipe))
-            site.start(serial, order, task)
+            site.start(serial, order, task, contents)
         self.wait(lambda: self._processes.is_known(serial), NEVER, "Process.start()")
         with self.endpoint.lock:
             pid, wrong = self._processes.take(serial)

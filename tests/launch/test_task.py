@@ -7,7 +7,7 @@ import resource
 
 import pytest
 
-from klyng_mp.launch.task import Task, read_task, write_task
+from klyng_mp.launch.task import Task, is_sealed, read_task, seal, write_task
 
 
 def make_task(*buffers):
@@ -45,3 +45,26 @@ def test_no_descriptor_is_left_when_there_is_no_room():
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_that_is_sealed_is_known_as_one():
+    fd = os.memfd_create("made", os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, b"content")
+        assert not is_sealed(fd)
+        seal(fd)
+        assert is_sealed(fd)
+        for change in (lambda: os.pwrite(fd, b"x", 0), lambda: os.ftruncate(fd, 0), lambda: os.ftruncate(fd, 100)):
+            with pytest.raises(PermissionError):
+                change()
+    finally:
+        os.close(fd)
+
+
+def test_what_cannot_be_sealed_is_not():
+    reader, writer = os.pipe()
+    try:
+        assert not is_sealed(reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
