@@ -201,6 +201,27 @@ def gathers():
     print(f"rank {comm.rank} of {comm.size} has {comm.gather(comm.rank)}", flush=True)
 
 
+def hears_last_words():
+    """Receive from all, though their connections are there only after the news that they have ended."""
+    from programs import wait_until
+
+    from klyng_mp.remote import network
+
+    adopt = network._Wires._adopt
+
+    def late(wires, peer, *args, **keywords):
+        wait_until(lambda: peer in wires._ends)
+        adopt(wires, peer, *args, **keywords)
+
+    network._Wires._adopt = late
+    comm = mp.comm()
+    print("heard:", *(comm.recv(rank) for rank in range(1, comm.size)), flush=True)
+
+
+def says_last_words():
+    mp.comm().send(mp.rank(), 0)
+
+
 def gathers_late():
     """Gather once the last rank has called, whoever was there before."""
     comm = mp.comm()

@@ -230,7 +230,18 @@ class RankLink:
         if peer == DRIVER:
             os._exit(1)  # nobody is left who wants anything of this rank
         # The supervisor of a peer here knows better, and says so when it has seen the process end.
-        self.tell("lost", peer, self.endpoint.incarnations[peer], reason)
+        if self.wires is None or not self.wires.ended(peer):
+            self.tell("lost", peer, self.endpoint.incarnations[peer], reason)
+
+    def _bury(self, peer: int, incarnation: int | None, what: str, orderly: bool) -> None:
+        """Take note that a peer has ended; what it has sent from another host may come later than the news of that."""
+
+        def bury() -> None:
+            self.endpoint.mark_lost(peer, what, incarnation=incarnation, orderly=orderly)
+
+        # Without an incarnation its whole host is lost, from which nothing comes.
+        if incarnation is None or self.wires is None or not self.wires.outlast(peer, bury):
+            bury()
 
     def _hear(self, _events: int) -> None:
         try:
@@ -252,8 +263,7 @@ class RankLink:
         elif kind == "present":
             self.endpoint.mark_present(*rest)
         elif kind == "gone":
-            peer, incarnation, what, orderly = rest
-            self.endpoint.mark_lost(peer, what, incarnation=incarnation, orderly=orderly)
+            self._bury(*rest)
         elif kind == "abort":
             self._abort(*rest)
         elif kind == "mail":

@@ -56,6 +56,12 @@ class Wires(Protocol):
     def claim(self, number: int, deadline: Deadline) -> Any:
         """Return the socket of a channel that the driver opens, once it is open; None: it is not until then."""
 
+    def outlast(self, peer: int, action: Callable[[], None]) -> bool:
+        """Do something when nothing more can come from a peer whose process has ended; False if that is so already."""
+
+    def ended(self, peer: int) -> bool:
+        """A connection has ended; tell whether somebody has waited for that."""
+
     def dial(self, peer: int) -> None:
         """Open a connection to a peer that wants one and is not to open it itself."""
 

@@ -23,6 +23,7 @@ import os
 import socket
 import struct
 import threading
+from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +49,7 @@ _SECONDS = 10.0  # to open a connection, and to prove it
 _DEAD_MILLISECONDS = 10_000  # what was sent and is not acknowledged for so long ends a connection
 _OPEN = b"\x01"  # what the accepting side says when it is content: in TLS 1.3 the other one cannot know
 _INCARNATION = struct.Struct(">I")  # both say which occupant of their place they are
+_LAST_SECONDS = 2.0  # in which what a process has sent last, and the end of its connection, come after its end
 _NONCE = 16
 _PROOF = 32
 
@@ -71,6 +73,14 @@ class Site(NamedTuple):
     def ranks(self) -> range:
         """Its ranks."""
         return range(self.first, self.first + self.size)
+
+
+class _End(NamedTuple):
+    """What is to be done when nothing more can come from a peer, or when it has been waited for too long."""
+
+    peer: int
+    action: Callable[[], None]
+    timer: threading.Timer
 
 
 class RankNetwork:
@@ -120,6 +130,8 @@ class _Wires:
         self._ask = ask
         self._number = endpoint.number
         self._opening: set[int] = set()
+        self._accepting: Counter[int] = Counter()  # connections that are being proved, by source
+        self._ends: dict[int, _End] = {}
         self._channels = Channels()
         site = network.site_of(self._number)
         self._launches = site is None or not site.address
@@ -128,7 +140,33 @@ class _Wires:
 
     def accept(self, source: int, fd: int) -> None:
         """See `klyng_mp.launch.spec.Wires.accept`."""
+        self._accepting[source] += not is_channel(source)
         self._start(self._accept, source, socket.socket(fileno=fd))
+
+    def outlast(self, peer: int, action: Callable[[], None]) -> bool:
+        """See `klyng_mp.launch.spec.Wires.outlast`."""
+        if not (peer in self._opening or self._accepting[peer] or self.transport.is_known(peer)):
+            return False
+        self.ended(peer)  # which was another one's
+        timer = threading.Timer(_LAST_SECONDS, lambda: self._expire(end))
+        end = self._ends[peer] = _End(peer, action, timer)
+        timer.daemon = True
+        timer.start()
+        return True
+
+    def ended(self, peer: int) -> bool:
+        """See `klyng_mp.launch.spec.Wires.ended`."""
+        end = self._ends.pop(peer, None)
+        if end is None:
+            return False
+        end.timer.cancel()
+        end.action()
+        return True
+
+    def _expire(self, end: _End) -> None:
+        with self._endpoint.lock:
+            if self._ends.get(end.peer) is end:
+                self.ended(end.peer)
 
     def offer(self, number: int, fd: int) -> None:
         """See `klyng_mp.launch.spec.Wires.offer`."""
@@ -246,11 +284,13 @@ class _Wires:
             proved, incarnation = self._prove_accepted(sock, source)
         except (OSError, BeaconError, RemoteProtocolError):
             sock.close()  # whoever it was: who is of this job tries again, or is told of the loss
+            with self._endpoint.lock:
+                self._accepting[source] -= not is_channel(source)
         else:
             if is_channel(source):
                 self._channels.offer(source, proved)
             else:
-                self._adopt(source, proved, incarnation)
+                self._adopt(source, proved, incarnation, accepted=True)
 
     def _prove_accepted(self, sock: socket.socket, source: int) -> tuple[socket.socket | SecureSocket, int]:
         content = _OPEN + _INCARNATION.pack(self._endpoint.incarnation)
@@ -279,9 +319,12 @@ class _Wires:
         if not hmac.compare_digest(proof, self._prove(label, nonces, pair)):
             raise RemoteProtocolError("the other side does not know the job's key")
 
-    def _adopt(self, peer: int, sock: socket.socket | SecureSocket, incarnation: int) -> None:
+    def _adopt(
+        self, peer: int, sock: socket.socket | SecureSocket, incarnation: int, *, accepted: bool = False
+    ) -> None:
         with self._endpoint.lock:
             self._opening.discard(peer)
+            self._accepting[peer] -= accepted
             if self._endpoint.room.closed:
                 sock.close()
                 return

@@ -19,6 +19,7 @@ from programs import wait_until
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.deadline import Deadline
 from klyng_mp.errors import PeerLostError
+from klyng_mp.remote import network
 from klyng_mp.remote.network import RankNetwork, Site
 from klyng_mp.remote.preface import PREFACE_SIZE, pack_preface, read_preface
 from klyng_mp.remote.security import JobAuthority
@@ -185,6 +186,51 @@ def test_each_pair_has_one_connection_whoever_begins():
         made.run(lambda comm: comm.alltoall(list(range(4))))
         made.run(lambda comm: comm.alltoall(list(range(4))))
         assert sorted(hosts.accepted) == [(low, high) for low in range(4) for high in range(low + 1, 4)]
+
+
+# -- ends ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def connected():
+    with ranks_and_hosts(2) as (made, hosts):
+        made.run(lambda comm: comm.allgather(comm.rank))
+        yield hosts.endpoints[1], hosts.wires[1]
+
+
+def test_the_end_of_a_peer_waits_for_that_of_its_connection():
+    done = []
+    with connected() as (endpoint, wires), endpoint.lock:
+        assert wires.outlast(0, lambda: done.append("told"))
+        assert done == []
+        assert wires.ended(0)
+        assert done == ["told"]
+        assert not wires.ended(0)
+    assert done == ["told"]
+
+
+def test_the_end_of_a_peer_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(network, "_LAST_SECONDS", 0.05)
+    done = []
+    with connected() as (endpoint, wires):
+        with endpoint.lock:
+            assert wires.outlast(0, lambda: done.append("told"))
+        wait_until(lambda: done == ["told"])
+
+
+def test_the_end_of_another_occupant_does_not_replace_that_of_the_one_before():
+    done = []
+    with connected() as (endpoint, wires), endpoint.lock:
+        assert wires.outlast(0, lambda: done.append("the first"))
+        assert wires.outlast(0, lambda: done.append("the second"))
+        assert done == ["the first"]
+        assert wires.ended(0)
+    assert done == ["the first", "the second"]
+
+
+def test_nothing_is_waited_for_where_nothing_can_come():
+    with ranks_and_hosts(2) as (_made, hosts), hosts.endpoints[1].lock:
+        assert not hosts.wires[1].outlast(0, list)
 
 
 # -- strangers -------------------------------------------------------------------------------------

@@ -79,6 +79,12 @@ def test_exit_codes_and_errors_are_those_of_processes_here(world, capfd):
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
+def test_what_a_process_sends_last_is_received_although_it_has_ended(world, capfd):
+    first = start(world, farwork.hears_last_words)
+    assert exit_codes([first, *(start(world, farwork.says_last_words) for _ in range(2))]) == [0] * 3
+    assert "heard: 1 2" in capfd.readouterr().out
+
+
 def test_a_sentinel_can_be_waited_on(world):
     process = start(world, int)
     assert multiprocessing.connection.wait([process.sentinel], timeout=20) == [process.sentinel]
