@@ -325,7 +325,13 @@ BANNERS = [
 ]  # of other protocols; klyng's own, multiprocessing's and a TLS alert among them
 
 
-def cheap_guess(beacon, share, address=None, chance=random):
+def say_hello(beacon, method, address=None):
+    """Ask for a challenge, and leave."""
+    with beacon.reach(address) as sock, shake_hands(sock) as tls:
+        _Breaker(tls, method).until("challenge")
+
+
+def cheap_guess(beacon, share, address=None, chance=random, method="password"):
     """Guess a password as cheaply as can be: without knowing one; tell how it ended.
 
     ``share`` is any that fits, of one `ClientProof`. Returns "away" where the beacon did not even listen, "refused",
@@ -333,7 +339,7 @@ def cheap_guess(beacon, share, address=None, chance=random):
     """
     try:
         with beacon.reach(address) as sock, shake_hands(sock) as tls:
-            login = _Breaker(tls, "password")
+            login = _Breaker(tls, method)
             login.until("challenge")
             login.send("proof", share=share, proof=chance.randbytes(32))
             said = ending(tls)

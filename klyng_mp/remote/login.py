@@ -189,6 +189,7 @@ class Guard(NamedTuple):
     Attributes:
         password: what it keeps of its password, or None where none lets in.
         code: what it keeps of the pairing code that is valid now, if one is; a `Verifier` of its `plain_code`.
+        guess: counts a guess at it and says whether it may be looked at: called when a proof has come, once.
         redeem: uses the code up and says whether it was there to be used: called when it was proved, once.
         authorized: the name of the client with this key (32 bytes), or None where nobody has it.
         nobody: is guessed at where there is no password or code; make it once, when the beacon starts.
@@ -196,6 +197,7 @@ class Guard(NamedTuple):
 
     password: Callable[[], Verifier | None]
     code: Callable[[], Verifier | None]
+    guess: Callable[[], bool]
     redeem: Callable[[], bool]
     authorized: Callable[[bytes], str | None]
     nobody: Verifier
@@ -253,7 +255,7 @@ class BeaconLogin:
         try:
             for frame in self.conversation.feed(data):
                 answer += self._challenge(frame) if frame.kind == "hello" else self._judge(frame)
-        except (RemoteProtocolError, AuthenticationError) as error:
+        except (RemoteProtocolError, BeaconError) as error:  # of which some are this beacon's own, as a damaged file
             return self._refuse(str(error))
         return answer
 
@@ -281,6 +283,8 @@ class BeaconLogin:
             raise RemoteProtocolError(f"the other side's proof is not one of a {self._method}")
         if self._proof is None:
             return self._judge_key(fields["key"], fields["proof"])
+        if self._method == "code" and not self._guard.guess():
+            raise AuthenticationError("a guess at a code that is not valid any more, or where there is none")
         self._proof.finish(fields["share"])
         if not hmac.compare_digest(fields["proof"], self._proof.client_proves(self._transcript)):
             raise AuthenticationError(f"a wrong {self._method}")

@@ -2,8 +2,9 @@
 
 Layer: remote; one file of `Home`, and a clock.
 
-What is kept is not the code, but what a login needs to check it. A guess is counted before it is answered, and one
-login uses the code up, however many session processes are at it at once.
+What is kept is not the code, but what a login needs to check it. A guess is counted when it has come and before it is
+looked at, and one login uses the code up, however many session processes are at it at once. Who only asks for the
+challenge has not guessed, and learns nothing to guess with.
 """
 
 from __future__ import annotations
@@ -78,20 +79,24 @@ class Pairing:
         """Return the code that is valid now, without using it; None if there is none."""
         return self._read()
 
-    def guess(self) -> bytes | None:
-        """Count a guess, and return what it is to be checked with; None if no code is valid."""
+    def guess(self, verifier: bytes) -> bool:
+        """Count a guess at a code, before it is looked at; tell whether it is valid, and had one left.
+
+        Args:
+            verifier: what the guess is going to be checked with: of what `current` has returned.
+        """
         with self._home.lock():
             offer = self._read()
-            if offer is None:
-                return None
+            if offer is None or not hmac.compare_digest(offer.verifier, verifier):
+                return False
             self._write(offer._replace(guesses=offer.guesses - 1))
-            return offer.verifier
+            return True
 
     def redeem(self, verifier: bytes) -> bool:
         """Use a code up that was proved; tell whether it was there to be used: to one caller only, of all processes.
 
         Args:
-            verifier: what `guess` returned.
+            verifier: what it was proved with.
         """
         with self._home.lock():
             offer = self._read(spent=True)

@@ -164,15 +164,16 @@ class Sessions:
         offered: list[bytes] = []
 
         def code() -> Verifier | None:
-            kept = self._pairing.guess()
-            if kept is None:
+            offer = self._pairing.current()
+            if offer is None:
                 return None
-            offered.append(kept)
-            return Verifier(kept[:16], kept[16:])
+            offered.append(offer.verifier)
+            return Verifier(offer.verifier[:16], offer.verifier[16:])
 
         return Guard(
             password=lambda: self.password,
             code=code,
+            guess=lambda: bool(offered) and self._pairing.guess(offered[-1]),
             redeem=lambda: bool(offered) and self._pairing.redeem(offered[-1]),
             authorized=AuthorizedClients(self._home).name_of,
             nobody=self._nobody,

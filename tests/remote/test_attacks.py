@@ -32,6 +32,9 @@ from programs import FACTOR, ROOT, still_there, wait_until
 
 import klyng_mp as mp
 from klyng_mp.remote import login, tls
+from klyng_mp.remote.client import connect
+from klyng_mp.remote.home import Home
+from klyng_mp.remote.pairing import Pairing
 from klyng_mp.remote.protocol import KINDS
 from klyng_mp.remote.security import BeaconIdentity, ClientProof
 
@@ -381,6 +384,26 @@ def test_who_has_guessed_waits_and_is_let_in_again(beacon):
     beacon.settle()
     assert attackers.cheap_guess(beacon, SHARE, address) == "refused"  # the failures were forgotten
     print(f"{said.count('refused')} guesses, {said.count('away')} turned away, then let in")
+
+
+def test_a_code_is_used_up_by_guesses_and_not_by_who_says_hello(open_beacon, tmp_path):
+    beacon, count = open_beacon, 20
+    offer = attackers.offer_code(beacon, guesses=3)
+    share = ClientProof(bytes(32), "code", "").share
+    code = offer()
+    for number in range(count):
+        attackers.say_hello(beacon, "code", source(number))
+    beacon.settle()
+    assert Pairing(beacon.home).current().guesses == 3
+    assert attackers.cheap_guess(beacon, share, method="code") == "refused"
+    assert Pairing(beacon.home).current().guesses == 2
+    connect(beacon.host(), Home(tmp_path / "honest"), code=code, timeout=10 * FACTOR).close(goodbye=True)
+    code = offer()
+    guesses = [attackers.cheap_guess(beacon, share, source(number), method="code") for number in range(3)]
+    assert guesses == ["refused"] * 3
+    with pytest.raises(mp.AuthenticationError, match="refuses the code"):
+        connect(beacon.host(), Home(tmp_path / "late"), code=code, timeout=10 * FACTOR)
+    print(f"{count} said hello, and the code was good; 3 guessed, and it was not")
 
 
 def test_what_a_wrong_guess_costs_the_beacon(open_beacon):

@@ -55,6 +55,7 @@ def guard(**changes):
     usual = Guard(
         password=lambda: VERIFIERS["password"],
         code=lambda: VERIFIERS["code"],
+        guess=lambda: True,
         redeem=lambda: True,
         authorized=lambda key: "ada" if key == KEY.public_bytes else None,
         nobody=VERIFIERS["nobody"],
@@ -221,6 +222,39 @@ def test_a_code_is_asked_for_once_and_only_when_it_was_proved():
     exchange(*logins("code", its_guard=its_guard))
     with pytest.raises(AuthenticationError, match="a code can be used once"):
         exchange(*logins("code", its_guard=its_guard))
+
+
+@pytest.mark.usefixtures("quick_stretch")
+def test_a_guess_at_a_code_is_counted_when_it_has_come_and_before_it_is_looked_at():
+    guesses = []
+    its_guard = guard(guess=lambda: len(guesses) < 2 and not guesses.append(1))
+    for _ in range(20):
+        client, beacon = logins("code", its_guard=its_guard)
+        beacon.feed(client.start())
+        beacon.feed_eof()
+    assert guesses == []
+    with pytest.raises(AuthenticationError):
+        exchange(*logins("code", its_guard=its_guard, code="guess"))
+    assert len(guesses) == 1
+    exchange(*logins("code", its_guard=its_guard))
+    assert len(guesses) == 2
+    client, beacon = logins("code", its_guard=its_guard)
+    with pytest.raises(AuthenticationError):  # though it is right
+        exchange(client, beacon)
+    assert beacon.failure == "a guess at a code that is not valid any more, or where there is none"
+    exchange(*logins("password", its_guard=its_guard))  # which nobody counts
+
+
+@pytest.mark.usefixtures("quick_stretch")
+def test_what_the_beacon_cannot_do_is_a_refusal_as_any():
+    def fail():
+        raise BeaconError("the file is damaged")
+
+    for its_guard in (guard(code=fail), guard(guess=fail), guard(redeem=fail)):
+        client, beacon = logins("code", its_guard=its_guard)
+        with pytest.raises(AuthenticationError, match="refuses the code"):
+            exchange(client, beacon)
+        assert beacon.failure == "the file is damaged"
 
 
 @pytest.mark.usefixtures("quick_stretch")
