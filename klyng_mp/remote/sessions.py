@@ -140,13 +140,7 @@ class Sessions:
     def _be_session(self, sock: socket.socket, theirs: socket.socket, address: str) -> NoReturn:
         """In the fork: be a session, and nothing else of the beacon's."""
         try:
-            signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(signum, signal.SIG_DFL)
-            os.setsid()
-            fd, channel = os.dup(sock.fileno()), os.dup(theirs.fileno())
-            close_all_but({0, 1, 2, fd, channel})
-            show_in_ps("klyng session")
+            fd, channel = _leave_beacon(sock, theirs)
             tools = SessionTools(
                 self._context,
                 self._fingerprint,
@@ -329,3 +323,15 @@ class Sessions:
             poll = select.poll()
             poll.register(session.pidfd, select.POLLIN)
             poll.poll((deadline.left() or 0) * 1000)
+
+
+def _leave_beacon(*kept: socket.socket) -> list[int]:
+    """In the fork: be a process of its own, with copies of these sockets; return their numbers."""
+    signal.set_wakeup_fd(-1)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    os.setsid()
+    copies = [os.dup(sock.fileno()) for sock in kept]
+    close_all_but({0, 1, 2, *copies})
+    show_in_ps("klyng session")
+    return copies
