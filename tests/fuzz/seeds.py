@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from klyng_mp.remote import bundle, protocol
 from klyng_mp.remote.preface import pack_preface
-from klyng_mp.remote.security import BeaconProof, ClientKey
+from klyng_mp.remote.security import BeaconProof, ClientKey, ClientProof
 from klyng_mp.remote.sources import Entry, Sources
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import Message, pack_frame
@@ -72,12 +72,13 @@ def conversation():
             if state in targets.STATES:
                 hears = "client" if row.sender == "beacon" else "beacon"
                 fields = sample(row.fields)
-                yield place(hears, state, number % 5) + frame(kind, b"data" if row.data_limit else b"", **fields)
-    yield place("client", "open", 0) + frame("bye", count=0)
+                data = b"data" if row.data_limit else b""
+                yield f"{kind}-{state}", place(hears, state, number % 5) + frame(kind, data, **fields)
+    yield "bye", place("client", "open", 0) + frame("bye", count=0)
     for name, row in protocol.RECORDS.items():
         hears = "client" if row.sender == "beacon" else "beacon"
         data = b"data" if row.data_limit else b""
-        yield place(hears, "job", 0) + frame("record", data, name=name, **sample(row.fields))
+        yield f"record-{name}", place(hears, "job", 0) + frame("record", data, name=name, **sample(row.fields))
 
 
 def place(side, state, size):
@@ -101,7 +102,7 @@ def beacon_login():
     by_key = frame("hello", method="key", nonce=bytes(32))
     yield b"\0" + hello
     yield b"\0" + by_key + frame("proof", key=bytes(32), proof=bytes(64))
-    share = targets.ClientProof(bytes(32), "password", "").share
+    share = ClientProof(bytes(32), "password", "").share
     yield b"\x07" + hello + frame("proof", share=share, proof=bytes(32))
     yield b"\0" + frame("hello", method="code", nonce=bytes(32)) + frame("proof", share=share, proof=bytes(32))
 
@@ -196,7 +197,8 @@ def main():
         for old in folder.glob("seed*"):
             old.unlink()
         for number, data in enumerate(globals()[name]()):
-            (folder / f"seed{number:03}").write_bytes(data)
+            label, content = (f"{number:03}", data) if isinstance(data, bytes) else data
+            (folder / f"seed-{label}").write_bytes(content)
 
 
 if __name__ == "__main__":
