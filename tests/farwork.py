@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import hashlib
 import importlib
+import itertools
 import operator
 import os
 import random
@@ -341,3 +342,25 @@ def daemonises(gate, rounds=2):
         part.write_text(" ".join(str(pid) for pids in everybody for pid in pids))
         part.rename(gate)
     comm.recv(source=(comm.rank + 1) % comm.size, tag=77)
+
+
+def sends_much(gate):
+    """Send large messages to each other without end; rank 0 writes a file once some have arrived."""
+    comm = mp.comm()
+    data = bytearray(8 << 20)
+    right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    for number in itertools.count():
+        request = comm.isend(data, right)
+        comm.recv(source=left)
+        request.wait()
+        if number == 2 and comm.rank == 0:
+            Path(gate).touch()
+
+
+def reduces_much(gate):
+    """Call a collective operation without end; rank 0 writes a file once some are done."""
+    comm = mp.comm()
+    for number in itertools.count():
+        comm.allreduce(number)
+        if number == 100 and comm.rank == 0:
+            Path(gate).touch()

@@ -183,6 +183,7 @@ TESTS_OF_NO_MODULE = {
     "tests/remote/test_attacks.py": "of a beacon as a whole",
     "tests/remote/test_circumstances.py": "of other machines as a whole",
     "tests/remote/test_exhaustion.py": "of a beacon as a whole",
+    "tests/remote/test_partitions.py": "of other machines as a whole",
     "tests/remote/test_far_messages.py": "of the network between ranks, where it is bad",
     "tests/remote/test_far_soak.py": "of everything on other machines, for long",
     "tests/remote/test_storm.py": "of a beacon as a whole",
