@@ -47,7 +47,7 @@ LARGEST = 1 << 13  # bytes of one input
 FINGERPRINT = "SHA256:" + "A" * 43
 KEY = ClientKey.create()
 NOBODY = Verifier.of_nobody()
-GUARD = Guard(lambda: None, lambda: None, lambda: False, lambda _key: None, NOBODY)
+GUARD = Guard(lambda: None, lambda: None, lambda: False, lambda: False, lambda _key: None, NOBODY)
 
 TARGETS = {}
 
@@ -380,8 +380,10 @@ def kept_files(data):
                 return find_beacon(home) is not None
             if kind % 3 == 1:
                 pairing = Pairing(home, lambda: 150.0)
-                guess = pairing.guess()
-                return guess is not None and pairing.redeem(guess) and pairing.current() is None
+                code = pairing.current()
+                if code is None:
+                    return False
+                return pairing.guess(code.verifier) and pairing.redeem(code.verifier) and pairing.current() is None
             return home.ensure_password(lambda: "made anew")[0] != "made anew"
         except (BeaconError, AuthenticationError):
             return False
