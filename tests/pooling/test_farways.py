@@ -102,6 +102,13 @@ def test_tasks_are_done_again(world, tmp_path):
     pool.join()
 
 
+def test_what_is_shared_travels(world):
+    with world.Pool(shared={"offset": 100, "data": bytes(3_000_000)}) as pool:
+        assert pool.map(lambda x: x + mp.shared()["offset"], range(6), chunksize=1) == [x + 100 for x in range(6)]
+        assert pool.map(lambda _: len(mp.shared()["data"]), range(3)) == [3_000_000] * 3
+    pool.join()
+
+
 @pytest.mark.slow
 def test_a_host_that_is_killed_costs_its_tasks_a_retry(tmp_path, client_home):
     with beacons_here(tmp_path) as (stays, dies):
