@@ -162,7 +162,8 @@ class RankLink:
 
     def statistics(self) -> RankStatistics:
         """Return what this rank has done until now."""
-        return collect(self.endpoint, self._inside_ns + (perf_counter_ns() - self._began_ns if self.running else 0))
+        found = collect(self.endpoint, self._inside_ns + (perf_counter_ns() - self._began_ns if self.running else 0))
+        return found if self.wires is None else found._replace(connections_dropped=self.wires.dropped)
 
     def unreceived(self) -> list[tuple[int, int | str]]:
         """Return (source, tag) of the messages of this run that nobody has received, oldest first."""

@@ -47,6 +47,10 @@ class Wires(Protocol):
     def transport(self) -> Transport:
         """What reaches them."""
 
+    @property
+    def dropped(self) -> int:
+        """How many connections were turned away because too many were being proved."""
+
     def accept(self, source: int, fd: int) -> None:
         """Own the descriptor of a connection that somebody opened, who says to be ``source``."""
 

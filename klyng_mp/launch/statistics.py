@@ -37,6 +37,8 @@ class RankStatistics(NamedTuple):
         messages: how many it has sent, by receiver.
         bytes: how many bytes these had on their way, with their headers, by receiver.
         slab_bytes: bytes of shared memory that objects which it received, and has kept, lie in.
+        connections_dropped: how many connections from other hosts it has turned away, as too many were being proved; if
+            it is not 0, somebody replays what was overheard.
     """
 
     rank: int
@@ -47,6 +49,7 @@ class RankStatistics(NamedTuple):
     messages: dict[int, int]
     bytes: dict[int, int]
     slab_bytes: int
+    connections_dropped: int = 0
 
 
 def unknown(rank: int) -> RankStatistics:

@@ -27,9 +27,11 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from klyng_mp.deadline import Deadline
 from klyng_mp.errors import BeaconError, RemoteProtocolError
 from klyng_mp.remote.channels import Channels, is_channel
 from klyng_mp.remote.preface import pack_preface
+from klyng_mp.remote.proving import Proving
 from klyng_mp.remote.tls import DATA, check_channel, peer_number, rank_contexts, rank_name
 from klyng_mp.transports.secure import SecureSocket
 from klyng_mp.transports.stream import StreamTransport
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
-    from klyng_mp.deadline import Deadline
     from klyng_mp.remote.tls import Credentials
 
 __all__ = ["RankNetwork", "Site", "keep_alive"]
@@ -133,6 +134,7 @@ class _Wires:
         self._accepting: Counter[int] = Counter()  # connections that are being proved, by source
         self._ends: dict[int, _End] = {}
         self._channels = Channels()
+        self._proving = Proving(sum(one.size for one in network.sites))
         site = network.site_of(self._number)
         self._launches = site is None or not site.address
         self._contexts = None if network.credentials is None else rank_contexts(network.credentials[self._number])
@@ -140,8 +142,12 @@ class _Wires:
 
     def accept(self, source: int, fd: int) -> None:
         """See `klyng_mp.launch.spec.Wires.accept`."""
-        self._accepting[source] += not is_channel(source)
-        self._start(self._accept, source, socket.socket(fileno=fd))
+        sock = socket.socket(fileno=fd)
+        if self._proving.begin(source):
+            self._accepting[source] += not is_channel(source)
+            self._start(self._accept, source, sock)
+        else:
+            sock.close()
 
     def outlast(self, peer: int, action: Callable[[], None]) -> bool:
         """See `klyng_mp.launch.spec.Wires.outlast`."""
@@ -205,6 +211,11 @@ class _Wires:
         exchanged = self.transport.exchanged()
         exchanged.pop(DRIVER, None)
         return exchanged
+
+    @property
+    def dropped(self) -> int:
+        """See `klyng_mp.launch.spec.Wires.dropped`."""
+        return self._proving.dropped
 
     # -- with the endpoint's lock held
 
@@ -291,6 +302,8 @@ class _Wires:
                 self._channels.offer(source, proved)
             else:
                 self._adopt(source, proved, incarnation, accepted=True)
+        finally:
+            self._proving.end(source)
 
     def _prove_accepted(self, sock: socket.socket, source: int) -> tuple[socket.socket | SecureSocket, int]:
         content = _OPEN + _INCARNATION.pack(self._endpoint.incarnation)
@@ -365,12 +378,15 @@ def keep_alive(sock: socket.socket) -> None:
 
 
 def _read(sock: socket.socket, size: int) -> bytes:
-    data = b""
+    """Return so many bytes; all of them have to come in time, so that who sends one now and then gains none."""
+    data, deadline = b"", Deadline(_SECONDS)
     while len(data) < size:
+        sock.settimeout(deadline.left())
         more = sock.recv(size - len(data))
         if not more:
             raise RemoteProtocolError("the other side closed the connection")
         data += more
+    sock.settimeout(_SECONDS)
     return data
 
 

@@ -26,6 +26,7 @@ from klyng_mp.remote import login, tls
 from klyng_mp.remote.bundle import Bundle
 from klyng_mp.remote.preface import PREFACE_SIZE, pack_preface
 from klyng_mp.remote.protocol import KINDS, RECORDS
+from klyng_mp.remote.proving import OF_ONE
 from klyng_mp.remote.records import BEGINNING
 from klyng_mp.remote.security import BeaconIdentity, JobAuthority
 from klyng_mp.remote.sources import find_loaded_sources
@@ -386,6 +387,19 @@ def test_replayed_and_spliced_beginnings_of_connections_come_to_nothing(beacon, 
             assert other.run(os.getpid)
     beacon.settle()
     print(f"{len(attempts)} beginnings, {sum(map(bool, answers))} of them were answered by a handshake that failed")
+
+
+def test_replayed_prefaces_cost_a_rank_few_threads_and_are_counted(world, beacon):
+    network, count = network_of(world), 30
+    assert world.run(os.getpid)
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            sock = stack.enter_context(beacon.reach())
+            sock.sendall(pack_preface(network.job_id, 0, FAR, network.join_key))
+        wait_until(lambda: world.statistics().ranks[FAR].connections_dropped == count - OF_ONE)
+    assert [one.connections_dropped for one in world.statistics().ranks] == [0, 0, count - OF_ONE]
+    assert world.run(os.getpid)
+    print(f"{count} prefaces were replayed, and {OF_ONE} connections looked at")
 
 
 def test_a_replayed_preface_does_not_make_guesses_forgotten(tmp_path, monkeypatch):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 import os
 import queue
+import select
 import socket
 import threading
-from contextlib import contextmanager, suppress
+import time
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from contracts.collectives import CollectivesContract
@@ -22,6 +24,7 @@ from klyng_mp.errors import PeerLostError
 from klyng_mp.remote import network
 from klyng_mp.remote.network import RankNetwork, Site
 from klyng_mp.remote.preface import PREFACE_SIZE, pack_preface, read_preface
+from klyng_mp.remote.proving import OF_ONE
 from klyng_mp.remote.security import JobAuthority
 from klyng_mp.wire.frames import DRIVER, FIRST_CHANNEL
 
@@ -267,6 +270,40 @@ def test_who_proves_nothing_is_dropped_and_disturbs_nobody(encrypt, said):
                     pass
         wait_until(lambda: not proving())
         assert made.run(lambda comm: comm.allgather(comm.rank)) == [[0, 1]] * 2
+
+
+@pytest.mark.parametrize("encrypt", [True, False], ids=["tls", "plain"])
+def test_who_replays_a_preface_costs_few_threads_and_keeps_no_other_rank_out(encrypt):
+    with ranks_and_hosts(3, encrypt=encrypt) as (made, hosts), ExitStack() as stack:
+        wires = hosts.wires[2]
+        for _ in range(50):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", hosts.port), LIMIT))
+            sock.sendall(pack_preface(JOB, 0, 2, KEY))
+        wait_until(lambda: wires.dropped == 50 - OF_ONE)
+        assert len(proving()) == OF_ONE
+        made.comms[1].isend("though others wait", 2)
+        assert made.comms[2].recv(1, timeout=LIMIT) == "though others wait"
+        stack.close()
+        wait_until(lambda: not proving())
+        assert made.run(lambda comm: comm.allgather(comm.rank)) == [[0, 1, 2]] * 3
+        assert wires.dropped == 50 - OF_ONE
+
+
+def test_who_sends_a_byte_now_and_then_gains_no_time(monkeypatch):
+    monkeypatch.setattr("klyng_mp.remote.network._SECONDS", 1.0)
+    with ranks_and_hosts(2, encrypt=False) as (_, hosts):
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", hosts.port), LIMIT) as sock:
+            sock.sendall(pack_preface(JOB, 0, 1, KEY))
+            wait_until(proving)
+            sent = 0
+            while proving():
+                with suppress(OSError):  # it was dropped
+                    sock.sendall(b"x")
+                    sent += 1
+                select.select([], [], [], 0.4)
+                assert time.monotonic() - began < LIMIT
+        assert 2 <= sent <= 5  # of 16
 
 
 # -- channels --------------------------------------------------------------------------------------
