@@ -42,6 +42,7 @@ _MAX_STRANGERS = 256  # that have not said what they want: all ranks of a host m
 _SPARE_FDS = 16  # that no connection gets: for sessions on their way, and files
 _SESSION_FDS = 2  # that a beacon has of each: its channel, and a pidfd
 _REST_SECONDS = 0.1  # after a connection that could not be taken
+_WARNING_SECONDS = 60.0  # between warnings that nobody has to read twice
 _PREFACE_SECONDS = 5.0  # for the bytes of a preface to come
 
 
@@ -92,6 +93,7 @@ class Beacon:
         self._strangers: dict[socket.socket, _Stranger] = {}  # oldest first
         self._socket = _listen(options)
         self.address, self.port = self._socket.getsockname()[:2]
+        self._next_warning = 0.0
         self._listen()
         self._wakeup, self._wakeup_end = socket.socketpair()
         self._catch_signals()
@@ -140,8 +142,10 @@ class Beacon:
     def _accept(self) -> None:
         try:
             sock, where = self._socket.accept()
-        except OSError as error:  # it has left, or this machine has no descriptors or no memory
-            _LOG.warning("a connection was lost before it was taken: %s", error)
+        except (BlockingIOError, ConnectionError):  # it has left
+            return
+        except OSError as error:  # this machine has no descriptors or no memory
+            self._warn("connections have to wait: %s", error)
             self._rest()
             return
         if not self._make_room():
@@ -171,6 +175,13 @@ class Beacon:
         """Take no connections for a moment: those that cannot be taken would be told of without a pause."""
         self._loop.unregister(self._socket.fileno())
         self._loop.call_later(_REST_SECONDS, self._listen)
+
+    def _warn(self, form: str, error: OSError) -> None:
+        """Log what may come ten times a second, once a minute."""
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _WARNING_SECONDS
+            _LOG.warning(form, error)
 
     def _look(self, sock: socket.socket) -> None:
         """Find out what a connection wants, by its first byte, which stays where it is; a preface is taken."""

@@ -199,7 +199,7 @@ class Sessions:
         elif kind == "job":
             self._take_job(session, *rest)
         elif kind == "status":
-            session.channel.send("status", self._status())
+            self._tell_status(session)
         elif kind in {"note", "left"}:
             _LOG.info("%s: %s", session.address, rest[0])
         elif kind == "trouble" and session.entry is not None:
@@ -208,6 +208,12 @@ class Sessions:
                 _LOG.info("%s: %s%s", session.entry, session.entry.trouble, f" ({limit})" if limit else "")
         elif kind == "ended" and session.entry is not None:
             self._conclude(session.entry, Verdict(*rest))
+
+    def _tell_status(self, session: _Session) -> None:
+        try:
+            session.channel.send("status", self._status())
+        except OSError as error:  # there are no descriptors: who has asked waits in vain
+            _LOG.warning("%s was not told the status: %s", session.address, error)
 
     def _conclude(self, entry: JobEntry, verdict: Verdict) -> None:
         line = self._history.end(entry, verdict, time.monotonic())

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import itertools
 import json
 import os
 import pickle
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -575,6 +577,67 @@ def test_waiting_for_the_rest_of_a_preface_costs_nothing(beacon):
         used = beacon.cpu_seconds(settle=False) - before
     print(f"{used:.2f} s of a processor in a second")
     assert used < 0.3
+
+
+def spare_descriptors(beacon, count):
+    """Let a beacon open so many more, and no others; it has counted on more."""
+    used = {int(name) for name in os.listdir(f"/proc/{beacon.pid}/fd")}
+    free = itertools.islice((number for number in itertools.count() if number not in used), count + 1)
+    _, hard = resource.prlimit(beacon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(beacon.pid, resource.RLIMIT_NOFILE, (max(free), hard))
+
+
+def test_without_descriptors_those_who_come_wait_for_some_and_nothing_turns_in_circles(beacon):
+    beacon.is_served()
+    state, limits = beacon.state(), resource.prlimit(beacon.pid, resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        spare_descriptors(beacon, 3)
+        waiting = [stack.enter_context(beacon.reach(source(number))) for number in range(20)]
+        wait_until(lambda: len(os.listdir(f"/proc/{beacon.pid}/fd")) == len(state[1]) + 3)
+        before = beacon.cpu_seconds(settle=False)
+        attackers.pause(1.0)
+        used = beacon.cpu_seconds(settle=False) - before
+        for sock in waiting:
+            sock.close()
+        served = stack.enter_context(beacon.reach(source(21)))
+        served.sendall(b"no TLS")
+        assert served.recv(1) == b""  # it was taken, looked at, and closed
+    resource.prlimit(beacon.pid, resource.RLIMIT_NOFILE, limits)
+    print(f"{used:.2f} s of a processor in a second")
+    assert used < 0.3
+    assert beacon.log.count("connections have to wait: [Errno 24] Too many open files") == 1
+    assert beacon.is_served() < 2 * FACTOR
+    assert beacon.state() == state
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_a_session_that_cannot_be_started_is_no_end_of_the_beacon(open_beacon, count):
+    open_beacon.is_served()
+    state, limits = open_beacon.state(), resource.prlimit(open_beacon.pid, resource.RLIMIT_NOFILE)
+    spare_descriptors(open_beacon, count)
+    before = len(open_beacon.log)
+    with contextlib.ExitStack() as stack:
+        for number in range(3):
+            stack.enter_context(open_beacon.reach(source(number))).sendall(b"\x16\x03")
+        if 0 < count < 4:  # a socket, a pair of them, and what watches the process
+            wait_until(lambda: " could not be served: [Errno 24]" in open_beacon.log[before:])
+    resource.prlimit(open_beacon.pid, resource.RLIMIT_NOFILE, limits)
+    assert open_beacon.is_served() < 2 * FACTOR
+    assert open_beacon.state() == state
+
+
+def test_who_asks_for_the_status_where_there_are_no_descriptors_ends_nothing(open_beacon):
+    home = attackers.let_in(open_beacon)
+    with Intruder(open_beacon, "open", key=home) as client:
+        limits = resource.prlimit(open_beacon.pid, resource.RLIMIT_NOFILE)
+        spare_descriptors(open_beacon, 0)
+        before = len(open_beacon.log)
+        client.say(frame("status"))
+        wait_until(lambda: " was not told the status: [Errno 24]" in open_beacon.log[before:])
+        resource.prlimit(open_beacon.pid, resource.RLIMIT_NOFILE, limits)
+        client.say(frame("status"))
+        assert client.hear("status_reply")["ranks"] == 0
+    open_beacon.settle()
 
 
 # -- secrets -----------------------------------------------------------------------------------------
