@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def test_it_says_where_it_is_and_ends_when_it_is_told_to(tmp_path):
             beacon.process.send_signal(signum)
             assert beacon.process.wait(30) == 0
             assert beacon.log.rstrip().endswith("ended")
+            assert len(
+                re.findall(r" INFO (each job has a control group|jobs have no control groups here: .*)\n", beacon.log)
+            )
 
 
 def test_its_words_are_the_commands(run_python):

@@ -22,6 +22,7 @@ from klyng_mp.launch.loop import Loop
 from klyng_mp.launch.surroundings import show_in_ps
 from klyng_mp.remote.admission import Admission, AdmissionLimits
 from klyng_mp.remote.confinement import keep_to_itself
+from klyng_mp.remote.groups import JobGroup
 from klyng_mp.remote.preface import MAGIC, PREFACE_SIZE, read_preface
 from klyng_mp.remote.sessions import Sessions
 from klyng_mp.remote.sweep import become_subreaper, sweep
@@ -115,6 +116,7 @@ class Beacon:
         self._patrol()
         gc.collect()
         gc.freeze()  # what is here already is not touched, and so not copied, by collections in sessions
+        _LOG.info("%s", _say_how_jobs_end())
         _LOG.info("listening at %s port %d as %s", self.address, self.port, self.fingerprint)
         try:
             self._loop.run()
@@ -246,6 +248,15 @@ class Beacon:
             self._sessions.drop(ticket, "no login in time")
         self._sessions.look_after()
         self._loop.call_later(1.0, self._patrol)
+
+
+def _say_how_jobs_end() -> str:
+    """Return whether jobs are going to have control groups, as is found out by making one."""
+    group = JobGroup.make(f"klyng-{os.getpid()}")
+    if group is None:
+        return "jobs have no control groups here: what they have started is looked for when they end"
+    group.end()
+    return "each job has a control group"
 
 
 def _count_room() -> int:
