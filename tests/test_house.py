@@ -111,6 +111,7 @@ LARGER_CLASSES: dict[str, str] = {
     "klyng_mp/context.py:BaseContext": "multiprocessing's own methods",
     "klyng_mp/launch/driver.py:Job": "the words of a driver to supervisors, which each kind of job says in its way",
     "klyng_mp/launch/supervisor.py:Owner": "the words of a supervisor to whoever has the job",
+    "klyng_mp/remote/sessions.py:Sessions": "what becomes of a session, from its beginning to its end",
     "klyng_mp/remote/started.py:StartedProcesses": "an account: an entry for each thing that can happen to a process",
     "klyng_mp/launch/link.py:RankLink": "a rank's whole line to its supervisor: what is asked, heard and answered",
     "klyng_mp/launch/zygote.py:_Job": "an Owner: each of its methods is a word to the driver",
