@@ -209,12 +209,12 @@ def test_jobs_that_finish_are_terminated_and_are_refused(beacon):
         mp.World(hosts=[beacon.entry(max_procs=5)])
     with pytest.raises(mp.BeaconBusyError, match="allow_plaintext"):
         mp.World(hosts=[beacon.entry()], encrypt=False)
-    assert last_of(beacon, 4)[::-1] == [
+    assert set(last_of(beacon, 4)) == {  # in which order they end is their sessions' business
         ("finished", None),
         ("terminated", None),
         ("refused", "max_ranks"),
         ("refused", "allow_plaintext"),
-    ]
+    }
     assert beacon.log.count(" of password from 127.0.0.1 began: 2 ranks\n") == 3
     assert ": finished; its runs had 1 troubles\n" in beacon.log
     assert " raised ValueError\n" in beacon.log
