@@ -42,7 +42,8 @@ examples:
   klyng-mp beacon up --host 0.0.0.0
   klyng-mp beacon status
   klyng-mp beacon unit > ~/.config/systemd/user/klyng-mp-beacon.service
-  klyng-mp beacon unit --user klyng > /etc/systemd/system/klyng-mp-beacon.service"""
+  klyng-mp beacon unit --user klyng | sudo tee \\
+      /etc/systemd/system/klyng-mp-beacon.service"""
 
 _HOSTS_DESCRIPTION = """\
 Look at every host of a machines file: whether its beacon can be reached and

@@ -118,6 +118,7 @@ class HostedJob:
         elif (self._channel is None) is not (name in BEGINNING):
             raise untimely(name)
         elif self._channel is not None:
+            self.course.terminated |= name == "kill"
             self._obey_running(self._channel, name, fields, data)
         elif name == "describe" and self._said is None:
             self._describe(fields)

@@ -92,7 +92,7 @@ def test_a_ping_is_answered_while_something_else_is_awaited(links):
         client.receive_now(NEVER, "probe_reply")
 
 
-STATUS = {"versions": {}, "cpus": 2, "ranks": 0, "max_ranks": 8, "load_percent": 5, "jobs": []}
+STATUS = {"versions": {}, "cpus": 2, "ranks": 0, "max_ranks": 8, "load_percent": 5, "jobs": [], "ended": []}
 
 
 def test_a_goodbye_is_an_end_and_anything_else_is_not(links):
