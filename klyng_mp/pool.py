@@ -96,7 +96,7 @@ class Pool(standard.Pool):
         progress: bool = False,
         threads: int | None = None,
     ) -> None:
-        world = context if getattr(context, "is_spread", False) else None
+        world = context if getattr(context, "is_spread", False) is True else None  # a mock has every attribute
         if processes is None:
             processes = usable_cpus() if world is None else world.size
         _check_arguments(processes, initializer, maxtasksperchild, retries, threads)
