@@ -131,10 +131,11 @@ def test_without_retries_the_error_names_rank_and_host(tmp_path, client_home):
             for pipe in pipes:
                 os.mkfifo(pipe)
             result = pool.map_async(work.read_file, pipes, chunksize=1)
-            with open(pipes[0], "w"), open(pipes[1], "w"):  # both have begun
-                dies.kill()
-            with pytest.raises(mp.WorkerDiedError, match="rank 1 on ") as caught:
-                result.get(60)
+            with open(pipes[1], "w"):
+                with open(pipes[0], "w"):  # both have begun
+                    dies.kill()
+                with pytest.raises(mp.WorkerDiedError, match="rank 1 on ") as caught:
+                    result.get(60)
             assert "lost" in caught.value.reason
         pool.join()
 

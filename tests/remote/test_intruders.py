@@ -134,7 +134,11 @@ def test_every_word_of_a_job_that_was_not_described_is_refused(beacon, key):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(name for name, row in RECORDS.items() if row.sender == "client"))
+@pytest.mark.parametrize(
+    "name",
+    # Who has its ranks renewed behind its own back waits for those that it had.
+    sorted(name for name, row in RECORDS.items() if row.sender == "client" and name != "refill"),
+)
 def test_every_word_of_a_job_that_runs_hurts_that_job_at_most(beacon, monkeypatch, tmp_path, name):
     monkeypatch.setenv("KLYNG_MP_HOME", str(tmp_path / "client"))
     before = len(beacon.log)
@@ -146,7 +150,7 @@ def test_every_word_of_a_job_that_runs_hurts_that_job_at_most(beacon, monkeypatc
         with world._job.endpoint.lock:
             link.send("record", name=name, **sample(RECORDS[name].fields))
         if name in BEGINNING:
-            wait_until(lambda: "refused: " in beacon.log[before:])
+            wait_until(lambda: "came at the wrong time" in beacon.log[before:])
         assert [attackers.name_of(pid) for pid in below(session)].count("klyng zygote") <= 1
         world.run(os.getpid)
     beacon.settle()
