@@ -293,6 +293,8 @@ class Desk:
 
     def see_deaths(self) -> None:
         """Tell what shows of workers' ends; with the lock held."""
+        if self._closed:  # since somebody was woken by it
+            return
         for fd, event in self.deaths.wait(0):
             callback = self.deaths.callbacks.get(fd)
             if callback is not None:
