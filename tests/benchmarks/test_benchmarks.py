@@ -328,8 +328,8 @@ def test_remote_prints_and_writes_its_verdicts_or_says_why_it_has_none(tmp_path)
     if printed.startswith("no figures of other machines: "):
         pytest.skip(printed)
     record = json.loads(file.read_text())
-    assert len(record["figures"]) == 10
-    assert printed.count(" ok\n") + printed.count(" MISSED\n") == 10
+    assert len(record["figures"]) == 13
+    assert printed.count(" ok\n") + printed.count(" MISSED\n") == 13
     assert all(values and min(values) >= 0 for values in record["samples"].values())
     (messages,) = [figure for figure in record["figures"] if figure["unit"] == "messages"]
     assert messages["met"]
