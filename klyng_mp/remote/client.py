@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from concurrent.futures import wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.deadline import Deadline
@@ -23,7 +23,7 @@ from klyng_mp.remote.tls import check_channel, client_context, fingerprint_of
 from klyng_mp.remote.trust import KnownBeacons
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
     from klyng_mp.remote.home import Home
@@ -151,29 +151,29 @@ def log_in(tls: ssl.SSLSocket, host: Host, home: Home, code: str | None, deadlin
                 host.key,
             ) from None
     login = ClientLogin(fingerprint, password=password, code=code, key=key, pinned=pinned, host=host.key)
-    _send(tls, login.start(), deadline)
+    with _logging_in(tls, deadline):
+        tls.sendall(login.start())
     while not login.done:
-        tls.settimeout(deadline.left())
-        try:
+        with _logging_in(tls, deadline):
             data = tls.recv(65536)
-        except TimeoutError:
-            raise deadline.error("logging in") from None
-        except ssl.SSLError as error:
-            raise RemoteProtocolError(f"the connection was cut off ({_reason_of(error)})") from None
         if not data:
             login.conversation.feed_eof()
             raise RemoteProtocolError("the connection was closed in the middle of the login")
         if answer := login.feed(data):
-            _send(tls, answer, deadline)
+            with _logging_in(tls, deadline):
+                tls.sendall(answer)
     return login
 
 
-def _send(tls: ssl.SSLSocket, data: bytes, deadline: Deadline) -> None:
-    tls.settimeout(deadline.left())
+@contextmanager
+def _logging_in(tls: ssl.SSLSocket, deadline: Deadline) -> Iterator[None]:
+    tls.settimeout(deadline.left() or 0.001)  # 0 would be: without waiting
     try:
-        tls.sendall(data)
+        yield
     except TimeoutError:
         raise deadline.error("logging in") from None
+    except OSError as error:
+        raise RemoteProtocolError(f"the connection was cut off ({_reason_of(error)})") from None
 
 
 def _reason_of(error: OSError) -> str:

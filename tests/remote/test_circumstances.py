@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import resource
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -118,6 +120,25 @@ def test_a_stream_that_is_reset_is_an_error_in_time_and_leaves_nothing(live, aft
     wait_until(lambda: live.state() == state, 20)
     with mp.World(hosts=here_and(live), n=2) as world:
         assert world.run(farwork.wrong_arrays, [100_000]) == [[], []]
+
+
+@pytest.mark.parametrize("method", ["sendall", "recv"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_ends_a_login_is_said_with_the_beacon(live, monkeypatch, method, error):
+    def fails(self, *args):
+        raise error
+
+    monkeypatch.setattr(ssl.SSLSocket, method, fails)
+    with pytest.raises(mp.BeaconError, match=rf"{live.port} broke off: the connection was cut off \({error.args[1]}\)"):
+        live.log_in()
 
 
 # -- daemons ---------------------------------------------------------------------------------------
