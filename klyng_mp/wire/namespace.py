@@ -312,15 +312,18 @@ class Registry:
         with self._process.locked():
             changed: list[Item] = []
             volatile: list[Item] = []
+            alive = []  # the collector may come at any time, and only their users keep local ones
             try:
                 for fields in definitions:
                     new = Definition._make(fields)
-                    item = self._declare(new, changed, update=run or new.token >> _SERIAL_BITS == sender)
+                    item, obj = self._declare(new, changed, update=run or new.token >> _SERIAL_BITS == sender)
+                    alive.append(obj)
                     if new.volatile and (run or item in changed):
                         volatile.append(item)
                 for item in changed:
                     if item.stage == _DECLARED:
                         self._make(item)
+                built = {fields[0]: self._by_token[fields[0]].get() for fields in definitions}
                 self._filling = True
                 self._late = volatile
                 for item in changed:
@@ -331,15 +334,15 @@ class Registry:
                 raise
             finally:
                 self._filling = False
-            return {fields[0]: self._by_token[fields[0]].get() for fields in definitions}, volatile
+            return built, volatile
 
-    def _declare(self, new: Definition, changed: list[Item], *, update: bool) -> Item:
+    def _declare(self, new: Definition, changed: list[Item], *, update: bool) -> tuple[Item, Any]:
         item = self._by_token.get(new.token)
         obj = item.get() if item is not None else None
         if item is None or obj is None:
             item = self._by_token[new.token] = Item(new.token, new.name, None, new)
             changed.append(item)
-            return item
+            return item, None
         item.updating = True
         if update and item.definition is not None and item.definition != new:
             if item.definition.skeleton != new.skeleton:
@@ -349,7 +352,7 @@ class Registry:
             item.target = obj
             changed.append(item)
             self._namespaces.bind(new.where, {new.name: obj}, replace=True)
-        return item
+        return item, obj
 
     def _make(self, item: Item) -> None:
         definition = item.definition
