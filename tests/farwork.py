@@ -246,6 +246,21 @@ def sends_on(rank):
     comm.barrier()
 
 
+def leaves(peers, size):
+    """Send what is to be received when this process is no more."""
+    comm = mp.comm()
+    for peer in peers:
+        comm.isend(bytes(size), peer, tag="left")
+        comm.isend("last", peer)
+
+
+def finds(sender, size):
+    comm = mp.comm()
+    assert len(comm.recv(sender, tag="left", timeout=10)) == size
+    assert comm.recv(sender, timeout=10) == "last"
+    print("rank", comm.rank, "has found it", flush=True)
+
+
 def fails_here():
     return 1 / 0
 

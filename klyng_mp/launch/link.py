@@ -6,6 +6,7 @@ Layer: launch.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 from time import perf_counter_ns
@@ -148,8 +149,9 @@ class RankLink:
         """Let what was sent leave; tell the supervisor that this end is meant, and the others that nothing follows."""
         self.endpoint.flush(Deadline(None))
         for peer, message in self.endpoint.take_early():
-            buffers = [bytes(buffer) for buffer in message.buffers]
-            self.tell("mail", peer, (message.context, message.source, message.tag, message.code, message.head, buffers))
+            buffers = [bytearray(buffer) for buffer in message.buffers]
+            content = message.context, message.source, message.tag, message.code, message.head, buffers
+            self.tell("mail", peer, pickle.dumps(content, protocol=5))
         self.tell("goodbye", report())
         if not self._retired:  # else those that it would tell may be others by now, who await its successor
             self.endpoint.close()
@@ -295,11 +297,12 @@ class RankLink:
             return state._replace(steps=self.endpoint.room.steps)
         return describe_rank(self.endpoint, run) if self.run == run else describe_begin(rank)
 
-    def _take_mail(self, message: tuple[Any, ...]) -> None:
+    def _take_mail(self, mail: bytes) -> None:
         """Take a message that its sender, which has ended since, sent before this process came."""
-        context, source, tag, code, head, buffers = message
-        own = [bytearray(buffer) for buffer in buffers]
-        self.endpoint.deliver(source, Message(context, source, tag, self.place.incarnation, code, head, own))
+        assert self.place.start is not None  # noqa: S101 - ranks of runs are all there when one begins
+        context, source, tag, code, head, buffers = pickle.loads(mail)  # noqa: S301 - of a rank, as what others send is
+        own = make_context(self.place.start.run) | context % make_context(1)  # the same communicator of this session
+        self.endpoint.deliver(source, Message(own, source, tag, self.place.incarnation, code, head, buffers))
         self.endpoint.room.notify()
 
     def _refresh(self, peer: int, incarnation: int) -> None:

@@ -11,12 +11,11 @@ import os
 import socket
 import struct
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klyng_mp.errors import describe_exitcode
 from klyng_mp.launch.occupant import Occupant, StartedProcess
 from klyng_mp.launch.surroundings import NO_RANK
-from klyng_mp.wire.frames import make_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.supervisor import Owner, Supervisor
 
-__all__ = ["EXIT_CODE", "Processes"]
+__all__ = ["EXIT_CODE", "MAIL_BYTES", "Processes"]
 
 EXIT_CODE = struct.Struct("<i")  # as multiprocessing counts them
+MAIL_BYTES = 1 << 20  # of a message that is kept for a process of another host: it goes there in pieces
 
 
 class Processes:
@@ -44,7 +44,8 @@ class Processes:
         self._spec = spec
         self._owner = owner
         self._waiting: dict[int, Occupant] = {}  # for the end of who gives way to them, by rank
-        self._mail: defaultdict[int, list[Any]] = defaultdict(list)  # of senders that have ended, by rank
+        self._mail: defaultdict[int, list[bytes]] = defaultdict(list)  # of senders that have ended, by rank
+        self._pieces: defaultdict[int, bytearray] = defaultdict(bytearray)  # of what comes from other hosts, by sender
         self._far: dict[int, _Far] = {}  # the last process that came to each place of other hosts, by rank
         self._cut_off: dict[int, str] = {}  # what became of places whose host is lost, by rank
         self.living: dict[int, Occupant] = {}
@@ -93,18 +94,34 @@ class Processes:
             if serial in (0, occupant.process.serial if occupant.process else 0):
                 os.kill(occupant.body.pid, signum)
 
-    def keep_mail(self, sender: Occupant, rank: int, message: Any) -> None:
+    def post(self, sender: Occupant, rank: int, mail: bytes) -> None:
         """Keep a message of a process that ends for the first one that comes to a place, even if all others have ended.
 
         Whether they have is a matter of how fast each is: who starts several in a row must not have to know.
         """
-        occupant, process = self._supervisor.occupants.get(rank), sender.process
-        if process is None or occupant is None:  # what is for a place of another host does not outlive its sender
+        if sender.process is None:
             return
-        if not _has_come(occupant, process):
-            self._mail[rank].append(message)
+        run = sender.process.run
+        if self._supervisor.is_here(rank):
+            self._keep(rank, run, mail)
+            return
+        for start in range(0, len(mail), MAIL_BYTES):
+            more = start + MAIL_BYTES < len(mail)
+            self._owner.reach_out("mail", rank, sender.rank, run, more, mail[start : start + MAIL_BYTES])
+
+    def _keep(self, rank: int, run: int, mail: bytes) -> None:
+        occupant = self._supervisor.occupants[rank]
+        if not _has_come(occupant, run):
+            self._mail[rank].append(mail)
         elif occupant.alive:
-            self._supervisor.tell(occupant, "mail", message)
+            self._supervisor.tell(occupant, "mail", mail)
+
+    def far_mail(self, rank: int, sender: int, run: int, more: bool, piece: bytes) -> None:
+        """Take a piece of a message that a process of another host has left for a place."""
+        if rank in self._supervisor.occupants:
+            self._pieces[sender] += piece
+            if not more:
+                self._keep(rank, run, bytes(self._pieces.pop(sender)))
 
     def end_session(self, run: int, *, renew: bool) -> None:
         """Give the places that processes have left back to runs, of which this number will not be one.
@@ -124,10 +141,16 @@ class Processes:
             successor = self._waiting.pop(occupant.rank, None)
             if successor is not None:
                 self._fill(successor)
+                if successor.exitcode is not None:
+                    self._depart(successor, successor.exitcode)
             return
         del self.living[process.serial]
-        if self._waiting.get(occupant.rank) is occupant:
-            del self._waiting[occupant.rank]
+        if self._waiting.get(occupant.rank) is not occupant:  # else it comes to its place first: others wait for it
+            self._depart(occupant, exitcode)
+
+    def _depart(self, occupant: Occupant, exitcode: int) -> None:
+        process = occupant.process
+        assert process is not None  # noqa: S101 - it is one
         _close(process.task)
         if self._supervisor.occupants.get(occupant.rank) is occupant:
             self._supervisor.note_end(occupant)
@@ -168,6 +191,7 @@ class Processes:
         """Take note that the host of these places is lost: whoever was there is gone, and nobody comes there."""
         for rank in ranks:
             self._cut_off[rank] = what
+            self._pieces.pop(rank, None)
             for other in self._holders():
                 self._supervisor.tell(other, "gone", rank, None, what, False)
 
@@ -189,15 +213,17 @@ class Processes:
         # In a World of this host the driver and its processes have nothing to say to each other.
         network = self._spec.network
         streams = list(socket.socketpair()) if network is not None and not network.far_driver else []
-        self._tell_place(occupant, streams[1:])
+        if occupant.alive:
+            self._tell_place(occupant, streams[1:])
         self._owner.arrived(occupant, process.run, streams[:1])
         for stream in streams:
             stream.close()
-        for context, *rest in self._mail.pop(occupant.rank, ()):
-            own = make_context(process.run) | context % make_context(1)  # the same communicator of this session
-            self._supervisor.tell(occupant, "mail", (own, *rest))
+        if not occupant.alive:  # it was killed while its place was not free yet
+            return
+        for mail in self._mail.pop(occupant.rank, ()):
+            self._supervisor.tell(occupant, "mail", mail)
         for former in self._supervisor.occupants.values():
-            if not former.alive and _has_come(former, process):
+            if not former.alive and _has_come(former, process.run):
                 self._tell_end(occupant, former)
         for far in self._far.values():
             if far.run == process.run and far.end is not None:
@@ -213,7 +239,7 @@ class Processes:
         process = occupant.process
         assert process is not None  # noqa: S101 - it is one
         here = self._supervisor.occupants
-        come = {who.rank for who in here.values() if who is occupant or _has_come(who, process)}
+        come = {who.rank for who in here.values() if who is occupant or _has_come(who, process.run)}
         come.update(rank for rank, far in self._far.items() if far.run == process.run)
         absent = tuple(rank for rank in range(self._spec.size) if rank not in come)
         start = process.serial, process.run, process.no_rank, absent, bool(driver)
@@ -233,9 +259,9 @@ class _Far:
         self.end: tuple[int, int, str, bool] | None = None
 
 
-def _has_come(occupant: Occupant, process: StartedProcess) -> bool:
-    """Whether the place is, or was, another process's of the same session."""
-    return occupant.process is not None and occupant.process.run == process.run
+def _has_come(occupant: Occupant, run: int) -> bool:
+    """Whether the place is, or was, a process's of this session."""
+    return occupant.process is not None and occupant.process.run == run
 
 
 def _close(fds: list[int]) -> None:

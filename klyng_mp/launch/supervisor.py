@@ -269,7 +269,7 @@ class Supervisor(Crew):
     def _pass_on(self, occupant: Occupant, kind: str, rank: int, *words: Any) -> None:
         """Hand what one process has for another to it, now or when it has come."""
         if kind == "mail":
-            self.processes.keep_mail(occupant, rank, *words)
+            self.processes.post(occupant, rank, *words)
         else:
             self.tell_rank(rank, "relayed", occupant.rank, *words)
 

@@ -419,6 +419,8 @@ class _Job(Owner):
             processes.signal(*rest)
         elif kind == "come":
             processes.far_arrived(*rest)
+        elif kind == "mail":
+            processes.far_mail(*rest)
         elif kind == "refill":
             self._refill, run, renew = rest
             processes.end_session(run, renew=renew)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.launch.control import Cause
 from klyng_mp.launch.occupant import ESTATE_BYTES
+from klyng_mp.launch.processes import MAIL_BYTES
 from klyng_mp.launch.state import RankState
 from klyng_mp.remote.protocol import LARGE_JSON, RECORDS, RecordRow
 from klyng_mp.remote.schema import Choice, Flag, Integer, Items, Maybe, Octets, Record, Table, Text, fit, write_json
@@ -47,6 +48,7 @@ _LONG = Text(400_000, lines=True)
 _OCCUPANTS = Items(Record({"rank": _RANK, "incarnation": _COUNT}), MAX_RANKS)
 _DIGEST = Octets(32)
 _EXITCODE = Integer(-256, 2**31)
+_MAIL: dict[str, FieldType] = {"rank": _RANK, "sender": _RANK, "run": _COUNT, "more": Flag()}
 
 _CAUSE: dict[str, FieldType] = {
     "kind": Choice("failed", "died", "stillborn", "exited", "deadlock", "cancelled", "interrupted", "timeout", "lost"),
@@ -198,11 +200,13 @@ _SPECIAL: dict[str, tuple[str, dict[str, FieldType], int]] = {
     "task": ("client", {"serial": _COUNT}, CHUNK_BYTES),
     "content": ("client", {"digest": _DIGEST}, CHUNK_BYTES),
     "left": ("beacon", {"serial": _COUNT}, ESTATE_BYTES),
+    "mail": ("client", _MAIL, MAIL_BYTES),
+    "out_mail": ("beacon", _MAIL, MAIL_BYTES),
     "states": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
     "surveyed": ("beacon", {"question": _COUNT, "states": Items(Record(_STATE), MAX_RANKS)}, 0),
 }
 
-_OF_DATA = {"output": "stream", "task": "serial", "content": "digest", "left": "serial"}  # what is said of data
+_OF_DATA = {name: list(fields) for name, (_, fields, limit) in _SPECIAL.items() if limit}  # what is said of data
 _REPLIES = {"answer": "states", "surveyed": "surveyed"}  # what tuples with states are called as records
 
 RECORDS.update({name: RecordRow(who, Record(fields), limit) for name, (who, fields, limit) in BEGINNING.items()})
@@ -228,7 +232,7 @@ def _pack(record: tuple[Any, ...]) -> tuple[str, dict[str, Any], bytes]:
         fields = {name: getattr(cause, name) for name in _CAUSE}
         return kind, {"run": run, **fields, "detail": cause.detail[:1000], "text": cause.text[-100_000:]}, b""
     if kind in _OF_DATA:
-        return kind, {_OF_DATA[kind]: rest[0]}, bytes(rest[1])
+        return kind, dict(zip(_OF_DATA[kind], rest[:-1], strict=True)), bytes(rest[-1])
     if kind in _REPLIES:
         return _REPLIES[kind], {"question": rest[0], "states": _pack_states(rest[1], whole=kind == "surveyed")}, b""
     if kind == "born":
@@ -244,14 +248,15 @@ def unpack_record(kind: str, fields: dict[str, Any], data: bytes) -> tuple[Any, 
     """Return the tuple that a record stands for."""
     if kind in {"caused", "settled"}:
         return kind, fields["run"], Cause(*(fields[name] for name in _CAUSE))
-    if kind in _OF_DATA:
-        return kind, fields[_OF_DATA[kind]], data
     if kind in _REPLIES.values():
         name = "answer" if kind == "states" else kind
         return name, fields["question"], [_unpack_state(state) for state in fields["states"]]
     if kind == "born":
         return kind, [(one["rank"], one["incarnation"]) for one in fields["who"]]
-    words = [fields[name] for name in _TUPLES[kind][1]]
+    if kind in _OF_DATA:
+        words = [*(fields[name] for name in _OF_DATA[kind]), data]
+    else:
+        words = [fields[name] for name in _TUPLES[kind][1]]
     if kind == "end":
         words[4] /= 1000
     if kind.startswith("out_"):

@@ -177,6 +177,7 @@ class Supervisors(Job):
                 self.endpoint.mark_present(rank, incarnation)
             else:
                 self._welcome(rank, incarnation, socket.socket(fileno=fds[index]))
+            self._suspects.pop(rank, None)  # the former occupant's connection may have ended only now
 
     def _hear_caused(self, site: Site, run: int, cause: Cause) -> None:
         if run not in self._causes:
@@ -233,12 +234,12 @@ class Supervisors(Job):
             return
         self._processes.arrived(rank)
         self._arrivals.arrived(rank, incarnation, run)
-        self._suspects.pop(rank, None)
         if site.far:
             self._incarnations[rank] = incarnation
             self.endpoint.mark_present(rank, incarnation)
         else:
             self._welcome(rank, incarnation, socket.socket(fileno=fds.pop()))
+        self._suspects.pop(rank, None)  # the former occupant's connection may have ended only now
         for other in self._sites:
             if other is not site and other.living:
                 other.tell("come", rank, incarnation, run)
@@ -270,8 +271,8 @@ class Supervisors(Job):
             return
         if kind == "dial":
             other.tell("dial", rank, words[0])
-        elif kind == "relay":
-            other.tell("relayed", rank, *words)
+        else:
+            other.tell("mail" if kind == "mail" else "relayed", rank, *words)
 
     def _hear_unlaunchable(self, site: Site, reason: str) -> None:
         self._trouble = f"ranks could not be started on {site.name}: {reason}"

@@ -26,6 +26,7 @@ FROM_BEACONS = [
     ("out", "dial", 2, [5]),
     ("out", "relay", 2, [5, "which call", 9, 3, None]),
     ("out", "relay", 2, [5, "call", 9, 3, "bcast() at app.py:3"]),
+    ("out", "mail", 2, [5, 7, False, b"frame"]),
 ]
 FROM_DRIVERS = [
     ("end", 7, "interrupted", None, "was interrupted by Ctrl-C", 1.0, 2),
@@ -50,6 +51,7 @@ FROM_DRIVERS = [
     ("host_back", 2, 4),
     ("relayed", 5, 2, "call", 9, 3, "bcast()"),
     ("relayed", 5, 2, "which call", 9, 3, None),
+    ("mail", 5, 2, 7, True, b"frame"),
 ]
 
 

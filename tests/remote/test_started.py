@@ -55,6 +55,34 @@ def test_what_is_sent_to_a_place_waits_until_somebody_has_come(world, capfd):
     assert "rank 2 has all of [0, 1]" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("size", [0, 1 << 20, 2_500_000])
+def test_what_a_process_has_sent_outlives_it_until_somebody_has_come(world, capfd, size):
+    stays = start(world, time.sleep, 1000)  # in the place here
+    gone = start(world, farwork.leaves, [0, 2], size)  # on one host
+    assert exit_codes([gone]) == [0]
+    stays_too = start(world, time.sleep, 1000)
+    assert exit_codes([start(world, farwork.finds, 1, size)]) == [0]  # on the other
+    assert "rank 2 has found it" in capfd.readouterr().out
+    for process in (stays, stays_too):
+        process.kill()
+        process.join()
+    assert world.run(farwork.total) == [3] * 3
+    gone = start(world, farwork.leaves, [1], size)
+    assert exit_codes([gone]) == [0]
+    stays = start(world, time.sleep, 1000)
+    assert exit_codes([start(world, farwork.finds, 0, size)]) == [0]
+    assert "rank 1 has found it" in capfd.readouterr().out
+    stays.kill()
+    assert exit_codes([stays]) == [-signal.SIGKILL]
+
+
+@pytest.mark.slow
+def test_the_first_that_comes_to_a_place_here_stays(hosts):
+    with mp.World(hosts=[{"host": "local", "max_procs": 1}, *hosts]) as world:
+        process = start(world, time.sleep, 4.5)  # longer than what is told of its host's end would need
+        assert exit_codes([process]) == [0]
+
+
 @pytest.mark.parametrize(
     ("end", "codes"),
     [
@@ -103,13 +131,14 @@ def test_large_arguments_travel_whole(world):
 
 
 def test_who_waits_for_one_that_is_killed_is_told(world, capfd):
-    waits = [start(world, farwork.waits_for, 2) for _ in range(2)]
-    victim = start(world, time.sleep, 1000)
-    wait_until(lambda: capfd.readouterr().out.count("waits") >= 0 and victim.is_alive())
-    victim.kill()
-    assert exit_codes([*waits, victim]) == [0, 0, -signal.SIGKILL]
-    out = capfd.readouterr().out
-    assert out.count(f"{PeerLostError.__name__}: rank 2 was killed by SIGKILL") == 2, out
+    for _ in range(20):  # mostly it is killed before it has come to its place
+        waits = [start(world, farwork.waits_for, 2) for _ in range(2)]
+        victim = start(world, time.sleep, 1000)
+        victim.kill()
+        assert exit_codes([*waits, victim]) == [0, 0, -signal.SIGKILL]
+        out = capfd.readouterr().out
+        assert out.count(f"{PeerLostError.__name__}: rank 2 was killed by SIGKILL") == 2, out
+        assert world.run(farwork.total) == [3] * 3
 
 
 def test_they_are_children_as_others_are(world):
