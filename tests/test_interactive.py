@@ -243,6 +243,7 @@ def test_ipython_by_a_line_of_code(tmp_path):
         assert program.out == "[0, 1]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["-i", "-q"], ["-m", "IPython", "--simple-prompt", "--no-banner", "--colors=nocolor"]],

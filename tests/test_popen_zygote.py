@@ -397,6 +397,7 @@ def test_a_killed_driver_takes_its_processes_along(time_limit):
             os.close(handle)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "code"), [("fork", "None"), ("world", "0")])
 def test_a_lock_that_a_thread_holds_here_is_free_there(run_python, tmp_path, kind, code):
     """python/cpython#84559: a fork has a copy of the lock, but not the thread that would release it."""

@@ -396,6 +396,7 @@ def test_a_killed_getter_does_not_stop_the_others():
     finish(queue)
 
 
+@pytest.mark.slow
 @needs_core
 @pytest.mark.parametrize("thing", ["small", b"x" * 200_000], ids=["small", "large"])
 def test_nobody_is_stopped_by_who_is_killed_wherever_it_is(thing):

@@ -598,6 +598,7 @@ def test_more_permits_than_it_began_with_are_counted(fork):
         semaphore.acquire()
 
 
+@pytest.mark.slow
 def test_more_processes_than_are_counted(fork):
     semaphore = fork.Semaphore(1)
     for _ in range(260):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 BENCHMARKS = REPOSITORY / "benchmarks"
 TIMEOUT = 100 * float(os.environ.get("KLYNG_MP_TEST_TIMEOUT_FACTOR", "1"))

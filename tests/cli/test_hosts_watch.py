@@ -18,6 +18,8 @@ from programs import FACTOR, Program
 
 from klyng_mp.cli.beacon_parser import build_hosts_parser
 
+pytestmark = pytest.mark.slow
+
 ROW = r"^\d\d:\d\d:\d\d  +{key} +{state} .*$"
 
 

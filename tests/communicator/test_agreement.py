@@ -119,6 +119,7 @@ def test_a_program_whose_ranks_agree_is_left_alone(world):
     assert world.run(agree) == [None] * 3
 
 
+@pytest.mark.slow
 def test_who_computes_for_long_does_not_answer_and_the_call_is_named_without_its_place(world, time_limit):
     def compute(seconds):
         comm = mp.comm()

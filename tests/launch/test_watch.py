@@ -14,6 +14,8 @@ import pytest
 import klyng_mp as mp
 from klyng_mp import native
 
+pytestmark = pytest.mark.slow
+
 LIMIT_SECONDS = 2.0
 
 # Of each way to hang: ranks, words that the report has, and the cycle.

@@ -139,6 +139,7 @@ def test_no_task_is_done_twice(make_crew, tmp_path):
     assert start_map(crew, work.make_file, paths).get(60) == paths
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_one_task_and_no_answer(make_crew):
     crew = make_crew(1)
     results = IMapIterator(Owner(crew))

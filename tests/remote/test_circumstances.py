@@ -24,6 +24,8 @@ from programs import FACTOR, children_of, environment, still_there, wait_until
 
 import klyng_mp as mp
 
+pytestmark = pytest.mark.slow
+
 GONE_SECONDS = 5.0
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close resets the connection
 

@@ -35,6 +35,8 @@ daemon._count_room = lambda: sys.maxsize
 """
 NO_FORK = """
 import errno, os
+
+pytestmark = pytest.mark.slow
 fork, failed = os.fork, []
 def sometimes():
     if len(failed) < 3:

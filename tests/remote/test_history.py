@@ -31,6 +31,8 @@ from klyng_mp.remote.protocol import KINDS
 from klyng_mp.remote.running import find_beacon
 from klyng_mp.remote.schema import fit, write_json
 
+pytestmark = pytest.mark.slow
+
 KEY = Origin("ada@box", "key", "10.0.0.7")
 PASSWORD = Origin("", "password", "::1")
 

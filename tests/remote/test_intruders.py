@@ -32,6 +32,8 @@ from klyng_mp.remote.security import BeaconIdentity, JobAuthority
 from klyng_mp.remote.sources import find_loaded_sources
 from klyng_mp.wire.frames import DRIVER
 
+pytestmark = pytest.mark.slow
+
 FAR = 2
 LIMITS = "max_ranks = 40\nmax_jobs = 40\nmax_bundle_bytes = 1048576\n"
 

@@ -383,6 +383,7 @@ def test_what_a_stranger_says_is_not_shown(reason, error, sentence):
 # -- bytes that are changed on their way, or said again --------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_stretch")
 @pytest.mark.parametrize(
     "method", [pytest.param(one, marks=pytest.mark.slow) if one == "code" else one for one in METHODS]

@@ -16,6 +16,8 @@ from klyng_mp.launch.control import Cause
 from klyng_mp.launch.state import RUNNING, WAITING, RankState
 from klyng_mp.remote.lookout import Lookout
 
+pytestmark = pytest.mark.slow
+
 LIMIT_SECONDS = 4.0  # half of it is what one machine takes
 SPREAD = {1: [0, 1, 0], 2: [0, 1, 1], 3: [1, 1, 1], 4: [0, 2, 2]}  # ranks here and on each of two hosts
 

@@ -125,6 +125,7 @@ def test_a_driver_without_power(scene, time_limit):
     scene.check_nothing_left()
 
 
+@pytest.mark.slow
 def test_a_host_that_is_not_there_and_one_that_is_off(network, time_limit):
     laptop, lab, dark = network.add_hosts("laptop", "lab", "dark")
     beacon = beacon_on(lab)

@@ -130,6 +130,7 @@ def test_large_arguments_travel_whole(world):
     assert exit_codes([start(world, farwork.checks, data, sum(data)) for _ in range(3)]) == [0] * 3
 
 
+@pytest.mark.slow
 def test_who_waits_for_one_that_is_killed_is_told(world, capfd):
     for _ in range(20):  # mostly it is killed before it has come to its place
         waits = [start(world, farwork.waits_for, 2) for _ in range(2)]

@@ -18,6 +18,8 @@ HONEST = [source(1_000_000 + number) for number in range(4)]  # where somebody h
 # What a beacon must not do: keep what strangers have said.
 HOARD = """
 from klyng_mp.remote import daemon
+
+pytestmark = pytest.mark.slow
 forget = daemon.Beacon._forget
 kept = []
 def hoard(self, sock, why):

@@ -99,6 +99,7 @@ def test_the_next_run_has_new_ranks_everywhere_if_it_is_not_back(world, beacons)
     assert world.run(farwork.total) == [3] * 3
 
 
+@pytest.mark.slow
 def test_the_next_run_has_the_other_ranks_if_it_is_back(world, beacons):
     before = world.run(os.getpid)
     assert world.run(farwork.total) == [3] * 3
