@@ -40,6 +40,8 @@ from klyng_mp.remote.pairing import Pairing
 from klyng_mp.remote.protocol import KINDS
 from klyng_mp.remote.security import BeaconIdentity, ClientProof
 
+pytestmark = pytest.mark.slow
+
 SCALES = pytest.mark.parametrize(
     "scale",
     [
@@ -52,8 +54,6 @@ SCALES = pytest.mark.parametrize(
 # Whoever comes is looked at: what is meant to reach the parsers must not be turned away by the doorkeeper.
 OPEN_DOOR = """
 from klyng_mp.remote import admission
-
-pytestmark = pytest.mark.slow
 limits = admission.AdmissionLimits()._replace(
     of_one=10**6, of_one_when_crowded=10**6, free_failures=1e9, free_failures_under_attack=1e9,
     strangers_per_second=1e9, strangers_at_once=1e9,

@@ -25,6 +25,8 @@ from remote.test_intruders import words_of_a_job
 
 import klyng_mp as mp
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 QUIET_LOAD = 0.3  # of a processor, that a beacon uses at most where nothing happens
 # As if a beacon did not know how many descriptors it may have.
@@ -35,8 +37,6 @@ daemon._count_room = lambda: sys.maxsize
 """
 NO_FORK = """
 import errno, os
-
-pytestmark = pytest.mark.slow
 fork, failed = os.fork, []
 def sometimes():
     if len(failed) < 3:

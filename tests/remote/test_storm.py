@@ -10,6 +10,8 @@ import pytest
 from attackers import LiveBeacon, source
 from programs import FACTOR, Program, wait_until
 
+pytestmark = pytest.mark.slow
+
 STORM = Path(attackers.__file__).with_name("storm.py")
 MIB = 1 << 20
 GROWTH_BYTES = 10 * MIB
@@ -18,8 +20,6 @@ HONEST = [source(1_000_000 + number) for number in range(4)]  # where somebody h
 # What a beacon must not do: keep what strangers have said.
 HOARD = """
 from klyng_mp.remote import daemon
-
-pytestmark = pytest.mark.slow
 forget = daemon.Beacon._forget
 kept = []
 def hoard(self, sock, why):
