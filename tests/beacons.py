@@ -114,10 +114,15 @@ class Beacon:
 
     def check_tidy(self, before=()):
         """Wait until nothing of any job is left but what was there before, and fail if that is not soon."""
+        left = []
+
+        def is_tidy():
+            left[:] = set(self.leftovers()) - set(before)
+            return not left
+
         with contextlib.suppress(AssertionError):
-            wait_until(lambda: set(self.leftovers()) <= set(before), TIDY_SECONDS)
-        left = self.leftovers()
-        assert set(left) <= set(before), f"{left}; its log:\n{self.log}"
+            wait_until(is_tidy, TIDY_SECONDS)
+        assert not left, f"{left}; its log:\n{self.log}"
         assert self.process.poll() is None
 
     def stop(self):

@@ -450,6 +450,7 @@ def test_a_lock_in_other_than_a_fork_context_is_one_descriptor():
 # -- killed while it held --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @robust
 @pytest.mark.parametrize("reaped", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
@@ -514,6 +515,7 @@ def test_one_with_another_start_time_is_not_the_holder():
     assert caught.value.pid == os.getpid()
 
 
+@pytest.mark.slow
 @robust
 @pytest.mark.parametrize("kind", ["Lock", "RLock"])
 def test_who_ends_by_itself_breaks_nothing(ctx, kind):

@@ -212,6 +212,7 @@ def test_a_failure_is_told_once_with_its_rank(tmp_path, result):
     assert "klyng_mp/" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wait",
     [

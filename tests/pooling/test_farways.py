@@ -14,6 +14,8 @@ import klyng_mp as mp
 from klyng_mp.futures import WorldExecutor
 from klyng_mp.pooling.farways import FarSeat
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["beacons", "client_home", "hosts"]
 
 

@@ -15,6 +15,8 @@ import time
 import badlinks
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SOON = 0.3  # in which something arrives where nothing is wrong
 DATA = random.Random(5).randbytes(2_000_000)
 

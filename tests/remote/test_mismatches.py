@@ -16,6 +16,8 @@ import klyng_mp as mp
 from klyng_mp.errors import BundleError, RankFailedError
 from klyng_mp.version import __version__
 
+pytestmark = pytest.mark.slow
+
 SENTENCE_SECONDS = 5.0
 OLDER = "import klyng_mp.version\nklyng_mp.version.__version__ = '0.0.1'\n"
 USER = """

@@ -17,6 +17,8 @@ import networks
 import pytest
 from programs import Program, still_there, wait_until, write_script
 
+pytestmark = pytest.mark.slow
+
 SOON = 0.3  # in which something arrives where nothing is wrong
 
 ECHO = """

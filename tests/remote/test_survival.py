@@ -15,6 +15,8 @@ from programs import kill, still_there, wait_until
 import klyng_mp as mp
 from klyng_mp.errors import HostLostError, LaunchError
 
+pytestmark = pytest.mark.slow
+
 LOST_SECONDS = 20.0  # of silence 10, looked for every 2; and time to end what was there
 BACK_SECONDS = 30.0  # of two attempts; and for the old session to have been forgotten
 
