@@ -130,6 +130,7 @@ class Processes:
         """
         self._supervisor.finish_run(run)
         self._mail.clear()
+        self._pieces.clear()
         for occupant in self._supervisor.servers() if renew else ():
             self._supervisor.retire(occupant)
         self._supervisor.refill()

@@ -65,7 +65,7 @@ def connect(host: Host, home: Home, *, code: str | None = None, timeout: float |
     except DeadlineError:
         tls.close()
         raise BeaconError(f"{_who(host)} does not answer: it may be frozen, or busy; try again", host.key) from None
-    except (EOFError, RemoteProtocolError, ConnectionError) as error:
+    except RemoteProtocolError as error:
         tls.close()
         raise BeaconError(
             f"{_who(host)} broke off: {error}; see its log (klyng-mp beacon status, there)", host.key

@@ -152,7 +152,7 @@ class Supervisors(Job):
             self._printer.then(lambda: self._hear_later(site, kind, *rest))
         elif handler is not None:
             handler(site, *rest)
-        if kind != "born":
+        if kind not in {"born", "arrived"}:  # whose sockets are kept
             for fd in fds:
                 os.close(fd)
 
@@ -172,12 +172,15 @@ class Supervisors(Job):
                 continue
             if incarnation > 1:
                 self._news = True
-            if site.far:
-                self._incarnations[rank] = incarnation
-                self.endpoint.mark_present(rank, incarnation)
-            else:
-                self._welcome(rank, incarnation, socket.socket(fileno=fds[index]))
-            self._suspects.pop(rank, None)  # the former occupant's connection may have ended only now
+            self._take_in(site, rank, incarnation, fds[index : index + 1])
+
+    def _take_in(self, site: Site, rank: int, incarnation: int, fds: list[int]) -> None:
+        if site.far:
+            self._incarnations[rank] = incarnation
+            self.endpoint.mark_present(rank, incarnation)
+        else:
+            self._welcome(rank, incarnation, socket.socket(fileno=fds[0]))
+        self._suspects.pop(rank, None)  # the former occupant's connection may have ended only now
 
     def _hear_caused(self, site: Site, run: int, cause: Cause) -> None:
         if run not in self._causes:
@@ -234,12 +237,7 @@ class Supervisors(Job):
             return
         self._processes.arrived(rank)
         self._arrivals.arrived(rank, incarnation, run)
-        if site.far:
-            self._incarnations[rank] = incarnation
-            self.endpoint.mark_present(rank, incarnation)
-        else:
-            self._welcome(rank, incarnation, socket.socket(fileno=fds.pop()))
-        self._suspects.pop(rank, None)  # the former occupant's connection may have ended only now
+        self._take_in(site, rank, incarnation, fds)
         for other in self._sites:
             if other is not site and other.living:
                 other.tell("come", rank, incarnation, run)
