@@ -253,7 +253,6 @@ def test_scaling_is_relative_to_the_first_count_of_the_same_row(load):
 
 
 @needs_compiler
-@pytest.mark.slow
 @pytest.mark.parametrize("mpi", [[], ["--no-mpi"]], ids=["mpi if there is one", "no mpi"])
 def test_run_writes_tables_json_and_charts(tmp_path, mpi):
     pytest.importorskip("tqdm")
@@ -277,7 +276,6 @@ def test_run_writes_tables_json_and_charts(tmp_path, mpi):
 
 
 @needs_compiler
-@pytest.mark.slow
 def test_every_program_of_every_task_does_no_work_at_size_0_and_agrees_at_a_small_one(load, tmp_path):
     """All rows at once, numba's too if it is there."""
     pytest.importorskip("tqdm")
@@ -303,7 +301,6 @@ def test_every_program_of_every_task_does_no_work_at_size_0_and_agrees_at_a_smal
     assert all(one["size"] == 0 and one["mpct"][0] < 1.0 for one in series)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options", "figures"),
     [
@@ -322,7 +319,6 @@ def test_a_script_of_figures_prints_and_writes_its_verdicts(tmp_path, script, op
     assert all(record["samples"].values())
 
 
-@pytest.mark.slow
 def test_remote_prints_and_writes_its_verdicts_or_says_why_it_has_none(tmp_path):
     pytest.importorskip("numpy")
     file = tmp_path / "figures.json"
@@ -337,7 +333,6 @@ def test_remote_prints_and_writes_its_verdicts_or_says_why_it_has_none(tmp_path)
     assert [figure["met"] for figure in counted] == [True, True], counted
 
 
-@pytest.mark.slow
 def test_messaging_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path):
     pytest.importorskip("numpy")
     pytest.importorskip("matplotlib")
@@ -355,7 +350,6 @@ def test_messaging_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path)
         assert (tmp_path / f"messaging_{chart}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_collectives_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_path):
     pytest.importorskip("numpy")
     pytest.importorskip("matplotlib")
@@ -374,7 +368,6 @@ def test_collectives_prints_and_writes_its_verdicts_and_draws_its_charts(tmp_pat
         assert (tmp_path / f"collectives_{chart}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_pools_prints_and_writes_its_verdicts_and_draws_its_chart(tmp_path):
     pytest.importorskip("numpy")
     pytest.importorskip("matplotlib")

@@ -144,7 +144,6 @@ def test_nobody_reads_it(machines):
         assert (program.process.wait(20 * FACTOR), program.err) == (0, "")
 
 
-@pytest.mark.slow
 def test_a_slow_watch_stays_connected(machines, beacon):
     """A session ends of which nothing is heard for 10 s."""
     with watching(machines, "--watch=13") as program:

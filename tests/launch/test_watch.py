@@ -36,7 +36,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=["core", pytest.param("pure", marks=pytest.mark.slow)])
+@pytest.fixture(params=["core", "pure"])
 def core(request):
     """Give the environment of ranks with and without the core."""
     if request.param == "core" and native.core is None:
@@ -111,7 +111,6 @@ def test_nothing_is_said_of_ranks_that_compute(core):
         world.run(hangwork.all_compute, 1.0)
 
 
-@pytest.mark.slow
 def test_nothing_is_said_of_ranks_that_compute_for_long(core):
     with mp.World(3, env=core) as world:
         assert world.run(hangwork.computing_rank_sends, 10.0) == ["late"] * 3
@@ -125,8 +124,8 @@ def test_nothing_is_said_of_ranks_that_compute_for_long(core):
         hangwork.timer_acts,
         hangwork.child_acts,
         hangwork.time_out,
-        pytest.param(hangwork.left_thread_sends, marks=pytest.mark.slow),
-        pytest.param(hangwork.child_world_acts, marks=pytest.mark.slow),
+        hangwork.left_thread_sends,
+        hangwork.child_world_acts,
     ],
     ids=lambda work: work.__name__,
 )

@@ -111,7 +111,6 @@ def test_what_is_shared_travels(world):
     pool.join()
 
 
-@pytest.mark.slow
 def test_a_host_that_is_killed_costs_its_tasks_a_retry(tmp_path, client_home):
     with beacons_here(tmp_path) as (stays, dies):
         entries = [{**beacon.entry(), "max_procs": 1} for beacon in (stays, dies)]
@@ -124,7 +123,6 @@ def test_a_host_that_is_killed_costs_its_tasks_a_retry(tmp_path, client_home):
         pool.join()
 
 
-@pytest.mark.slow
 def test_without_retries_the_error_names_rank_and_host(tmp_path, client_home):
     with beacons_here(tmp_path) as (stays, dies):
         entries = [{**beacon.entry(), "max_procs": 1} for beacon in (stays, dies)]

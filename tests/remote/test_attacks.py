@@ -645,7 +645,6 @@ def test_who_asks_for_the_status_where_there_are_no_descriptors_ends_nothing(ope
 # -- secrets -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_session_of_a_stranger_is_confined_and_ends_also_where_its_beacon_does_not_end_it(tmp_path):
     with LiveBeacon(tmp_path, options="grace_seconds = 1") as beacon:
         key = attackers.let_in(beacon)

@@ -110,7 +110,7 @@ def work_for_long(hosts):
 
 @pytest.mark.parametrize(
     "after",
-    [400_000, *(pytest.param(size, marks=pytest.mark.slow) for size in (10, 700, 3000, 20_000, 50_000, 150_000))],
+    [10, 700, 3000, 20_000, 50_000, 150_000, 400_000],
 )
 def test_a_stream_that_is_reset_is_an_error_in_time_and_leaves_nothing(live, after):
     live.is_served()
@@ -148,7 +148,7 @@ def test_whatever_ends_a_login_is_said_with_the_beacon(live, monkeypatch, method
 
 @pytest.mark.parametrize(
     "victim",
-    ["driver", *(pytest.param(one, marks=pytest.mark.slow) for one in ("rank", "session", "zygote", "beacon"))],
+    ["driver", "rank", "session", "zygote", "beacon"],
 )
 def test_whoever_is_killed_daemons_below_ranks_are_gone(tmp_path, client_home, victim):
     (tmp_path / "work").mkdir()

@@ -72,9 +72,7 @@ def sitting(beacon, count, said):
         yield
 
 
-@pytest.mark.parametrize(
-    "said", [pytest.param(b"", id="before a word", marks=pytest.mark.slow), pytest.param(b"\x16", id="at logging in")]
-)
+@pytest.mark.parametrize("said", [pytest.param(b"", id="before a word"), pytest.param(b"\x16", id="at logging in")])
 def test_a_beacon_that_may_have_few_files_serves_who_is_honest(tmp_path, said):
     with LiveBeacon(tmp_path, start=few_files(48)) as beacon:
         beacon.is_served()
@@ -197,7 +195,6 @@ def test_the_same_archive_expands_where_nobody_looks():
 # -- disk ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("small_disk", [1 << 20], indirect=True)
 def test_a_beacon_on_a_full_disk_goes_on(small_disk):
     program = LiveBeacon(small_disk)

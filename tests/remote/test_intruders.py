@@ -135,7 +135,6 @@ def test_every_word_of_a_job_that_was_not_described_is_refused(beacon, key):
     print(f"{len(RECORDS)} words")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     # Who has its ranks renewed behind its own back waits for those that it had.

@@ -150,14 +150,7 @@ def spread(size, hosts):
     return made + [{**host, "max_procs": count} for host, count in zip(hosts, counts[1:], strict=True) if count]
 
 
-SOME = [hangwork.cycle_of_all, hangwork.wrong_tag, hangwork.one_in_a_barrier, hangwork.anyone]
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [shape if shape in SOME else pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES],
-    ids=lambda shape: shape.__name__,
-)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
 def test_each_deadlock_is_reported_in_time(shape, hosts, time_limit):
     size, words, cycle = SHAPES[shape]
     with mp.World(size, hosts=spread(size, hosts)) as world:
@@ -174,7 +167,7 @@ def test_each_deadlock_is_reported_in_time(shape, hosts, time_limit):
 
 @pytest.mark.parametrize(
     "work",
-    [hangwork.timer_acts, pytest.param(hangwork.thread_sends, marks=pytest.mark.slow), hangwork.time_out],
+    [hangwork.timer_acts, hangwork.thread_sends, hangwork.time_out],
     ids=lambda work: work.__name__,
 )
 def test_nothing_is_said_where_something_else_will_act(work, hosts):
@@ -183,7 +176,6 @@ def test_nothing_is_said_where_something_else_will_act(work, hosts):
         assert first == second is not None
 
 
-@pytest.mark.slow
 def test_nothing_is_said_of_ranks_that_compute_or_talk(hosts):
     with mp.World(3, hosts=spread(3, hosts)) as world:
         assert world.run(hangwork.computing_rank_sends, 2.5) == ["late"] * 3

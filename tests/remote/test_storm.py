@@ -79,7 +79,7 @@ def stand(beacon, count, every, rate=0):
     ("count", "every", "rate"),
     [
         pytest.param(200, 0.1, 0, id="some"),
-        pytest.param(5000, 1.0, 0, id="many", marks=pytest.mark.slow),
+        pytest.param(5000, 1.0, 0, id="many"),
         pytest.param(100_000, 1.0, 0, id="all at once", marks=[pytest.mark.soak, pytest.mark.timeout(0)]),
         pytest.param(100_000, 1.0, 500, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(0)]),
     ],

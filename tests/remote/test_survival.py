@@ -101,7 +101,6 @@ def test_the_next_run_has_new_ranks_everywhere_if_it_is_not_back(world, beacons)
     assert world.run(farwork.total) == [3] * 3
 
 
-@pytest.mark.slow
 def test_the_next_run_has_the_other_ranks_if_it_is_back(world, beacons):
     before = world.run(os.getpid)
     assert world.run(farwork.total) == [3] * 3
@@ -116,7 +115,6 @@ def test_the_next_run_has_the_other_ranks_if_it_is_back(world, beacons):
     assert world.statistics().ranks[2].rank == 2
 
 
-@pytest.mark.slow
 def test_a_rank_that_fails_after_a_return_is_heard(world, beacons):
     for _ in range(3):
         world.run(farwork.total)
@@ -129,7 +127,6 @@ def test_a_rank_that_fails_after_a_return_is_heard(world, beacons):
     assert world.run(farwork.total) == [3] * 3
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_ends_with_the_host(world, beacons, tmp_path):
     run = world.start(farwork.bystander, str(tmp_path / "gate"))
     wait_until((tmp_path / "gate").exists)
@@ -139,7 +136,6 @@ def test_a_run_that_goes_on_ends_with_the_host(world, beacons, tmp_path):
     assert world.run(farwork.total) == [3] * 3
 
 
-@pytest.mark.slow
 def test_a_world_without_hosts_left_starts_anew(world, beacons):
     with mp.World(hosts=[beacon.entry() for beacon in beacons]) as other:
         processes = [start(other, time.sleep, 1000) for _ in range(4)]
@@ -151,7 +147,6 @@ def test_a_world_without_hosts_left_starts_anew(world, beacons):
     assert world.run(farwork.total) == [3] * 3
 
 
-@pytest.mark.slow
 def test_a_world_is_closed_while_a_host_is_lost(hosts, beacons):
     with mp.World(hosts=hosts) as world:
         process = start(world, time.sleep, 0.1)
@@ -160,7 +155,6 @@ def test_a_world_is_closed_while_a_host_is_lost(hosts, beacons):
         assert exit_codes([process]) == [0]
 
 
-@pytest.mark.slow
 def test_a_pulled_cable_that_is_put_back(network, time_limit):
     laptop, *labs = network.add_hosts("laptop", "lab1", "lab2")
     made = [beacon_on(lab) for lab in labs]
