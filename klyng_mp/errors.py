@@ -44,8 +44,10 @@ those, so that existing ``except`` clauses keep working::
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
 import signal
+import sys
 from typing import Any
 
 __all__ = [
@@ -195,16 +197,19 @@ class BrokenLockError(KlyngError, OSError):
     Attributes:
         lock: which lock it is, as a phrase ("the Lock made at app.py:12").
         pid: the process that held it.
+        rank: that process's rank, in a World with hosts, where its number is not known; else None.
         ended: the process was not killed: it ended by itself and had not released the lock. Then others may still
             release it, and only who would have waited for ever gets this error.
     """
 
-    def __init__(self, lock: str, pid: int, ended: bool = False) -> None:
+    def __init__(self, lock: str, pid: int, ended: bool = False, rank: int | None = None) -> None:
         why = "ended without releasing it, and this wait would have no end" if ended else "died while holding it"
         what = "release it before a process ends" if ended else "what it guards may be half-written: make both anew"
-        super().__init__(f"{lock} is broken: process {pid} {why}; {what}")
+        who = f"process {pid}" if rank is None else f"rank {rank}"
+        super().__init__(f"{lock} is broken: {who} {why}; {what}")
         self.lock = lock
         self.pid = pid
+        self.rank = rank
         self.ended = ended
 
 
@@ -417,6 +422,14 @@ class MachinesWarning(RuntimeWarning):
 
 class UnreceivedMessagesWarning(RuntimeWarning):
     """Messages were still waiting in a rank when the run ended."""
+
+
+def describe_made(made: object) -> str:
+    """Return what errors call a lock that is being made: its class, and the line of the program that makes it."""
+    frame = sys._getframe(1)  # noqa: SLF001 - what warnings itself uses
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(("klyng_mp", "multiprocessing")):
+        frame = frame.f_back
+    return f"the {type(made).__name__} made at {os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
 
 
 def describe_exitcode(exitcode: int) -> str:

@@ -88,7 +88,7 @@ class Popen:
         if self._is_spread and not is_sealed(fd):
             raise NotAcrossHostsError(
                 "a pipe, queue, lock or shared memory of this machine",
-                "let the processes send messages to each other (klyng_mp.send, recv), or leave hosts= out",
+                "use what the World itself makes (world.Queue(), world.Lock(), world.Value(), …), or leave hosts= out",
             )
         self._fds.append(fd)
         return len(self._fds) - 1

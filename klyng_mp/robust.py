@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp import reduction
 from klyng_mp.deadline import Deadline
+from klyng_mp.errors import describe_made
 from klyng_mp.native import core
 from klyng_mp.process import START_METHOD
 
@@ -71,14 +72,6 @@ def _send_handle(owner: object, memory: _Memory) -> Any:
     return reduction.DupFd(memory.handle)
 
 
-def _describe(made: object) -> str:
-    """Return what errors call a lock: its class and the line of the program that made it."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith(("klyng_mp", "multiprocessing")):
-        frame = frame.f_back
-    return f"the {type(made).__name__} made at {os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
-
-
 # -- the end of a process --------------------------------------------------------------------------
 
 
@@ -117,7 +110,7 @@ class RobustSemLock:
     def __init__(self, kind: int, value: int, maxvalue: int, *, ctx: Context | None) -> None:
         away = travels(ctx)
         self._is_fork_ctx = not away
-        self._semlock = core.SemLock(kind, value, maxvalue, _describe(self), away, self._owned)
+        self._semlock = core.SemLock(kind, value, maxvalue, describe_made(self), away, self._owned)
         multiprocessing.util.debug("created semlock with handle %s", self._semlock.handle)
         self._make_methods()
         _ENDING.watch()

@@ -28,6 +28,7 @@ from klyng_mp.process import take_apart
 from klyng_mp.reduction import make_codec
 from klyng_mp.wire.frames import FIRST_CHANNEL
 from klyng_mp.world_job import WorldJob
+from klyng_mp.world_objects import WorldObjects
 from klyng_mp.world_process import WorldProcess, bind
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["WorldContext"]
 
 
-class WorldContext(WorldJob, BaseContext):
+class WorldContext(WorldObjects, WorldJob, BaseContext):
     """What a World is to multiprocessing: everything that `klyng_mp.get_context` offers, with start method "zygote"."""
 
     _name = "zygote"
@@ -85,6 +86,7 @@ class WorldContext(WorldJob, BaseContext):
     def _start_ranks(self) -> None:
         self._session = self._sessions = 0
         super()._start_ranks()
+        self._serve_objects()
 
     # What the class of its processes calls; see `Starter`
 

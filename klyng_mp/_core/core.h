@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define ANY (-1) /* as a source or a tag; mailbox.py's ANY_SOURCE and ANY_TAG */
+#define OBJECTS 1        /* frames.py's: the context of messages that are for no receive */
 #define SYNCHRONOUS 0x80 /* mailbox.py's: a bit of a message's code, while it has not been matched */
 
 /* Tells the processor that this is a loop which waits for another one. */
@@ -136,7 +137,7 @@ typedef struct Message {
     Link chain;     /* among those of its sender and tag, while a mailbox holds it */
     Link line;      /* among all of its context */
     Bucket *bucket; /* where it is chained, or NULL */
-    struct Message *unanswered; /* the next Message that was matched and whose sender was not told, or NULL */
+    struct Message *unanswered; /* the next Message that the mailbox's owner has to do something about, or NULL */
 } Message;
 
 /* Returns a new message; steals `head` and `buffers` even when it fails; `text` is borrowed. */
@@ -190,7 +191,7 @@ typedef struct {
     uint64_t order; /* of arrivals and postings, counted together */
     uint64_t lowest;
     uint64_t dropped;
-    Message *first_unanswered, *last_unanswered; /* matched, whose senders want to know; NULL where there is none */
+    Message *first_unanswered, *last_unanswered; /* for `take_unanswered`; NULL where there is none */
     Py_ssize_t unanswered;
 } Mailbox;
 

@@ -334,7 +334,7 @@ take_posted(Box *box, const Message *message)
 void
 mailbox_note_matched(Mailbox *self, Message *message)
 {
-    if (!(message->code & SYNCHRONOUS))
+    if (!(message->code & SYNCHRONOUS) && message->context != OBJECTS)
         return;
     message->code &= (uint8_t)~SYNCHRONOUS; /* one that is put back is not noted twice */
     if (self->last_unanswered == NULL)
@@ -363,6 +363,10 @@ mailbox_forget_unanswered(Mailbox *self)
 int
 mailbox_deliver(Mailbox *self, Message *message)
 {
+    if (message->context == OBJECTS) { /* for no receive, but for the owner */
+        mailbox_note_matched(self, message);
+        return 0;
+    }
     Box *box = find_box(self, message->context);
     if (box == NULL) {
         if (is_over(self, message->context)) {

@@ -304,7 +304,7 @@ static PyMethodDef mailbox_methods[] = {
 
 static PyMemberDef mailbox_members[] = {
     {"dropped", T_ULONGLONG, offsetof(Mailbox, dropped), READONLY, "how many messages came too late"},
-    {"unanswered", T_PYSSIZET, offsetof(Mailbox, unanswered), READONLY, "how many senders want to know of a match"},
+    {"unanswered", T_PYSSIZET, offsetof(Mailbox, unanswered), READONLY, "how many messages wait for take_unanswered"},
     {NULL},
 };
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from klyng_mp.communicator.membership import Membership
+from klyng_mp.communicator.carrying import Carrying
 from klyng_mp.wire.frames import is_collective
 from klyng_mp.wire.mailbox import ANY_SOURCE
 
@@ -29,7 +29,7 @@ class EndpointStatistics(NamedTuple):
     waiting: int
 
 
-class Accounts(Membership):
+class Accounts(Carrying):
     """What an endpoint counts; see `Membership` for its arguments and attributes."""
 
     def sent_counts(self) -> dict[int, int]:

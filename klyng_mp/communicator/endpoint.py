@@ -221,9 +221,9 @@ class Endpoint(Receiving):
         return False  # its answer must not be taken for a later message's: it stays awaited
 
     def _catch_up(self) -> None:
-        """Tell those senders that want to know which of their messages were matched, or never will be."""
-        while (self.mailbox.unanswered or self._refused) and self._refusal is None:
-            for message in self.mailbox.take_unanswered():
+        """Do what is to be done about messages; tell senders that want to know which were matched, or never will be."""
+        while (matched := self._take_matched()) or (self._refused and self._refusal is None):
+            for message in matched:
                 self._answer(message, _MATCHED)
             refused, self._refused = self._refused, []
             for message in refused:

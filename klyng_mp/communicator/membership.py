@@ -65,6 +65,7 @@ class Membership(Lifecycle):
         self.call_logs: WeakValueDictionary[int, CallLog] = WeakValueDictionary()
         self.find_call: Callable[[int, int, int], str | None] = _unknown
         self.free_index = 1  # 0 is that of all ranks
+        self._matched: list[Message] = []  # whose senders want to know
         self._transport: Transport = Nowhere()
         self.port: core.Port | None = None
         self.nearby: Sequence[int] = range(0)
@@ -114,6 +115,8 @@ class Membership(Lifecycle):
             is_news = known != incarnation if adopt is not None else not self._peers.is_present(peer, incarnation)
             if is_news and known is not None:
                 self._part_from(peer)
+                if known != incarnation:
+                    self._note_end(peer, known, orderly=peer in self._peers.departed)
             if adopt is not None:
                 adopt()
             if is_news:
@@ -142,6 +145,7 @@ class Membership(Lifecycle):
             if not self._peers.is_former(peer, incarnation):
                 self._peers.bury(peer, reason, orderly=orderly)
                 self._part_from(peer)
+                self._note_end(peer, self.incarnations.get(peer, 0), orderly=orderly)
                 self._room.notify()
 
     def begin_run(self, context_low: int) -> list[Message]:
@@ -180,7 +184,7 @@ class Membership(Lifecycle):
 
         Read it with the lock held.
         """
-        if self.mailbox.unanswered or self._refused:
+        if self.mailbox.unanswered or self._refused or self._matched:
             return True
         return any(chore.due for chore in self._room.chores)
 
@@ -242,6 +246,9 @@ class Membership(Lifecycle):
             raise self._refusal(doing)
         if context < self._lowest and context:
             raise ClosedError(f"this communicator belongs to a run that has ended, so {doing} cannot be done")
+
+    def _note_end(self, peer: int, incarnation: int, *, orderly: bool) -> None:
+        """Take note that an occupant of a peer's place has ended, after all that came of it."""
 
     def _part_from(self, peer: int) -> None:
         """Take in what the peer sent last, then close its connection."""

@@ -169,6 +169,11 @@ class Room:
             self._close_if_left()
 
     @property
+    def is_calling(self) -> bool:
+        """Whether callbacks of the poller are being called; needs the lock."""
+        return self._calling
+
+    @property
     def is_used(self) -> bool:
         """Whether a thread waits here, or naps, and so serves the descriptors; needs the lock."""
         return self._napping or bool(self._waiters)

@@ -22,9 +22,12 @@ from klyng_mp.launch.control import CLOSE
 from klyng_mp.launch.state import RankState, describe_begin, describe_idle, describe_rank
 from klyng_mp.launch.statistics import RankStatistics, collect
 from klyng_mp.launch.surroundings import give_up
+from klyng_mp.objects.desk import Desk
+from klyng_mp.objects.shared import set_desk
 from klyng_mp.transports.routes import Routes
 from klyng_mp.transports.shm import ShmTransport
 from klyng_mp.transports.stream import StreamTransport
+from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message, make_context
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import Network, Wires
     from klyng_mp.launch.surroundings import Place
     from klyng_mp.transports.contract import Transport
-    from klyng_mp.wire.codec import Codec
 
 __all__ = ["RankLink", "make_link"]
 
@@ -87,6 +89,7 @@ class RankLink:
         else:
             self._share_memory(*place.shared, routes)
         self.endpoint.on_lost = self._lost
+        self._desk = None if place.spec.network is None else _make_desk(self.endpoint, codec)
         self.endpoint.find_call = self._find_call
         self.endpoint.incarnations.update(dict.fromkeys(range(place.spec.size), 1) | place.incarnations)
         if place.start is not None:
@@ -147,6 +150,8 @@ class RankLink:
 
     def say_goodbye(self, report: Callable[[], tuple[Any, ...]]) -> None:
         """Let what was sent leave; tell the supervisor that this end is meant, and the others that nothing follows."""
+        if self._desk is not None:
+            self._desk.retire()
         self.endpoint.flush(Deadline(None))
         for peer, message in self.endpoint.take_early():
             buffers = [bytearray(buffer) for buffer in message.buffers]
@@ -218,6 +223,7 @@ class RankLink:
             progress=self.endpoint.progress,
         )
         self.endpoint.use(Routes(self._memory, routes), self._memory.port, place.spec.share)
+        self.endpoint.alert = self._memory.alert
 
     def _connect(self, peer: int) -> None:
         """Make a connection and let the supervisor hand its other end to the peer.
@@ -321,3 +327,11 @@ class RankLink:
             return
         self.aborted = max(self.aborted, run)
         self.tell("ended", run)
+
+
+def _make_desk(endpoint: Endpoint, codec: Codec) -> Desk:
+    """Let the objects of a World with hosts be used in this process."""
+    own = Codec(main_by_reference=codec.main_by_reference)  # what is put into them must not depend on a run
+    desk = Desk(endpoint, own, directory=(DRIVER, 0))
+    set_desk(desk)
+    return desk

@@ -122,6 +122,9 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
         return state._replace(where=_users_line(frames.get(main or 0))[0], doubts=_doubts(frames))
     where, name = _users_line(frames.get(waiter.thread or threading.main_thread().ident or 0))
     deadline = waiter.deadline
+    doubts = _doubts(frames)
+    if endpoint.objects is not None and endpoint.objects.waits:
+        doubts = (*doubts, "it waits for a shared object, which the driver may use, too")
     waiting = endpoint.unreceived(make_context(run), make_context(run + 1))
     return state._replace(
         phase=WAITING,
@@ -131,7 +134,7 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
         seconds=None if deadline.at == math.inf else deadline.seconds,
         where=where,
         wait=waiter.since,
-        doubts=_doubts(frames),
+        doubts=doubts,
         steps=endpoint.room.steps,
         received=endpoint.mailbox.taken(run) + len(waiting),
         unclaimed=tuple((message.source, message.tag) for message in waiting[:_MOST_UNCLAIMED]),

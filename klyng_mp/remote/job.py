@@ -203,6 +203,12 @@ class SpreadJob(SurvivingJob):
             if site.living:
                 site.offer(rank, number, fd)
 
+    def _hear_out(self, site: Site, kind: str, rank: int, words: list[Any]) -> None:
+        if rank == DRIVER and kind == "dial" and words[0] in site.share:
+            self._wires.dial(words[0])
+        else:
+            super()._hear_out(site, kind, rank, words)
+
     # -- asking
 
     def submit(self, run: int | str, encoded: tuple[int, bytes, list[Any]], ranks: Sequence[int] | None = None) -> None:

@@ -256,6 +256,7 @@ class Supervisors(Job):
             return
         self._suspects.pop(rank, None)
         self._arrivals.parted(rank, incarnation, what, orderly=orderly)
+        self.endpoint.note_end(rank, incarnation, orderly=orderly)
         if self._processes.has(rank):  # else its successor is on its way already
             self.endpoint.mark_lost(rank, what, incarnation=incarnation, orderly=orderly)
         for other in self._sites:

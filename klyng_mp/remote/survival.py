@@ -93,6 +93,8 @@ class SurvivingJob(Supervisors):
         site.living = False
         if site.far:  # should it hear again, it learns that it is to end
             site.close()
+        for rank in site.share:
+            self.endpoint.note_end(rank, self._incarnations[rank], orderly=False)
         error = HostLostError(site.name, list(site.share), reason)
         if self._running or not any(other.living for other in self._sites):
             self._give_up(error)

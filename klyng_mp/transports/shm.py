@@ -175,6 +175,7 @@ class ShmTransport:
         self._call = call
         self._outboxes: dict[int, _Outbox] = {}
         self._open: set[int] = set()
+        self._alerted: set[int] = set()  # peers to whom what is queued is to be shown although they may compute
         self._parted: set[int] = set()  # whose end was told, or who was told of ours
         self._bells: dict[int, int] = {}
         self._closed = False
@@ -203,6 +204,21 @@ class ShmTransport:
             return
         self._bells[peer] = bell
         self.port.set_bell(peer, bell)
+
+    def alert(self, peer: int) -> None:
+        """Ring a peer's bell although it may not sleep: then who serves its descriptors while it computes looks, too.
+
+        What is queued for it is shown to it likewise, once there is room.
+        """
+        if self._closed or not self._is_peer(peer):
+            return
+        if self._outboxes.get(peer):
+            self._alerted.add(peer)
+        bell = self._bells.get(peer)
+        if bell is None:
+            self._call(peer)
+        else:
+            ring_bell(bell)
 
     def send(self, peer: int, message: Message, *, copy: bool) -> Ticket:
         """See `Transport.send`."""
@@ -325,10 +341,13 @@ class ShmTransport:
             ticket.measure()
             if self.port.due:
                 self._ring()
+            if peer in self._alerted:
+                self.alert(peer)
             if not ticket.done:
                 return
             outbox.popleft()
         self._outboxes.pop(peer, None)
+        self._alerted.discard(peer)
 
     def _ring(self) -> None:
         """Have those peers woken who sleep and whose bells are not known."""
@@ -349,6 +368,7 @@ class ShmTransport:
 
     def _part_from(self, peer: int, reason: str) -> None:
         self._parted.add(peer)
+        self._alerted.discard(peer)
         self._shut(peer)
         for ticket in self._outboxes.pop(peer, ()):
             ticket.error = PeerLostError(peer, reason)

@@ -35,6 +35,7 @@ __all__ = [
     "DRIVER",
     "FIRST_CHANNEL",
     "LIMITS",
+    "OBJECTS",
     "FrameReader",
     "Limits",
     "Message",
@@ -50,6 +51,7 @@ __all__ = [
 Part = bytes | bytearray | memoryview
 
 CONTROL = 0  # the context of what the driver and its ranks say to each other
+OBJECTS = 1  # the context of what shared objects and those who use them say to each other
 DRIVER = 0xFFFFFFFF  # the driver's number as a source: it is no rank
 FIRST_CHANNEL = 1 << 31  # numbers from here on are channels, which are no ranks either
 

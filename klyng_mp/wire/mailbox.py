@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from klyng_mp.native import core
-from klyng_mp.wire.frames import is_collective, run_of
+from klyng_mp.wire.frames import OBJECTS, is_collective, run_of
 
 if TYPE_CHECKING:
     from klyng_mp.wire.frames import PureMessage
@@ -102,7 +102,13 @@ class PureMailbox:
         return sum(len(bucket) for box in self._boxes.values() for bucket in box.stored.values())
 
     def deliver(self, message: PureMessage) -> None:
-        """Give the message to the first posted receive that accepts it, else keep it."""
+        """Give the message to the first posted receive that accepts it, else keep it.
+
+        One of the context OBJECTS is for no receive: it is left to `take_unanswered`.
+        """
+        if message.context == OBJECTS:
+            self._unanswered.append(message)
+            return
         box = self._boxes.get(message.context)
         if box is None:
             if 0 < message.context < self._lowest:
@@ -246,11 +252,14 @@ class PureMailbox:
 
     @property
     def unanswered(self) -> int:
-        """How many messages were matched whose senders want to know and were not told yet."""
+        """How many messages wait for `take_unanswered`."""
         return len(self._unanswered)
 
     def take_unanswered(self) -> list[PureMessage]:
-        """Remove and return the messages whose senders want to know that they were matched, in that order."""
+        """Remove and return the messages that their owner has to do something about, in the order of that.
+
+        Those were matched and their senders want to know and were not told yet, or they are of the context OBJECTS.
+        """
         matched, self._unanswered = self._unanswered, []
         return matched
 

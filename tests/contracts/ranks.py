@@ -101,6 +101,10 @@ class Background:
         except BaseException as error:
             self._outcome.append((None, error))
 
+    @property
+    def over(self):
+        return bool(self._outcome)
+
     def result(self):
         self._thread.join(LIMIT)
         assert self._outcome, "it hangs"

@@ -181,7 +181,7 @@ def test_what_cannot_leave_this_machine_is_refused(world):
     spawn = mp.get_context("spawn")
     for what in (spawn.Pipe()[0], spawn.SimpleQueue(), *([] if native.core is None else [spawn.Lock()])):
         with pytest.raises(
-            NotAcrossHostsError, match=r"queue, .* of this machine cannot be had across hosts: let the pr"
+            NotAcrossHostsError, match=r"queue, .* of this machine cannot be had across hosts: use what the W"
         ):
             start(world, print, what)
     assert world.run(farwork.total) == [3] * 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from klyng_mp.native import core
-from klyng_mp.wire.frames import PureMessage, is_collective, make_context, run_of
+from klyng_mp.wire.frames import OBJECTS, PureMessage, is_collective, make_context, run_of
 from klyng_mp.wire.mailbox import ANSWERS, ANY_SOURCE, ANY_TAG, SYNCHRONOUS, PureMailbox, PureReceive
 
 RUN1, RUN1_COLLECTIVE, RUN2 = make_context(1), make_context(1, collective=True), make_context(2)
@@ -298,3 +298,16 @@ def test_a_word_is_a_tag_by_its_text():
     mailbox, message = NATIVE.Mailbox(), NATIVE.message(tag=Word("here"))
     mailbox.deliver(message)
     assert mailbox.take(RUN1, 0, "here") is message
+
+
+def test_what_is_for_shared_objects_is_for_no_receive(kind):
+    mailbox = kind.Mailbox()
+    anything = kind.Receive(OBJECTS, ANY_SOURCE, ANY_TAG)
+    mailbox.post(anything)
+    mailbox.drop_below(RUN2)
+    messages = [kind.message(OBJECTS, tag=tag, code=5) for tag in range(3)]
+    for message in messages:
+        mailbox.deliver(message)
+    assert (mailbox.unanswered, len(mailbox), anything.message) == (3, 0, None)
+    assert mailbox.take_unanswered() == messages
+    assert (mailbox.unanswered, mailbox.take_unanswered()) == (0, [])

@@ -1,0 +1,75 @@
+"""Where queues live, and that nothing is lost or given twice, in whatever order messages arrive and processes end."""
+
+from __future__ import annotations
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from simulated import DRIVER, Processes
+
+RANKS = st.integers(1, 3)
+STEPS = st.one_of(
+    st.tuples(st.just("put"), st.integers(0, 3)),
+    st.tuples(st.just("get"), st.integers(0, 3)),
+    st.tuples(st.just("deliver"), st.integers(0, 11)),
+    st.tuples(st.just("deliver"), st.integers(0, 11)),
+    st.tuples(st.just("deliver"), st.integers(0, 11)),
+    st.tuples(st.just("cancel"), st.integers(0, 3)),
+    st.tuples(st.just("interrupt"), st.integers(0, 3)),
+    st.tuples(st.just("kill"), RANKS),
+    st.tuples(st.just("leave"), RANKS),
+)
+
+
+def play(steps, maxsize=0):
+    """Let it all happen, then let the driver take what is left; return the processes."""
+    made = Processes(4, maxsize)
+    for step, number in steps:
+        if step == "deliver":
+            made.deliver(number)
+        elif step == "kill" and number in made.alive:
+            made.end(number, orderly=False)
+        elif number in made.alive - made.leaving:
+            if step == "leave":
+                made.end(number, orderly=True)
+            else:
+                getattr(made, step)(number)
+    made.settle()
+    for number in sorted(made.alive):
+        for _ in list(made.requests[number]):
+            made.cancel(number)
+            made.settle()
+        assert not made.requests[number], "a request that was withdrawn was not answered"
+    while True:
+        before = len(made.got)
+        made.get(DRIVER, block=0)
+        made.settle()
+        assert not made.requests[DRIVER]
+        if len(made.got) == before:
+            return made
+
+
+def check(made):
+    given_out = [item for _, item in made.got]
+    assert len(set(given_out)) == len(given_out), "an item was given twice"
+    assert not made.refused & set(given_out), "a put that was withdrawn was given"
+    for number in made.alive:
+        wanted = [item for item in made.put_by[number] if item not in made.refused]
+        assert set(wanted) <= set(given_out) | made.lost, "an item was lost"
+        for desk in made.desks:
+            if desk.process[0] in made.alive:
+                assert not desk._requests
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=60))
+@example([("put", 1), ("get", 2), ("deliver", 0), ("deliver", 0), ("kill", 2)])
+def test_nothing_is_lost_or_given_twice(steps):
+    made = play(steps)
+    check(made)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, max_size=60), st.integers(1, 2))
+def test_nothing_is_lost_or_given_twice_where_there_is_a_bound(steps, maxsize):
+    made = play(steps, maxsize)
+    check(made)
