@@ -88,10 +88,11 @@ class WaitingRoom(Room):
         waiter = Waiter(ready, deadline, doing, on)
         needed = waiter.peers
         waiters = self._waiters
-        waiters.append(waiter)
-        self.lock.waiting += 1
-        brief = self._mind_threads(waiter) if _count() else None
         try:
+            # An interrupt may strike after any call: so the count comes first, and the call within what undoes it.
+            self.lock.waiting += 1
+            waiters.append(waiter)
+            brief = self._mind_threads(waiter) if _count() else None
             while True:
                 left = deadline.left()
                 pause = left if left is None and brief is None else _shortest(left, brief)
@@ -109,11 +110,13 @@ class WaitingRoom(Room):
                 if left == 0:
                     return False
         finally:
-            waiters.remove(waiter)
             self.lock.waiting -= 1
-            self._account(needed[0] if needed is not None and len(needed) == 1 else None, began)
-            if waiters or self.guests or self._closed or self.attendant is not None:
-                self._leave()
+            try:
+                waiters.remove(waiter)
+                self._account(needed[0] if needed is not None and len(needed) == 1 else None, began)
+            finally:
+                if waiters or self.guests or self._closed or self.attendant is not None:
+                    self._leave()
 
     def nap(self, port: core.Port, steps: int = 0, on: int | None = None) -> bool:
         """Sleep until this rank's bell rings, but leave what came there; return False if that is not wise, or not why.
