@@ -30,6 +30,7 @@ from multiprocessing.connection import (  # type: ignore[attr-defined]
 )
 from typing import Any
 
+from klyng_mp.objects.doors import DoorAddress
 from klyng_mp.reduction import DupFd, ForkingPickler
 
 if sys.version_info < (3, 12):
@@ -134,8 +135,12 @@ class Listener(standard.Listener):
         listener._listener.__class__ = SocketListener
 
 
-def Client(address: Any, family: str | None = None, authkey: bytes | None = None) -> Connection:
+def Client(address: Any, family: str | None = None, authkey: bytes | None = None) -> Any:
     """Return a connection to a listener; see ``multiprocessing.connection.Client``."""
+    if isinstance(address, DoorAddress):
+        if (far := address.dial()) is not None:
+            return far
+        address = str(address)
     _validate_family(family or address_type(address))
     if authkey is not None and not isinstance(authkey, bytes):
         raise TypeError("authkey should be a byte string")

@@ -169,10 +169,12 @@ class BaseManager(standard.BaseManager):
                 process.name = "-".join((type(self).__name__, ":".join(map(str, process._identity))))
                 process.start()
             try:
-                self._address = reader.recv()
+                address = reader.recv()
             except EOFError:
                 process.join()
                 raise
+        publish = getattr(self._ctx, "_publish", None)  # the standard library's contexts have none
+        self._address = address if publish is None else publish(address, self._authkey)
         self._process = process
         self._state.value = State.STARTED
         server = process, self._address, self._authkey, self._state, self._Client, self._shutdown_timeout

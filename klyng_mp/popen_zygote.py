@@ -18,11 +18,11 @@ from multiprocessing.context import set_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.errors import NotAcrossHostsError
 from klyng_mp.launch.job import PASSED_ON, pass_on_interrupt
 from klyng_mp.launch.processes import EXIT_CODE
 from klyng_mp.launch.started import InheritedFd
 from klyng_mp.launch.task import is_sealed
+from klyng_mp.objects.leaving import refuse_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +36,10 @@ _LONGEST_MILLISECONDS = 2**31 - 1  # that poll takes: 24 days
 
 class Starter(Protocol):
     """A World, as far as starting processes goes."""
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether some of its processes are on other machines, or may be."""
 
     def start_process(self, process_obj: Any, popen: Popen) -> tuple[int, int, int | None]:
         """Start the process of a process object; see `klyng_mp.launch.driver.Job.start_process`."""
@@ -54,6 +58,7 @@ class Popen:
         pid: its process number.
         returncode: its exit code, or minus the signal that killed it; None while it lives.
         sentinel: a descriptor that is readable once it has ended.
+        is_spread: whether it may be on another host.
     """
 
     method = "zygote"
@@ -65,7 +70,7 @@ class Popen:
         self._fds: list[int] = []
         self._world: Starter | None = world
         self._lock = threading.Lock()
-        self._is_spread = False
+        self.is_spread = False
         self.returncode: int | None = None
         self.sentinel, self.exit_pipe = os.pipe()
         try:
@@ -85,11 +90,8 @@ class Popen:
 
     def duplicate_for_child(self, fd: int) -> int:
         """Send a descriptor along; called while the process object is pickled."""
-        if self._is_spread and not is_sealed(fd):
-            raise NotAcrossHostsError(
-                "a pipe, queue, lock or shared memory of this machine",
-                "use what the World itself makes (world.Queue(), world.Lock(), world.Value(), …), or leave hosts= out",
-            )
+        if self.is_spread and not is_sealed(fd):
+            refuse_descriptor()
         self._fds.append(fd)
         return len(self._fds) - 1
 
@@ -99,7 +101,7 @@ class Popen:
         Raises:
             NotAcrossHostsError: there are some which mean nothing on another host, where the process may be.
         """
-        self._is_spread = is_spread
+        self.is_spread = is_spread
         set_spawning_popen(cast("Any", self))
         try:
             packed: int = pack()

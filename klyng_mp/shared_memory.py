@@ -10,6 +10,7 @@ whoever has only used it, and nobody is told of a leak for it. A tracker is neve
 from __future__ import annotations
 
 import _posixshmem  # type: ignore[import-not-found]
+import functools
 import mmap
 import multiprocessing.shared_memory as standard
 import os
@@ -25,14 +26,19 @@ from multiprocessing.shared_memory import (  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp import resource_tracker
+from klyng_mp.errors import NotAcrossHostsError
+from klyng_mp.objects.leaving import check_stays
 from klyng_mp.util import Finalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["ShareableList", "SharedMemory", "adopt"]
+__all__ = ["ShareableList", "SharedMemory", "adopt", "rebuild_block"]
 
 _KIND = "shared_memory"
+_DIRECTORY = "/dev/shm"  # noqa: S108 - where glibc and musl have them
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_REMEDY = "send what is in it: bytes(block.buf), or an array"
 
 
 def _forget(name: str) -> None:
@@ -168,6 +174,10 @@ class SharedMemory(standard.SharedMemory):
                 _forget(self._name)
         super().close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        check_stays(f"the shared memory {self.name}", _REMEDY)
+        return rebuild_block, (type(self), self.name, _memory())
+
     def leave_to(self, tracker: str) -> None:
         """Leave it to another tracker to remove the block in the end.
 
@@ -190,6 +200,25 @@ class SharedMemory(standard.SharedMemory):
                 _posixshmem.shm_unlink(self._name)
             finally:
                 _forget(self._name)
+
+
+def rebuild_block(kind: Any, name: str, memory: str) -> Any:
+    """Return a block, or a list in one, from what has travelled of it; pickles call this.
+
+    Raises:
+        FileNotFoundError: it is not there any more.
+        NotAcrossHostsError: it is not in this machine's memory.
+    """
+    if memory != _memory():
+        raise NotAcrossHostsError(f"the shared memory {name} of another machine", _REMEDY)
+    return kind(name=name)
+
+
+@functools.cache
+def _memory() -> str:
+    """Return what is the same for all processes that find the same blocks by a name."""
+    with open(_BOOT_ID, encoding="ascii") as file:
+        return f"{file.read().strip()}:{os.stat(_DIRECTORY).st_dev}"
 
 
 class ShareableList(standard.ShareableList[Any]):
@@ -220,3 +249,7 @@ class ShareableList(standard.ShareableList[Any]):
                 _made.add(self.shm._name)
             else:
                 _forget(self.shm._name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        check_stays(f"the shared memory {self.shm.name}", "send its values: list(shared)")
+        return rebuild_block, (type(self), self.shm.name, _memory())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp import native
@@ -19,6 +20,8 @@ from klyng_mp.launch.job import flush_standard_streams, report_on_signal
 from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.statistics import RankStatistics, format_table, unknown
 from klyng_mp.machine import hostname, usable_cpus
+from klyng_mp.objects.leaving import LEAVING
+from klyng_mp.objects.passing import gather_ends
 from klyng_mp.run import Run
 from klyng_mp.wire.codec import Codec
 from klyng_mp.world_context import WorldContext
@@ -186,11 +189,13 @@ class World(WorldContext):
             raise TypeError(f"World.run needs a function and then its arguments, not {type(func).__name__!r}")
         with self._lock:
             job = self._ready_job()
-            encoded = self._codec.encode_run((func, args, kwargs), names=("func", "args", "kwargs"))
+            with gather_ends() as ends, LEAVING if self.is_spread else nullcontext():
+                encoded = self._codec.encode_run((func, args, kwargs), names=("func", "args", "kwargs"))
             flush_standard_streams()
             self._run_number += 1
             self._run = run = Run(job, self._codec, self._run_number)
-            run.submit(encoded)
+            with self._promise(ends, [(rank, present - 1) for rank, present in job.incarnations.items()]):
+                run.submit(encoded)
         return run
 
     def _ready_job(self) -> Job:

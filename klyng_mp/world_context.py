@@ -24,12 +24,13 @@ from klyng_mp.errors import ClosedError, KlyngError, LaunchError, WorldBusyError
 from klyng_mp.launch.driver import Order
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
+from klyng_mp.objects.passing import gather_ends
 from klyng_mp.process import take_apart
 from klyng_mp.reduction import make_codec
 from klyng_mp.wire.frames import FIRST_CHANNEL
 from klyng_mp.world_job import WorldJob
 from klyng_mp.world_objects import WorldObjects
-from klyng_mp.world_process import WorldProcess, bind
+from klyng_mp.world_process import WorldProcess, bind, is_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,8 +100,9 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
             LaunchError: there is no room for another process, or in a World with hosts no free place.
             NotAcrossHostsError: it is started with something that cannot leave this machine; nothing was started.
         """
-        wants_rank = not _is_server(process_obj)
-        task, fds = popen.gather(lambda: self._pack(process_obj), is_spread=self._hosts is not None)
+        wants_rank = not is_server(process_obj)
+        with gather_ends() as ends:
+            task, fds = popen.gather(lambda: self._pack(process_obj), is_spread=self._hosts is not None)
         try:
             with self._lock:
                 job = self._open_job()
@@ -109,7 +111,8 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
                     what = f"{process_obj.name} cannot be started, since it would have no rank"
                     raise LaunchError(f"{what}, which it needs in a World with hosts: {reason}")
                 order = Order(process_obj.name, self._run_number, rank, reason)
-                serial, pid, pidfd = job.start_process(order, task, popen.exit_pipe, fds)
+                with self._promise(ends, [(rank, job.incarnations.get(rank, 0))]):
+                    serial, pid, pidfd = job.start_process(order, task, popen.exit_pipe, fds)
                 self._started[popen] = process_obj.name, rank
                 if job.forwards_output and not job.is_spread:
                     self._forward_output(job)
@@ -262,13 +265,6 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
 def _pump(job: Job, started: dict[Popen, tuple[str, int]]) -> None:
     with suppress(KlyngError):
         job.wait(lambda: not started, NEVER, "forwarding the output of processes")
-
-
-def _is_server(process_obj: Any) -> bool:
-    """Whether a process is to be a manager's server."""
-    managers = sys.modules.get("multiprocessing.managers")
-    owner = getattr(process_obj._target, "__self__", None)
-    return managers is not None and isinstance(owner, type) and issubclass(owner, managers.BaseManager)
 
 
 def describe_holders(holders: dict[int, str]) -> str:

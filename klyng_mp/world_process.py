@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing.process as standard
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
 from klyng_mp.errors import ForkedError
-from klyng_mp.process import BaseProcess
+from klyng_mp.process import START_METHOD, BaseProcess
 
 if TYPE_CHECKING:
     from klyng_mp.popen_zygote import Starter
 
-__all__ = ["WorldProcess", "bind"]
+__all__ = ["WorldProcess", "bind", "is_server"]
 
 _PREFIX = "of_world_"
 _bound: WeakValueDictionary[str, type[WorldProcess]] = WeakValueDictionary()
@@ -41,6 +42,13 @@ class WorldProcess(BaseProcess):
         return exitcode  # it is on a leash already
 
 
+def is_server(process_obj: Any) -> bool:
+    """Whether a process is to be a manager's server."""
+    managers = sys.modules.get("multiprocessing.managers")
+    owner = getattr(process_obj._target, "__self__", None)
+    return managers is not None and isinstance(owner, type) and issubclass(owner, managers.BaseManager)
+
+
 def bind(world: Starter) -> type[WorldProcess]:
     """Return the class of the processes that a World starts."""
 
@@ -51,6 +59,8 @@ def bind(world: Starter) -> type[WorldProcess]:
         def _Popen(process_obj: Any) -> Any:
             from klyng_mp.popen_zygote import Popen
 
+            if world.is_spread and is_server(process_obj):  # it needs no place: the driver speaks for it
+                return START_METHOD.context().Process._Popen(process_obj)
             return Popen(process_obj, world)
 
     name = f"{_PREFIX}{next(_numbers)}"

@@ -95,3 +95,30 @@ def forks(lock):
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def echo(connection):
+    """Send back what comes, with this process's rank, until None does."""
+    while (received := connection.recv()) is not None:
+        connection.send((received, mp.rank()))
+
+
+def say_who(connection):
+    with connection:
+        connection.send(mp.rank())
+
+
+def fill(things):
+    """Use what a manager has made, from this rank."""
+    numbers, by_rank, queue, lock, nested = things
+    rank = mp.rank()
+    with lock:
+        numbers.append(numbers[-1] + 1)
+        by_rank[rank] = [rank]
+    queue.put(rank)
+    nested[0].append(rank)
+    return len(by_rank) > 0
+
+
+def take_block(block):
+    return bytes(block.buf)

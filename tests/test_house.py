@@ -265,6 +265,8 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/objects/orders.py": "tests/objects/test_object_desk.py",
     "klyng_mp/communicator/carrying.py": "tests/objects/test_object_desk.py",
     "klyng_mp/objects/shared.py": "tests/objects/test_object_desk.py",
+    "klyng_mp/objects/later.py": "tests/objects/test_ends.py",
+    "klyng_mp/objects/passing.py": "tests/objects/test_ends.py",
     "klyng_mp/__main__.py": "tests/cli/test_main.py",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from multiprocessing.connection import wait
 from queue import Empty
 
 import objectwork
@@ -13,7 +14,8 @@ from beacons import beacons, client_home, hosts
 
 import klyng_mp as mp
 import klyng_mp.queues
-from klyng_mp.errors import BrokenLockError, RankDiedError
+from klyng_mp import shared_memory
+from klyng_mp.errors import BrokenLockError, NotAcrossHostsError, RankDiedError, RankFailedError
 
 __all__ = ["beacons", "client_home", "hosts"]
 
@@ -116,6 +118,80 @@ def test_processes_that_are_started_use_them_too(world):
         process.join()
     assert sorted(number for number, _ in got) == list(range(world.size))
     assert [process.exitcode for process in processes] == [0] * world.size
+
+
+def test_pipes_lead_to_processes_anywhere_and_end_with_them(world):
+    pipes = [world.Pipe() for _ in range(world.size)]
+    processes = [world.Process(target=objectwork.echo, args=(far,)) for _, far in pipes]
+    for process, (near, far) in zip(processes, pipes, strict=True):
+        process.start()
+        far.close()
+        near.send(["some", "thing"])
+    ranks = []
+    for near, _ in pipes:
+        received, rank = near.recv()
+        assert received == ["some", "thing"]
+        ranks.append(rank)
+    assert sorted(ranks) == list(range(world.size))
+    assert wait([process.sentinel for process in processes] + [near for near, _ in pipes], 0) == []
+    pipes[0][0].send(None)
+    processes[-1].kill()
+    for index in (0, -1):
+        assert wait([pipes[index][0]], 60)
+        with pytest.raises(EOFError):
+            pipes[index][0].recv()
+    for near, _ in pipes[1:-1]:
+        near.send(None)
+    for process in processes:
+        process.join()
+
+
+def test_a_pipe_ends_when_all_ranks_of_a_run_have_closed_it(world):
+    near, far = world.Pipe(duplex=False)
+    run = world.start(objectwork.say_who, far)
+    far.close()
+    assert sorted(near.recv() for _ in range(world.size)) == list(range(world.size))
+    with pytest.raises(EOFError):
+        near.recv()
+    run.result(60)
+
+
+def test_a_manager_serves_processes_anywhere(world):
+    with world.Manager() as manager:
+        things = manager.list([0]), manager.dict(), manager.Queue(), manager.Lock(), manager.list([manager.list()])
+        assert world.run(objectwork.fill, things) == [True] * world.size
+        processes = [world.Process(target=objectwork.fill, args=(things,)) for _ in range(world.size)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * world.size
+        numbers, by_rank, queue, _, nested = things
+        assert list(numbers) == list(range(2 * world.size + 1))
+        assert by_rank.copy() == {rank: [rank] for rank in range(world.size)}
+        assert sorted(queue.get() for _ in range(2 * world.size)) == sorted(2 * [*range(world.size)])
+        assert sorted(nested[0]) == sorted(2 * [*range(world.size)])
+    with pytest.raises(RankFailedError, match="refused"):
+        world.run(objectwork.fill, things)
+    assert world.run(mp.rank) == list(range(world.size))  # and the World keeps no error, with what that keeps
+
+
+def test_shared_memory_says_that_it_cannot_leave(world):
+    block = shared_memory.SharedMemory(create=True, size=1)
+    try:
+        for send in (
+            lambda: world.run(objectwork.take_block, block),
+            lambda: world.Process(target=objectwork.take_block, args=(block,)).start(),
+            lambda: world.Queue().put(block),
+            lambda: world.Pipe()[0].send(block),
+        ):
+            with pytest.raises(NotAcrossHostsError, match="send what is in it"):
+                send()
+        with world.Pool(1) as pool, pytest.raises(NotAcrossHostsError, match="send what is in it"):
+            pool.apply(objectwork.take_block, (block,))
+    finally:
+        block.close()
+        block.unlink()
 
 
 def test_a_forked_child_is_refused(world):

@@ -37,6 +37,9 @@ class Objects(Protocol):
     def part(self, peer: int, incarnation: int, *, orderly: bool) -> None:
         """Take note that an occupant of a peer's place has ended, whose last messages were heard before."""
 
+    def stop(self) -> None:
+        """Take note that nothing can be said or heard any more."""
+
 
 class Carrying(Membership):
     """What an endpoint carries for shared objects; see `Membership` for its arguments and further attributes.
@@ -92,6 +95,11 @@ class Carrying(Membership):
             return ticket
 
     # -- inside, with the lock held
+
+    def _disconnect(self) -> None:
+        super()._disconnect()
+        if self.objects is not None:
+            self.objects.stop()
 
     def _note_end(self, peer: int, incarnation: int, *, orderly: bool) -> None:
         self.note_end(peer, incarnation, orderly=orderly)

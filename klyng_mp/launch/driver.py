@@ -67,6 +67,11 @@ class Line:
         self.endpoint.use(self._ways)
         self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
 
+    @property
+    def incarnations(self) -> dict[int, int]:
+        """Which occupant each place has, by rank, as far as is known."""
+        return dict(self._incarnations)
+
     def host_of(self, rank: int) -> str:
         """Return the name of a rank's host."""
         del rank

@@ -71,9 +71,10 @@ class Question:
         withdrawn: it was taken back, and the answer to that is awaited.
         orphaned: nobody awaits the answer.
         sent_to: whom it was sent to.
+        then: called with the lock held when the answer has come, or nobody can answer any more; where nobody waits.
     """
 
-    __slots__ = ("answer", "order", "orphaned", "sent_to", "target", "undo", "withdrawn")
+    __slots__ = ("answer", "order", "orphaned", "sent_to", "target", "then", "undo", "withdrawn")
 
     def __init__(self, target: int, order: Order, undo: Callable[[Order], None] | None) -> None:
         self.target = target
@@ -82,6 +83,7 @@ class Question:
         self.undo = undo
         self.orphaned = self.withdrawn = False
         self.sent_to: Process = (0, 0)
+        self.then: Callable[[], None] | None = None
 
 
 class Asking:
@@ -198,9 +200,11 @@ class Asking:
         """Return who says something that is not answered."""
         return self._asker(0)
 
-    def undo(self, target: int, what: int) -> None:
+    def tell(
+        self, target: int, what: int, numbers: tuple[int, int, int] = (0, 0, 0), content: Content = NOTHING
+    ) -> None:
         """Ask for something whose answer nobody wants; needs the lock."""
-        self._send(Question(target, Order(Verb.ASK, what, self._asker(0)), None))
+        self._send(Question(target, Order(Verb.ASK, what, self._asker(0), *numbers, content), None))
 
     def _wait(self, request: Question, deadline: Deadline, doing: str) -> None:
         def answered() -> bool:

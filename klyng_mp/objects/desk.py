@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from klyng_mp.deadline import NEVER
 from klyng_mp.errors import RemoteProtocolError
-from klyng_mp.objects.asking import Asking
+from klyng_mp.objects.later import Later
 from klyng_mp.objects.orders import NOTHING, Asker, Order, Outcome, Verb, pack, read
+from klyng_mp.objects.pipes import PipeState
 from klyng_mp.objects.queuing import Queuing
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class State(Protocol):
         """Take note that a process has ended, by itself or not."""
 
 
-class Desk(Asking):
+class Desk(Later):
     """One process's; see the module.
 
     Args:
@@ -72,7 +73,11 @@ class Desk(Asking):
                     self._part(process, orderly=False)
             self._known.clear()
             self.queuing.forget_members()
+            for state in list(self._states.values()):
+                if isinstance(state, PipeState):
+                    state.forget_passing()
             endpoint.objects = self
+            self.resume()
 
     def retire(self) -> None:
         """Hand what lives here back to the driver, as this process is going to end."""
@@ -203,3 +208,6 @@ class Desk(Asking):
         else:
             self.queuing.take_note(target, order)
             request.answer = order
+            if request.then is not None:
+                del self._requests[order.asker.request]
+                request.then()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.deadline import NEVER, Deadline
 from klyng_mp.objects.asking import How
+from klyng_mp.objects.leaving import LEAVING
 from klyng_mp.objects.orders import Outcome, What, own_content
 from klyng_mp.objects.shared import Shared
 from klyng_mp.objects.stores import AT_ONCE
@@ -65,7 +66,8 @@ class _Store(Shared):
 
     def _put(self, obj: Any, block: bool, timeout: float | None) -> bool:
         self._check()
-        content = own_content(self._desk.codec.encode(obj))
+        with LEAVING:
+            content = own_content(self._desk.codec.encode(obj))
         if not self._maxsize:
             self._desk.put_at_once(self._number, content, _PUT)
             return True

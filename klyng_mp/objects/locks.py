@@ -31,7 +31,7 @@ __all__ = ["BoundedSemaphore", "Lock", "RLock", "Semaphore", "SharedLock"]
 
 def _release(desk: Asking, number: int, answer: Order) -> None:
     del answer
-    desk.undo(number, What.RELEASE)
+    desk.tell(number, What.RELEASE)
 
 
 _ACQUIRE = How("acquire() of a shared lock", undo=_release)

@@ -49,7 +49,8 @@ class What:
     DONE, RESET, ABORT = range(10, 13)  # of a barrier
     READ, WRITE = range(13, 15)  # of a cell
     GET, PEEK, SIZE, TASK_DONE, JOIN = range(15, 20)  # of a queue
-    HOLD, DROP = range(20, 22)  # of a pipe's end
+    SEND, RECV, GIVE_BACK, PASS, HOLD, DROP = range(20, 26)  # of a pipe's end; PEEK also of that
+    OPEN = 26  # of a door
 
 
 class Outcome:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from klyng_mp.objects.orders import Order
     from klyng_mp.objects.semaphores import Answer
 
-__all__ = ["Numbers", "Shared", "check_broken", "rebuild", "set_desk"]
+__all__ = ["Numbers", "Shared", "check_broken", "find_desk", "own_desk", "rebuild", "set_desk"]
 
 _NUMBER_BITS = 24  # of a World's objects; the rest says which World it is
 _worlds: WeakValueDictionary[int, Desk] = WeakValueDictionary()  # of which this process is the driver
@@ -51,8 +51,8 @@ class Numbers:
         return self._world << _NUMBER_BITS | self._last
 
 
-def rebuild(kind: type[Shared], number: int, state: tuple[Any, ...]) -> Shared:
-    """Return the object of a pickle.
+def find_desk(number: int, kind: str) -> Desk:
+    """Return the desk by which this process uses an object.
 
     Raises:
         NotAcrossHostsError: this process is not of its World.
@@ -60,10 +60,20 @@ def rebuild(kind: type[Shared], number: int, state: tuple[Any, ...]) -> Shared:
     desk = _worlds.get(number >> _NUMBER_BITS, _own)
     if desk is None:
         raise NotAcrossHostsError(
-            f"the {kind.__name__} of a World with hosts", "give it to this World's processes and functions only"
+            f"the {kind} of a World with hosts", "give it to this World's processes and functions only"
         )
+    return desk
+
+
+def own_desk() -> Desk | None:
+    """Return the desk that this process has as a rank, or None."""
+    return _own
+
+
+def rebuild(kind: type[Shared], number: int, state: tuple[Any, ...]) -> Shared:
+    """Return the object of a pickle; raises as `find_desk`."""
     made = kind.__new__(kind)
-    made._desk, made._number, made._sent = desk, number, [True]
+    made._desk, made._number, made._sent = find_desk(number, kind.__name__), number, [True]
     made._set_state(*state)
     return made
 

@@ -37,7 +37,7 @@ _EVERYBODY = 2**62
 
 def _give_up(desk: Asking, number: int, answer: Order) -> None:
     if answer.what == Outcome.ACT:
-        desk.undo(number, What.DONE)
+        desk.tell(number, What.DONE)
 
 
 _NOTIFY = How("notify() of a shared condition")
@@ -89,7 +89,7 @@ class Condition(Shared):
 
     def _let_go(self, desk: Asking, number: int, answer: Order) -> None:
         del number, answer
-        desk.undo(self._lock._number, What.LET_GO)
+        desk.tell(self._lock._number, What.LET_GO)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float | None = None) -> Any:
         """Wait until the predicate is true; return what it returned last."""

@@ -130,7 +130,7 @@ class Books:
         self.broken: Exception | None = None
         self.leaving = False
         self.has_bars = False
-        self.encoder = Encoder(forks=options.forks)
+        self.encoder = Encoder(forks=options.forks, leaves=options.world is not None)
         self.transport: Any = None
         self.ledger: Any = None
         self._pid = os.getpid()

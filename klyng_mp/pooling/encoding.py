@@ -9,13 +9,16 @@ or below the line that made the pool) goes by value.
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from klyng_mp.objects.leaving import LEAVING
 from klyng_mp.reduction import codec
 from klyng_mp.wire.explain import names_in
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import FunctionType
 
     from klyng_mp.wire.codec import Codec, Encoded
@@ -31,12 +34,15 @@ class Encoder:
 
     Args:
         forks: the workers are forks of this process, from now.
+        leaves: some workers may be on other machines.
 
     Attributes:
         functions: what functions that the workers have are as messages.
+        going: the context in which things are pickled for the workers.
     """
 
-    def __init__(self, *, forks: bool) -> None:
+    def __init__(self, *, forks: bool, leaves: bool = False) -> None:
+        self.going: AbstractContextManager[None] = LEAVING if leaves else nullcontext()
         self.functions: WeakKeyDictionary[FunctionType, Any] = WeakKeyDictionary()
         self._known = dict(_definitions()) if forks else None
         self._size = len(vars(sys.modules["__main__"]))
@@ -68,7 +74,8 @@ class Encoder:
     def encode(self, obj: Any, *, name: str = "") -> Encoded:
         """Return code, head and buffers; see `Codec.encode`."""
         if self._known is None:
-            return codec().encode(obj, name=name)
+            with self.going:
+                return codec().encode(obj, name=name)
         encoded = self._by_reference.encode(obj, name=name)
         head = encoded[1]
         if _MAIN in head and ((_BY_VALUE in head and not self.main_by_reference) or self._is_new(head)):

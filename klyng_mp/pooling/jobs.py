@@ -119,7 +119,8 @@ class Job:
 
     def _draw(self, iterator: Iterator[Any], most: int, encoder: Encoder) -> Batch | None:
         first = self.drawn
-        text, count, how, item = pack_tasks(iterator, most, MOST_BYTES, encoder.main_by_reference)
+        with encoder.going:  # the iterator runs no code of the program
+            text, count, how, item = pack_tasks(iterator, most, MOST_BYTES, encoder.main_by_reference)
         self.drawn += count
         batch = Batch(self, first, count, text) if count else None
         if how == ITERATOR_RAISED:

@@ -18,7 +18,7 @@ import struct
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from klyng_mp.errors import CodecAttributeError, CodecError, CodecTypeError
+from klyng_mp.errors import CodecAttributeError, CodecError, CodecTypeError, NotAcrossHostsError
 from klyng_mp.wire.arrays import decode_array, describe_array
 from klyng_mp.wire.byvalue import REFUSALS
 from klyng_mp.wire.explain import Culprit, describe, describe_error, find_culprit, names_in, type_name
@@ -129,6 +129,7 @@ class Codec:
 
         Raises:
             CodecError: it cannot travel; says which part of it, and has pickle's own error as its cause.
+            NotAcrossHostsError: it would leave this machine, and means nothing elsewhere.
         """
         return self._encode_plainly(obj, name, names) or self._pack(obj, name, names, self._known)
 
@@ -256,7 +257,8 @@ class Codec:
     def _refuse(self, obj: object, name: str, names: Sequence[str], error: Exception) -> NoReturn:
         """Raise what says why an object cannot travel."""
         try:
-            if self._reducers is None or isinstance(error, (RecursionError, *REFUSALS)):
+            refuses = isinstance(error, NotAcrossHostsError) or self._reducers is not None
+            if not refuses or isinstance(error, (RecursionError, *REFUSALS)):
                 raise self._error(obj, name, names, error) from error
             # As multiprocessing lets its own and the user's refusals through.
             error.add_note(f"{self._culprit(obj, name, names, error).path} cannot travel to another process")
