@@ -11,7 +11,8 @@ message wakes a processor, which between machines each does. The laptop and the 
   process: at most 1.5 s, 1.0 s when the beacons have the bundle; its parts are told below
 * messages: two ranks of a World on two hosts beside two processes there. A small object there and back: at most 1.5 of
   what `multiprocessing.connection` takes over TCP, 2.5 with TLS. An array of 16 MiB there, a small answer back: at most
-  1 / 0.8 of what bare sockets take, plain or with TLS
+  1 / 0.8 of what bare sockets take, plain or with TLS. A small object by way of a World's Queue: at most 1.5 of half
+  the time that it takes there and back as a message
 * guesses: CPU seconds that a wrong one costs the beacon's host: at most 20 ms
 * logins: the longest honest log-in while 50 addresses guess, from known and from new addresses: at most 2 s
 * pool: a Pool with a worker on each of two hosts. Tasks of 1 ms over links with a round trip of 20 ms: at most 1 / 0.9
@@ -50,6 +51,7 @@ PEER = REPOSITORY / "benchmarks" / "remote_peer.py"
 PORT = 2222
 ROUND_TRIP = 0.020
 POOL_LIMITS = {"work": 1.11, "nothing": 0.33}
+QUEUE_LIMIT = 1.5
 START_LIMITS = {"first": 1.5, "cached": 1.0}
 GUESS_LIMIT = 0.020
 LOGIN_LIMIT = 2.0
@@ -229,6 +231,7 @@ def measure_messages(hosts: Hosts, rounds: int, folder: Path) -> Found:
     size = hosts.size
     measures = {f"{side}: small": measure(side, "small", size.small) for side in peers if not side.startswith("bare")}
     measures |= {f"{side}: 16 MiB": measure(side, "large", size.large) for side in peers if side != "connection"}
+    measures |= {f"{side}: queues": measure(side, "queues", size.small) for side in ("klyng plain", "klyng TLS")}
     samples = alternate(measures, rounds)
     for peer in peers.values():
         peer.end()
@@ -246,6 +249,8 @@ def message_figures(samples: dict[str, list[float]]) -> list[Figure]:
     for kind in ("plain", "TLS"):
         ours, peer = times[f"klyng {kind}: 16 MiB"], times[f"bare {kind}: 16 MiB"]
         figures.append(Figure(f"16 MiB, {kind}", ours, LARGE_LIMIT, peer, f"bare {kind} socket"))
+        way, message = (times[f"klyng {kind}: {what}"] / 2 for what in ("queues", "small"))
+        figures.append(Figure(f"put until got, {kind}", way, QUEUE_LIMIT, message, "half a ping-pong"))
     return figures
 
 

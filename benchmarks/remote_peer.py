@@ -2,7 +2,8 @@
 
 * ``start MACHINES FOLDER``: a World over the hosts, from a program whose own module in FOLDER is its bundle, until it
   is left; prints the seconds of its parts
-* ``world MACHINES KIND``: a World that stays, with data in plain text or by TLS; a line is one exchange or allreduce
+* ``world MACHINES KIND``: a World that stays, with data in plain text or by TLS; a line is one exchange, also by
+  queues, or one allreduce
 * ``first SIDE ADDRESS CERTIFICATE``: the peer of streams.py that measures; a line is one exchange
 * ``pool MACHINES``: a Pool over the hosts; a line is one map: of tasks of 1 ms, or of tasks without work
 * ``standard``: the same with `multiprocessing.Pool`
@@ -78,10 +79,13 @@ def world(machines: str, kind: str) -> None:
     import klyng_mp
 
     with klyng_mp.World(hosts=machines, encrypt=kind == "TLS") as made:
+        queues = made.Queue(), made.Queue()
         for what, calls in lines():
             before = messages_of(made)
             if what == "allreduce":
                 taken = max(made.run(remote_ranks.allreduces, int(calls)))
+            elif what == "queues":
+                taken = made.run(remote_ranks.exchange_by_queues, *queues, int(calls))[0]
             else:
                 taken = made.run(remote_ranks.exchange, what, int(calls))[0]
             say([taken, messages_of(made) - before])

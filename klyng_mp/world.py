@@ -21,7 +21,7 @@ from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.statistics import RankStatistics, format_table, unknown
 from klyng_mp.machine import hostname, usable_cpus
 from klyng_mp.objects.leaving import LEAVING
-from klyng_mp.objects.passing import gather_ends
+from klyng_mp.objects.passing import gather_ends, promise_ends
 from klyng_mp.run import Run
 from klyng_mp.wire.codec import Codec
 from klyng_mp.world_context import WorldContext
@@ -194,7 +194,7 @@ class World(WorldContext):
             flush_standard_streams()
             self._run_number += 1
             self._run = run = Run(job, self._codec, self._run_number)
-            with self._promise(ends, [(rank, present - 1) for rank, present in job.incarnations.items()]):
+            with promise_ends(ends, [(rank, present - 1) for rank, present in job.incarnations.items()]):
                 run.submit(encoded)
         return run
 

@@ -24,7 +24,7 @@ from klyng_mp.errors import ClosedError, KlyngError, LaunchError, WorldBusyError
 from klyng_mp.launch.driver import Order
 from klyng_mp.launch.surroundings import NO_RANK
 from klyng_mp.launch.task import Task, write_task
-from klyng_mp.objects.passing import gather_ends
+from klyng_mp.objects.passing import gather_ends, promise_ends
 from klyng_mp.process import take_apart
 from klyng_mp.reduction import make_codec
 from klyng_mp.wire.frames import FIRST_CHANNEL
@@ -111,7 +111,7 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
                     what = f"{process_obj.name} cannot be started, since it would have no rank"
                     raise LaunchError(f"{what}, which it needs in a World with hosts: {reason}")
                 order = Order(process_obj.name, self._run_number, rank, reason)
-                with self._promise(ends, [(rank, job.incarnations.get(rank, 0))]):
+                with promise_ends(ends, [(rank, job.incarnations.get(rank, 0))]):
                     serial, pid, pidfd = job.start_process(order, task, popen.exit_pipe, fds)
                 self._started[popen] = process_obj.name, rank
                 if job.forwards_output and not job.is_spread:

@@ -5,7 +5,6 @@ Layer: above context and objects, below world_context. A World of this machine m
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,12 @@ from klyng_mp.context import BaseContext
 from klyng_mp.objects.desk import Desk
 from klyng_mp.objects.far_queues import JoinableQueue, Queue, SimpleQueue
 from klyng_mp.objects.locks import BoundedSemaphore, Lock, RLock, Semaphore
-from klyng_mp.objects.passing import promise_ends
 from klyng_mp.objects.shared import Numbers
 from klyng_mp.objects.signals import Barrier, Condition, Event
 from klyng_mp.wire.codec import Codec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
@@ -50,10 +47,6 @@ class WorldObjects(BaseContext):
             self._objects = Numbers(desk)
         else:
             self._objects.desk.attach(self._job.endpoint)
-
-    def _promise(self, ends: list[tuple[int, int]], formers: list[tuple[int, int]]) -> AbstractContextManager[None]:
-        """Keep ends of pipes open, which are sent meanwhile, for the next occupants of places; see `promise_ends`."""
-        return promise_ends(self._objects.desk, ends, formers) if ends and self._objects is not None else nullcontext()
 
     def _publish(self, address: Any, authkey: bytes) -> Any:
         """See `BaseContext._publish`."""

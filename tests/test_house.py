@@ -171,6 +171,7 @@ TESTS_OF_NO_MODULE = {
     "tests/MPI/test_mpi4py_programs.py": "of the room as a whole, beside mpi4py",
     "tests/MPI/test_mpi4py_signatures.py": "of the room as a whole, beside mpi4py",
     "tests/benchmarks/test_benchmarks.py": "of benchmarks/",
+    "tests/compat/test_far_programs.py": "of tests/compat/programs/, over hosts",
     "tests/cli/test_beacon_command.py": "of cli/beacon: there is another test_beacon",
     "tests/cli/test_hosts_command.py": "of cli/hosts: there is another test_hosts",
     "tests/objects/test_object_desk.py": "of objects/desk: there is another test_desk",

@@ -14,6 +14,7 @@ import os
 from functools import partial
 from multiprocessing.connection import _ConnectionBase
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from klyng_mp.deadline import NEVER, Deadline
 from klyng_mp.objects.asking import How
@@ -58,15 +59,22 @@ def keep_pipe(numbers: Numbers, holders: tuple[Process, Process]) -> int:
 
 
 class _Bell:
-    """A descriptor that can be read when it is worth looking."""
+    """A descriptor that can be read when it is worth looking.
+
+    Attributes:
+        fd: it, or -1 while nobody has asked for one.
+        rung: it can be read.
+    """
 
     def __init__(self) -> None:
-        self.fd: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.fd = -1
         self.rung = False
-        self._closed = False
+
+    def hang(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def ring(self) -> None:
-        if not self._closed:
+        if self.fd >= 0:
             self.rung = True
             os.eventfd_write(self.fd, 1)
 
@@ -75,8 +83,15 @@ class _Bell:
         os.eventfd_read(self.fd)
 
     def close(self) -> None:
-        self._closed = True
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _let_go(desk: Desk, number: int, end: int, bell: _Bell) -> None:
+    """Close an end that was forgotten."""
+    bell.close()
+    desk.defer(number, What.DROP, (end, 0, 0))
 
 
 class FarConnection(_ConnectionBase):
@@ -101,15 +116,14 @@ class FarConnection(_ConnectionBase):
         super().__init__(number, readable, writable)
         self._desk = desk
         self._end = end
-        self._bell: _Bell | None = None
+        self._bell = _Bell()
         self._looking: Question | None = None
         desk.expect_deferred()
+        self._finalizer = finalize(self, _let_go, desk, number, end, self._bell)
+        self._finalizer.atexit = False
 
     def __del__(self) -> None:
-        if self._handle is not None:
-            if self._bell is not None:
-                self._bell.close()
-            self._desk.defer(self._handle, What.DROP, (self._end, 0, 0))
+        """Do nothing: `_let_go` does it, and not while the interpreter is being taken apart."""
 
     def fileno(self) -> int:
         """Return a descriptor that can be read when there is something to receive, also the end; for `wait` and so on.
@@ -118,8 +132,8 @@ class FarConnection(_ConnectionBase):
         """
         self._check_closed()
         with self._desk.endpoint.lock:
-            if self._bell is None:
-                self._bell = _Bell()
+            if self._bell.fd < 0:
+                self._bell.hang()
                 self._look()
             return self._bell.fd
 
@@ -163,21 +177,19 @@ class FarConnection(_ConnectionBase):
         return self._desk.ask(self._handle, What.PEEK, numbers, deadline=deadline, how=_POLL).what == Outcome.YES
 
     def _close(self) -> None:
+        self._finalizer.detach()
         with self._desk.endpoint.lock:
-            if self._bell is not None:
-                self._bell.close()
-                self._bell = None
+            self._bell.close()
             if self._looking is not None:
                 self._desk.give_up(self._looking)
             self._desk.tell(self._handle, What.DROP, (self._end, 0, 0))
 
     def _look(self) -> None:
-        assert self._bell is not None  # noqa: S101 - who calls has seen to that
         self._looking = self._desk.ask_later(self._handle, What.PEEK, (self._end, 1, 0), self._bell.ring)
 
     def _look_again(self) -> None:
         """Have the bell rung by what is there now, or comes."""
-        if self._bell is not None:
+        if self._bell.fd >= 0:
             with self._desk.endpoint.lock:
                 if self._bell.rung:
                     self._bell.silence()
@@ -185,9 +197,7 @@ class FarConnection(_ConnectionBase):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_closed()
-        if not note_passing(self._handle, self._end):
-            with self._desk.endpoint.lock:
-                self._desk.tell(self._handle, What.PASS, (self._end, 0, 0))
+        note_passing(self._desk, (self._handle, self._end))
         return rebuild_end, (self._handle, self._end, self._readable, self._writable)
 
     def __repr__(self) -> str:

@@ -6,10 +6,12 @@ descriptors; `LEAVING` is one that has none to give.
 
 from __future__ import annotations
 
+import threading
 from multiprocessing.context import get_spawning_popen, set_spawning_popen
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from klyng_mp.errors import NotAcrossHostsError
+from klyng_mp.objects.passing import begin_passing, end_passing
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,13 +38,19 @@ class _Leaving:
 
     is_spread = True
 
+    def __init__(self) -> None:
+        self._thread = threading.local()
+
     def __enter__(self) -> None:
         set_spawning_popen(cast("Any", self))
+        self._thread.passes = begin_passing()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         set_spawning_popen(None)
+        if self._thread.passes:
+            end_passing(sent=kind is None)
 
     @staticmethod
     def duplicate_for_child(fd: int) -> int:

@@ -1,6 +1,8 @@
-"""Ends of pipes that are pickled for a process of which it is known which one it will be.
+"""Ends of pipes that are on their way to another process.
 
-Layer: objects.
+Layer: objects. Pickling may be tried twice, first plainly and then by value, so what is pickled is noted, each
+end once, and told when it is done. What is in a message between ranks is told of at once, and may be told of twice: who
+waits for the end of such a pipe waits until its sender has ended, too.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from klyng_mp.objects.orders import What
 from klyng_mp.objects.pipes import PipeState
 
 if TYPE_CHECKING:
@@ -17,49 +20,75 @@ if TYPE_CHECKING:
     from klyng_mp.objects.desk import Desk
     from klyng_mp.objects.orders import Process
 
-__all__ = ["gather_ends", "note_passing", "promise_ends"]
+__all__ = ["begin_passing", "end_passing", "gather_ends", "note_passing", "promise_ends"]
 
 End = tuple[int, int]  # the pipe's number, and 0 or 1
-_thread = threading.local()
+
+
+class _Thread(threading.local):
+    ends: dict[End, Desk] | None = None
+
+
+_thread = _Thread()
 
 
 @contextmanager
-def gather_ends() -> Iterator[list[End]]:
-    """Have the ends noted that this thread pickles meanwhile, for `promise_ends`."""
-    _thread.ends = ends = list[End]()
+def gather_ends() -> Iterator[dict[End, Desk]]:
+    """Have the ends noted that this thread pickles meanwhile, for `promise_ends`; each once, however often it tries."""
+    before, _thread.ends = _thread.ends, {}
     try:
-        yield ends
+        yield _thread.ends
     finally:
-        _thread.ends = None
+        _thread.ends = before
 
 
-def note_passing(number: int, end: int) -> bool:
-    """Note an end if somebody has asked for that, and so will see to it."""
-    ends: list[End] | None = getattr(_thread, "ends", None)
-    if ends is None:
+def begin_passing() -> bool:
+    """Have the ends noted that this thread pickles, for `end_passing`; return False where they are noted already."""
+    if _thread.ends is not None:
         return False
-    ends.append((number, end))
+    _thread.ends = {}
     return True
 
 
+def end_passing(*, sent: bool) -> None:
+    """Say that what was noted is on its way, if it was pickled."""
+    ends, _thread.ends = _thread.ends, None
+    for end, desk in ends.items() if ends and sent else ():
+        _pass_end(desk, end)
+
+
+def note_passing(desk: Desk, end: End) -> None:
+    """Take note that an end is being pickled."""
+    if _thread.ends is None:
+        _pass_end(desk, end)
+    else:
+        _thread.ends[end] = desk
+
+
+def _pass_end(desk: Desk, end: End) -> None:
+    number, which = end
+    with desk.endpoint.lock:
+        desk.tell(number, What.PASS, (which, 0, 0))
+
+
 @contextmanager
-def promise_ends(desk: Desk, ends: list[End], formers: list[Process]) -> Iterator[None]:
+def promise_ends(ends: dict[End, Desk], formers: list[Process]) -> Iterator[None]:
     """Keep ends open until the next occupants of some places, after these, have come to them or ended.
 
     They are sent meanwhile; where that fails, nobody comes.
     """
-    _promise(desk, ends, formers)
+    _promise(ends, formers)
     try:
         yield
     except BaseException:
-        _promise(desk, ends, formers, kept=False)
+        _promise(ends, formers, kept=False)
         raise
 
 
-def _promise(desk: Desk, ends: list[End], formers: list[Process], *, kept: bool = True) -> None:
-    with desk.endpoint.lock:
-        for number, end in ends:
+def _promise(ends: dict[End, Desk], formers: list[Process], *, kept: bool = True) -> None:
+    for (number, which), desk in ends.items():
+        with desk.endpoint.lock:
             state = desk.state(number)
             if isinstance(state, PipeState):
                 for former in formers:
-                    state.promise(end, former, kept=kept)
+                    state.promise(which, former, kept=kept)

@@ -43,6 +43,12 @@ def _keep_promise(promised: list[Process], process: Process) -> bool:
     return False
 
 
+def _take_one(counts: Counter[Process], process: Process) -> None:
+    counts[process] -= 1
+    if counts[process] <= 0:
+        del counts[process]
+
+
 class _Sent(NamedTuple):
     asker: Asker
     content: Content
@@ -54,7 +60,7 @@ class _End:
     Attributes:
         holders: which processes have it, and how often.
         promised: to the next occupants of which places it is on its way, and which incarnations those had before.
-        passing: how often it is on its way to nobody knows whom.
+        passing: who has sent it to nobody knows whom, and how often.
         messages: what is to be received here.
         waiting: the bytes of that.
         parked: what is to be sent here, once there is room.
@@ -64,7 +70,7 @@ class _End:
     def __init__(self, holder: Process) -> None:
         self.holders: Counter[Process] = Counter([holder])
         self.promised: list[Process] = []
-        self.passing = 0
+        self.passing: Counter[Process] = Counter()
         self.messages: deque[Content] = deque()
         self.waiting = 0
         self.parked: deque[_Sent] = deque()
@@ -114,11 +120,9 @@ class PipeState:
         elif order.what == What.HOLD:
             self._hold(end, asker.process)
         elif order.what == What.PASS:
-            end.passing += 1
+            end.passing[asker.process] += 1
         elif order.what == What.DROP:
-            end.holders[asker.process] -= 1
-            if end.holders[asker.process] <= 0:
-                del end.holders[asker.process]
+            _take_one(end.holders, asker.process)
             self._close_if_left(number)
         else:
             self._answer(asker, Outcome.UNKNOWN)
@@ -142,7 +146,7 @@ class PipeState:
             end.receiving = deque(asker for asker in end.receiving if asker.process != process)
             end.looking = [asker for asker in end.looking if asker.process != process]
             end.parked = deque(sent for sent in end.parked if sent.asker.process != process)
-            had = end.holders.pop(process, 0)
+            had = end.holders.pop(process, 0) + end.passing.pop(process, 0)
             while _keep_promise(end.promised, process):
                 had += 1
             if had:
@@ -162,14 +166,14 @@ class PipeState:
         """Take note that nobody is left to come to an end that was on its way."""
         for number, end in enumerate(self._ends):
             if end.passing:
-                end.passing = 0
+                end.passing.clear()
                 self._close_if_left(number)
 
     # -- inside
 
     def _hold(self, end: _End, process: Process) -> None:
         if not _keep_promise(end.promised, process) and end.passing:
-            end.passing -= 1
+            _take_one(end.passing, next(iter(end.passing)))
         end.holders[process] += 1
 
     def _send(self, target: _End, asker: Asker, content: Content) -> None:

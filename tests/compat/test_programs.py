@@ -17,17 +17,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
 def test_a_program_prints_the_same(program, run_python, tmp_path):
-    text = program.read_text()
-    for words in NEEDS.findall(text):
-        for name in words.split(", "):
-            if importlib.util.find_spec(name) is None:
-                pytest.skip(f"{name} is not installed (pip install {name})")
+    skip_without_needs(program)
     done = {}
     for package in (suite.STANDARD, suite.OURS):
         folder = tmp_path / package
         folder.mkdir()
         renamed = folder / program.name
-        renamed.write_text(suite.rename(text, package))
+        renamed.write_text(suite.rename(program.read_text(), package))
         done[package] = run_python(renamed, cwd=folder, timeout=60)
     theirs, ours = done[suite.STANDARD], done[suite.OURS]
     assert theirs.returncode == 0, theirs.stderr
@@ -35,6 +31,13 @@ def test_a_program_prints_the_same(program, run_python, tmp_path):
     assert ours.stdout == theirs.stdout, ours.stderr
     assert ours.returncode == theirs.returncode, ours.stderr
     assert last_words(ours.stderr) == last_words(theirs.stderr), ours.stderr
+
+
+def skip_without_needs(program):
+    for words in NEEDS.findall(program.read_text()):
+        for name in words.split(", "):
+            if importlib.util.find_spec(name) is None:
+                pytest.skip(f"{name} is not installed (pip install {name})")
 
 
 def last_words(text):

@@ -11,9 +11,12 @@ from time import monotonic
 import pytest
 from contracts.ranks import Background
 
+from klyng_mp.connection import Connection
 from klyng_mp.errors import ClosedError, CodecError, NotAcrossHostsError
+from klyng_mp.objects import shared
 from klyng_mp.objects.desk import Desk
 from klyng_mp.objects.ends import make_pipe
+from klyng_mp.objects.far_queues import Queue
 from klyng_mp.objects.passing import gather_ends, promise_ends
 from klyng_mp.objects.pipes import MOST_WAITING
 
@@ -183,8 +186,6 @@ def test_an_end_goes_through_a_pipe(job, pipe):
     near.send(other)
     other.close()
     assert not one.poll()  # it is on its way
-    from klyng_mp.objects import shared
-
     shared.set_desk(job.desks[1])
     try:
         other = far.recv()
@@ -198,17 +199,32 @@ def test_an_end_goes_through_a_pipe(job, pipe):
     one.close()
 
 
+def test_an_end_that_was_pickled_by_value_is_on_its_way_once(job):
+    queue, (one, other) = job.everywhere(Queue(job.numbers)), make_pipe(job.numbers, duplex=True)
+    queue[0].put([other, lambda: None])  # plain pickle refuses it, after the end
+    other.close()
+    shared.set_desk(job.desks[1])
+    try:
+        other, _ = queue[1].get(timeout=60)
+    finally:
+        shared.set_desk(None)
+    other.close()
+    with pytest.raises(EOFError):
+        one.recv()
+    one.close()
+
+
 def test_an_end_that_was_promised_is_open_until_its_process_has_come_or_ended(job):
     near, sent = make_pipe(job.numbers, duplex=True)
     with gather_ends() as ends:
         data = pickle.dumps(sent)
-    with promise_ends(job.desks[0], ends, [(1, 0)]):
+    with promise_ends(ends, [(1, 0)]):
         sent.close()
     assert not near.poll()
     job.end(1)
     with pytest.raises(EOFError):
         near.recv()
-    with pytest.raises(ValueError, match="not sent"), promise_ends(job.desks[0], ends, [(2, 0)]):
+    with pytest.raises(ValueError, match="not sent"), promise_ends(ends, [(2, 0)]):
         raise ValueError("not sent")
     assert near.poll()
     assert data
@@ -218,8 +234,6 @@ def test_an_end_that_was_promised_is_open_until_its_process_has_come_or_ended(jo
 def test_what_cannot_leave_is_refused_where_it_is_sent(pipe):
     near, _ = pipe
     reader, writer = os.pipe()
-    from klyng_mp.connection import Connection
-
     with Connection(reader, writable=False) as one, Connection(writer, readable=False):
         with pytest.raises(NotAcrossHostsError, match="of this machine") as refused:
             near.send([one])

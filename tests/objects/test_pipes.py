@@ -146,11 +146,19 @@ def test_an_end_is_open_while_anybody_has_it(pipe):
 
 
 def test_nobody_is_left_to_come_to_what_was_on_its_way(pipe):
-    pipe.tell("a", "PASS", 0)
+    pipe.tell("c", "PASS", 0)
     pipe.end("a")
     assert pipe.recv("b", 1) == []
     pipe.state.forget_passing()
     assert pipe.take() == [("b", "ENDED")]
+
+
+def test_what_was_on_its_way_ends_with_its_sender(pipe):
+    pipe.tell("a", "PASS", 0)
+    pipe.tell("c", "PASS", 0)
+    pipe.recv("b", 1)
+    assert pipe.end("a") == []
+    assert pipe.end("c") == [("b", "ENDED")]
 
 
 def test_a_promise_is_kept_by_the_next_occupant_of_a_place(pipe):
