@@ -122,7 +122,9 @@ class Settling:
         """Tell all others that nothing that comes of the old home counts any more, and wait until all have."""
         queue.epoch = order.third
         own = self._desk.process
-        members = {member for member in _MEMBER.iter_unpack(order.content[1]) if member != own}
+        _, named, _ = order.content
+        whole = len(named) // _MEMBER.size * _MEMBER.size
+        members = {member for member in _MEMBER.iter_unpack(named[:whole]) if member != own}
         for member in members:
             self._desk.say(member, target, Order(Verb.SETTLED, 0, Asker(*own, 0, 0), queue.epoch))
         queue.settling = {one for one in members if (one, queue.epoch) not in queue.settled and self._lives(one)}

@@ -25,7 +25,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT)]
 
 def load():
     """Return all targets, by their names."""
-    import core_targets  # noqa: F401 - it adds its own
+    import core_targets  # noqa: F401 - they add their own
+    import object_targets  # noqa: F401
     import targets
 
     return targets.TARGETS

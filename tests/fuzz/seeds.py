@@ -17,6 +17,7 @@ import targets
 from attackers import frame, sample
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from klyng_mp.objects import orders as orders_of_objects
 from klyng_mp.remote import bundle, protocol
 from klyng_mp.remote.preface import pack_preface
 from klyng_mp.remote.security import BeaconProof, ClientKey, ClientProof
@@ -53,6 +54,37 @@ def frames():
     yield from (b"\0" + one for one in packed)
     yield b"\x11" + b"".join(packed)
     yield b"\x01" + packed[1] + packed[0][:20]
+
+
+def orders():
+    from object_targets import KINDS, ORDER
+
+    what, verb = orders_of_objects.What, orders_of_objects.Verb
+
+    def order(kind, code, process, *numbers, said=verb.ASK, content=b"", request=1):
+        first, second, third = (*numbers, 0, 0, 0)[:3]
+        front = ORDER.pack(said, code, process, 0, 7, request, first, second, third)
+        return bytes((KINDS.index(kind), len(content))) + front + content
+
+    for kind in ("lock", "recursive", "semaphore"):
+        yield b"".join(
+            order(kind, code, process, 1, request=number)
+            for number, (code, process) in enumerate(
+                ((what.ACQUIRE, 1), (what.ACQUIRE, 2), (what.COUNT, 3), (what.RELEASE, 1), (what.LET_GO, 2)), 1
+            )
+        )
+    taken = order("lock", what.ACQUIRE, 1, 1)
+    yield taken + order("condition", what.WAIT, 1, request=2) + order("condition", what.NOTIFY, 1, 5, request=3)
+    yield b"".join(order("event", code, 1, request=code) for code in (what.LOOK, what.WAIT, what.SET, what.CLEAR))
+    yield b"".join(order("barrier", what.WAIT, process) for process in (1, 2)) + order("barrier", what.DONE, 2, 1)
+    yield order("cell", what.WRITE, 1, 8, -4, 4, content=bytes(8)) + order("cell", what.READ, 1, 0, 8, request=2)
+    codes = (what.HOLD, what.PASS, what.RECV, what.SEND, what.PEEK, what.GIVE_BACK, what.DROP)
+    yield b"".join(order("pipe", code, 1 + code % 2, code % 2, request=code, content=b"x") for code in codes)
+    for kind in ("queue", "joinable"):
+        put = order(kind, 0, 1, 0, 0, 0, said=verb.PUT, content=b"item")
+        yield put + order(kind, what.GET, 1, 1, request=2) + order(kind, what.SIZE, 2) + order(kind, what.JOIN, 1)
+    yield order("queue", what.GET, 1, 1) + order("queue", 0, 1, 0, 2, 5, said=verb.ADOPT)
+    yield order("queue", 1, 0, 1, 0, 9, said=verb.HOME, content=bytes(11))
 
 
 def heads():
@@ -189,7 +221,8 @@ def mailbox():
 
 
 def main():
-    import core_targets  # noqa: F401 - it adds its own
+    import core_targets  # noqa: F401 - they add their own
+    import object_targets  # noqa: F401
 
     for name in targets.TARGETS:
         folder = HERE / "corpus" / name

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import core_targets
+import object_targets  # noqa: F401 - it adds its own
 import pytest
 import run
 import targets
