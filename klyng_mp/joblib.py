@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
+    from klyng_mp.world import World
+
 __all__ = ["KlyngBackend"]
 
 
@@ -28,24 +30,31 @@ class KlyngBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
 
     Args:
         retries: how often a batch is done again whose worker died.
+        world: whose ranks work, on whichever hosts, by default all: ``parallel_config("klyng", world=world)``. Its
+            places are held only while a loop goes on. None: those of a World of its own.
         options: joblib's own.
     """
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
 
-    def __init__(self, retries: int = 0, **options: Any) -> None:
+    def __init__(self, retries: int = 0, world: World | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._retries = retries
+        self._world = world
+        self._most = usable_cpus() if world is None else world.size
+        if world is not None:
+            self.default_n_jobs = world.size
         self._executor: WorldExecutor | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many workers that many jobs have: -1 is one for each CPU that this process may use."""
+        """Return how many workers that many jobs have: -1 is one for each CPU of this process, or rank of its World."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
-            return 1
-        return n_jobs if n_jobs > 0 else max(usable_cpus() + 1 + n_jobs, 1)
+            return int(self.default_n_jobs)
+        workers = n_jobs if n_jobs > 0 else max(self._most + 1 + n_jobs, 1)
+        return workers if self._world is None else min(workers, self._most)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:
         """Make workers ready, and return how many."""
@@ -54,7 +63,11 @@ class KlyngBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         if n_jobs == 1:
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         self.parallel = parallel
-        self._executor = _executor_of(n_jobs, self._retries, self.inner_max_num_threads)
+        threads = self.inner_max_num_threads
+        if self._world is None:
+            self._executor = _executor_of(n_jobs, self._retries, threads)
+        elif self._executor is None:
+            self._executor = WorldExecutor(n_jobs, world=self._world, retries=self._retries, threads=threads)
         return n_jobs
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
@@ -70,8 +83,10 @@ class KlyngBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         return out.result()
 
     def terminate(self) -> None:
-        """Let go of the workers, which stay for the next loop."""
-        self._executor = None
+        """Let go of the workers; those of no World of the program stay for the next loop."""
+        executor, self._executor = self._executor, None
+        if executor is not None and self._world is not None:
+            executor.shutdown()
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:

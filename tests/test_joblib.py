@@ -7,8 +7,11 @@ import signal
 
 import numpy as np
 import pytest
+from beacons import beacons, client_home, hosts
 
 import klyng_mp as mp
+
+__all__ = ["beacons", "client_home", "hosts"]
 
 joblib = pytest.importorskip("joblib")
 backend = pytest.importorskip("klyng_mp.joblib")
@@ -94,3 +97,23 @@ def test_how_many_workers(jobs, workers):
 def test_no_jobs_are_refused():
     with pytest.raises(ValueError, match="n_jobs == 0"):
         joblib.Parallel(0, backend="klyng")(joblib.delayed(abs)(1) for _ in range(2))
+
+
+def test_a_worlds_ranks_work_on_whichever_hosts(hosts):
+    with mp.World(hosts=hosts) as world:
+        with joblib.parallel_config("klyng", world=world):
+            results = joblib.Parallel()(joblib.delayed(lambda n: (n, mp.rank()))(number) for number in range(40))
+            assert joblib.Parallel(n_jobs=99)(joblib.delayed(abs)(-x) for x in range(5)) == list(range(5))
+            with pytest.raises(ZeroDivisionError):
+                joblib.Parallel()(joblib.delayed(lambda x: 1 / x)(x) for x in (1, 0, 2))
+        assert [number for number, _ in results] == list(range(40))
+        assert {rank for _, rank in results} <= set(range(world.size))
+        assert world.run(mp.rank) == list(range(world.size))  # which needs all places
+
+
+@pytest.mark.parametrize(("jobs", "workers"), [(1, 1), (3, 3), (99, 4), (None, 4), (-1, 4), (-2, 3)])
+def test_how_many_workers_of_a_world(jobs, workers):
+    class World:
+        size = 4
+
+    assert backend.KlyngBackend(world=World()).effective_n_jobs(jobs) == workers
