@@ -60,7 +60,8 @@ def test_what_one_putter_puts_comes_in_its_order_while_the_queue_moves(world):
     assert queue.get(timeout=60) == "to its home"
 
 
-@pytest.mark.parametrize("native", [pytest.param(None, id="shared memory"), pytest.param("0", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("native", [pytest.param(None, id="shared memory"), "0"])
 def test_who_computes_answers_its_neighbours(hosts, native):
     env = {} if native is None else {"KLYNG_MP_NATIVE": native}
     with mp.World(hosts=hosts, env=env) as world:
@@ -93,6 +94,7 @@ def test_a_rank_that_dies_with_a_lock_breaks_it_for_all(world):
         lock.acquire(False)
 
 
+@pytest.mark.slow
 def test_a_queue_whose_home_dies_keeps_what_was_not_taken(world):
     queue, taken, die = world.Queue(), world.Queue(), world.Event()
     for number in range(20):
@@ -108,6 +110,7 @@ def test_a_queue_whose_home_dies_keeps_what_was_not_taken(world):
         queue.get(timeout=0.05)
 
 
+@pytest.mark.slow
 def test_processes_that_are_started_use_them_too(world):
     lock, queue = world.Lock(), world.Queue()
     processes = [world.Process(target=objectwork.child, args=(lock, queue, number)) for number in range(world.size)]
@@ -146,6 +149,7 @@ def test_pipes_lead_to_processes_anywhere_and_end_with_them(world):
         process.join()
 
 
+@pytest.mark.slow
 def test_a_pipe_ends_when_all_ranks_of_a_run_have_closed_it(world):
     near, far = world.Pipe(duplex=False)
     run = world.start(objectwork.say_who, far)
@@ -176,6 +180,7 @@ def test_a_manager_serves_processes_anywhere(world):
     assert world.run(mp.rank) == list(range(world.size))  # and the World keeps no error, with what that keeps
 
 
+@pytest.mark.slow
 def test_shared_memory_says_that_it_cannot_leave(world):
     block = shared_memory.SharedMemory(create=True, size=1)
     try:
@@ -194,10 +199,12 @@ def test_shared_memory_says_that_it_cannot_leave(world):
         block.unlink()
 
 
+@pytest.mark.slow
 def test_a_forked_child_is_refused(world):
     assert world.run(objectwork.forks, world.Lock()) == [7] * world.size
 
 
+@pytest.mark.slow
 def test_objects_outlive_the_ranks_that_have_used_them(world):
     queue, value = world.Queue(), world.Value("d", 1.5)
     world.run(objectwork.put_each, queue, 1)
@@ -208,6 +215,7 @@ def test_objects_outlive_the_ranks_that_have_used_them(world):
     assert all(number == 0 for _, number in left)
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_interrupted_in_a_wait_goes_on(world):
     queue = world.Queue()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import threading
 from functools import partial
 from multiprocessing.connection import _ConnectionBase
 from typing import TYPE_CHECKING, Any
@@ -64,28 +65,33 @@ class _Bell:
     Attributes:
         fd: it, or -1 while nobody has asked for one.
         rung: it can be read.
+
+    Threads: any may ring and close it, also in a finalizer; the rest with the endpoint's lock held.
     """
 
     def __init__(self) -> None:
         self.fd = -1
         self.rung = False
+        self._guard = threading.RLock()
 
     def hang(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def ring(self) -> None:
-        if self.fd >= 0:
-            self.rung = True
-            os.eventfd_write(self.fd, 1)
+        with self._guard:
+            if self.fd >= 0:
+                self.rung = True
+                os.eventfd_write(self.fd, 1)
 
     def silence(self) -> None:
         self.rung = False
         os.eventfd_read(self.fd)
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        with self._guard:
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                os.close(fd)
 
 
 def _let_go(desk: Desk, number: int, end: int, bell: _Bell) -> None:

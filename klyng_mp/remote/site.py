@@ -278,7 +278,8 @@ class RemoteSite(Site):
                     self._heard = monotonic()
                     self._obey(frame, hear, lose)
             except (EOFError, OSError, RemoteProtocolError) as error:
-                self._lose(lose, "its beacon has ended the session" if isinstance(error, EOFError) else str(error))
+                ended, cut = "its beacon has ended the session", f"the connection to its beacon was cut off: {error}"
+                self._lose(lose, ended if isinstance(error, EOFError) else cut)
                 return
             self._watch()
 

@@ -213,7 +213,7 @@ class SecureSocket:
 def _translate(error: OSError) -> OSError:
     """Return the error that says what it means for a stream of messages."""
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
-        return OSError(errno.EPROTO, "the stream ended without a goodbye")
+        return OSError("the stream ended without a goodbye")
     if isinstance(error, ssl.SSLError):
-        return OSError(errno.EBADMSG, f"what arrived was damaged on its way ({error.reason or error})")
+        return OSError(f"what arrived was damaged on its way ({error.reason or error})")
     return error

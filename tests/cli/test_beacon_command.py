@@ -14,6 +14,8 @@ from programs import environment
 
 from klyng_mp.cli.beacon_parser import build_beacon_parser
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def there(tmp_path):

@@ -16,6 +16,8 @@ from klyng_mp.errors import AuthenticationError, BeaconBusyError, BeaconError, M
 from klyng_mp.remote.hosts import read_hosts
 from klyng_mp.remote.world_hosts import WorldHosts, reach
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SENTENCE_SECONDS = 5.0
 
@@ -49,7 +51,6 @@ def test_whatever_its_size_a_message_arrives_as_it_was(spread):
     assert spread.run(farwork.wrong_arrays, [0, 1, 1000, 65_536, MIB + 1]) == [[]] * 4
 
 
-@pytest.mark.slow
 def test_large_messages_arrive_as_they_were(hosts):
     with mp.World(hosts=[*hosts, {"host": "local", "max_procs": 1}]) as world:
         assert world.run(farwork.wrong_arrays, [16 * MIB, 64 * MIB]) == [[]] * 5
@@ -154,7 +155,7 @@ def says_nothing(connection):
 
 @pytest.mark.parametrize(
     "greet",
-    [ssh, web, hangs_up, pytest.param(says_nothing, marks=pytest.mark.slow)],
+    [ssh, web, hangs_up, says_nothing],
     ids=lambda greet: greet.__name__,
 )
 def test_another_service_is_no_beacon(hosts, greet, time_limit):
