@@ -26,12 +26,12 @@ class Beacon:
     Args:
         folder: where its KLYNG_MP_HOME and its TMPDIR are made.
         options: lines of its beacon.toml.
-        address: where it is to listen.
+        address, port: where it is to listen; 0: at a port that is free.
         start: who starts it, as `programs.Program` has it.
         env: more of its environment.
     """
 
-    def __init__(self, folder, options="", *, address="127.0.0.1", start=subprocess.Popen, env=None):
+    def __init__(self, folder, options="", *, address="127.0.0.1", port=0, start=subprocess.Popen, env=None):
         self.home, self.tmp = Path(folder) / ".klyng_mp", Path(folder) / "tmp"
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.tmp.mkdir(exist_ok=True)
@@ -39,7 +39,7 @@ class Beacon:
             (self.home / "beacon.toml").write_text(options)
         values = environment({"KLYNG_MP_HOME": str(self.home), "TMPDIR": str(self.tmp), **(env or {})})
         self.process = start(
-            [sys.executable, "-m", "klyng_mp.beacon", f"--host={address}", "--port=0", "--allow-root"],
+            [sys.executable, "-m", "klyng_mp.beacon", f"--host={address}", f"--port={port}", "--allow-root"],
             cwd=folder,
             env=values,
             stdin=subprocess.DEVNULL,

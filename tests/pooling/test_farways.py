@@ -8,7 +8,8 @@ import signal
 
 import poolwork as work
 import pytest
-from beacons import beacons, beacons_here, client_home, hosts
+from beacons import Beacon, beacons, beacons_here, client_home, hosts
+from programs import wait_until
 
 import klyng_mp as mp
 from klyng_mp.futures import WorldExecutor
@@ -121,6 +122,25 @@ def test_a_host_that_is_killed_costs_its_tasks_a_retry(tmp_path, client_home):
             assert found + list(results) == [number * number for number in range(2000)]
             assert set(pool.map(work.rank_after, [0.001] * 20, chunksize=1)) == {0}
         pool.join()
+
+
+def test_a_host_that_returns_works_again(tmp_path, client_home):
+    with beacons_here(tmp_path) as (stays, dies):
+        entries = [{**beacon.entry(), "max_procs": 1} for beacon in (stays, dies)]
+        with mp.World(hosts=entries) as world, world.Pool(retries=2) as pool:
+
+            def places():
+                return set(pool.map(work.rank_after, [0.001] * 50, chunksize=1))
+
+            assert places() == {0, 1}
+            dies.kill()
+            wait_until(lambda: places() == {0})
+            with Beacon(dies.home.parent, port=dies.port):
+                wait_until(lambda: places() == {0, 1}, 30)
+                assert world.size == 2
+                pool.close()
+                pool.join()
+                world.close()
 
 
 def test_without_retries_the_error_names_rank_and_host(tmp_path, client_home):
