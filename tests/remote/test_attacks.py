@@ -82,13 +82,27 @@ def open_beacon(tmp_path_factory):
 def test_a_fresh_home_has_nothing_empty_nothing_that_others_can_read_and_one_port_at_loopback(beacon):
     beacon.is_served()
     found = [beacon.home_path, *beacon.home_path.rglob("*")]
-    for path in found:
-        assert path.stat().st_mode & 0o077 == 0, path
-    assert {path.name for path in found if path.is_file() and not path.stat().st_size} <= {"lock", "pairing"}
+    assert exposed(found) == []
     assert re.fullmatch(r"([0-9a-hjkmnp-tv-z]{4}-){3}[0-9a-hjkmnp-tv-z]{4}", beacon.password)  # 80 bits
     assert attackers.listening(beacon.pid) == [("127.0.0.1", beacon.port)]
     assert f"/{beacon.pid}" not in Path("/proc/net/unix").read_text()
     print(f"{len(found)} files and folders")
+
+
+def exposed(paths):
+    """Return the files that others may read, or that are empty and should not be."""
+    empty = [path for path in paths if path.is_file() and not path.stat().st_size]
+    return [path for path in paths if path.stat().st_mode & 0o077] + [
+        path for path in empty if path.name not in {"lock", "pairing"}
+    ]
+
+
+def test_what_others_can_read_and_what_is_empty_would_be_found(beacon):
+    beacon.is_served()
+    password, log = beacon.home_path / "password", beacon.home_path / "emptied"
+    password.chmod(0o640)
+    log.touch(0o600)
+    assert exposed(sorted(beacon.home_path.rglob("*"))) == [password, log]
 
 
 def test_two_beacons_have_other_secrets(beacon, tmp_path):

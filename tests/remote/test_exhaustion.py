@@ -218,6 +218,32 @@ def test_a_beacon_on_a_full_disk_goes_on(small_disk):
 # -- who is slow -----------------------------------------------------------------------------------
 
 
+def drip(slow, over):
+    """Say the next byte of each connection ten times a second, until it is over."""
+    at = 0
+    while not over.wait(0.1):
+        for sock, said in slow:
+            with contextlib.suppress(OSError):
+                sock.send(said[at : at + 1], attackers.socket.MSG_DONTWAIT)
+        at += 1
+
+
+def test_who_may_take_all_the_time_stays(tmp_path):
+    with LiveBeacon(tmp_path, options="grace_seconds = 600\n") as beacon, contextlib.ExitStack() as stack:
+        beacon.is_served()
+        hello, over = attackers.client_hello(), threading.Event()
+        slow = [(stack.enter_context(beacon.reach(source(number))), hello) for number in range(5)]
+        thread = threading.Thread(target=drip, args=(slow, over))
+        thread.start()
+        try:
+            wait_until(lambda: len(children_of(beacon.pid)) == 5)
+            attackers.pause(5.0)  # what others have 2 seconds for
+        finally:
+            over.set()
+            thread.join()
+        assert len(children_of(beacon.pid)) == 5
+
+
 @pytest.mark.parametrize(
     "count",
     [
@@ -238,15 +264,7 @@ def test_who_says_a_byte_now_and_then_is_dropped_and_keeps_nobody_out(tmp_path, 
                 with contextlib.suppress(OSError):
                     slow.append((stack.enter_context(beacon.reach(source(number))), beginnings[number % 3]))
 
-            def drip():
-                at = 0
-                while not over.wait(0.1):
-                    for sock, said in slow:
-                        with contextlib.suppress(OSError):
-                            sock.send(said[at : at + 1], attackers.socket.MSG_DONTWAIT)
-                    at += 1
-
-            thread = threading.Thread(target=drip)
+            thread = threading.Thread(target=drip, args=(slow, over))
             thread.start()
             try:
                 seconds = [beacon.is_served() for _ in range(5)]

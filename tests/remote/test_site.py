@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from attackers import pause
 from beacons import beacon_on
 from drivers import Driver
 from programs import still_there, wait_until
@@ -76,6 +77,20 @@ def test_a_pulled_cable(scene, time_limit):
     assert still_there(scene.pids[1], GONE_SECONDS) == []
     scene.labs[1].mend()
     check_healthy(scene)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", ["2 hosts"], indirect=True)
+def test_a_cable_that_is_put_back_soon_and_a_short_freeze_are_no_loss(scene):
+    scene.labs[1].cut()
+    scene.labs[0].freeze()
+    pause(4.0)
+    scene.labs[1].mend()
+    scene.labs[0].thaw()
+    pids = [*scene.own, *scene.pids[0], *scene.pids[1]]
+    assert sorted(still_there(pids, LOST_SECONDS - 5)) == sorted(pids)
+    scene.driver.process.kill()
+    assert still_there(pids, GONE_SECONDS) == []
 
 
 @pytest.mark.slow
