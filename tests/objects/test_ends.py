@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import signal
+import threading
 from multiprocessing.connection import wait
 from time import monotonic
 
@@ -13,10 +15,11 @@ from contracts.ranks import Background
 
 from klyng_mp.connection import Connection
 from klyng_mp.errors import ClosedError, CodecError, NotAcrossHostsError
-from klyng_mp.objects import shared
+from klyng_mp.objects import ends, shared
 from klyng_mp.objects.desk import Desk
 from klyng_mp.objects.ends import make_pipe
 from klyng_mp.objects.far_queues import Queue
+from klyng_mp.objects.orders import What
 from klyng_mp.objects.passing import gather_ends, promise_ends
 from klyng_mp.objects.pipes import MOST_WAITING
 
@@ -77,6 +80,34 @@ def test_who_waits_gets_what_comes(job, pipe):
         call = job.start(one.recv)
         other.send("there")
         assert call.result() == "there"
+
+
+def test_who_is_interrupted_takes_no_message_along(job, pipe):
+    near, far = pipe
+    for one, other, desk in ((near, far, job.desks[0]), (far, near, job.desks[1])):
+
+        def press(desk=desk):
+            while not desk.waits:
+                pass
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=press)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            one.recv()
+        thread.join()
+        other.send("for the next one")
+        assert one.recv() == "for the next one"
+
+
+def test_what_comes_to_who_was_interrupted_is_given_back(job, pipe):
+    near, far = pipe
+    near.send("first")
+    near.send("second")
+    question = job.desks[1].ask(far._handle, What.RECV, (1, 0, 0))  # as if the interrupt came right now
+    with job.endpoints[1].lock:
+        ends._RECV[1].undo(job.desks[1], far._handle, question)
+    assert [far.recv(), far.recv()] == ["first", "second"]
 
 
 def test_poll_tells_within_its_time(job, pipe):
@@ -216,15 +247,15 @@ def test_an_end_that_was_pickled_by_value_is_on_its_way_once(job):
 
 def test_an_end_that_was_promised_is_open_until_its_process_has_come_or_ended(job):
     near, sent = make_pipe(job.numbers, duplex=True)
-    with gather_ends() as ends:
+    with gather_ends() as gathered:
         data = pickle.dumps(sent)
-    with promise_ends(ends, [(1, 0)]):
+    with promise_ends(gathered, [(1, 0)]):
         sent.close()
     assert not near.poll()
     job.end(1)
     with pytest.raises(EOFError):
         near.recv()
-    with pytest.raises(ValueError, match="not sent"), promise_ends(ends, [(2, 0)]):
+    with pytest.raises(ValueError, match="not sent"), promise_ends(gathered, [(2, 0)]):
         raise ValueError("not sent")
     assert near.poll()
     assert data
