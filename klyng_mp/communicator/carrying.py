@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from klyng_mp.communicator.membership import Membership, readdress
+from klyng_mp.communicator.membership import Membership
 from klyng_mp.wire.frames import OBJECTS
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Carrying(Membership):
     def pass_on(self, peer: int, message: Message, *, copy: bool = True) -> Ticket | None:
         """Send a message of the context OBJECTS, also while a run is being ended; return None if nobody is there.
 
-        Its incarnation is filled in. It is not counted as sent, and a peer of this host is alerted.
+        It is for the peer's present occupant, is not counted as sent, and a peer of this host is alerted.
 
         Raises:
             MessageTooLargeError, LocalProtocolError: nothing was sent.
@@ -82,7 +82,6 @@ class Carrying(Membership):
         with self._room.lock:
             if self._over or peer in self._peers.lost or peer in self._peers.undecided:
                 return None
-            message = readdress(message, self.incarnations.get(peer, 0))
             ticket: Ticket
             if peer in self._peers.expected:
                 ticket = self._peers.hold_early(peer, message)

@@ -132,8 +132,13 @@ class Desk(Later):
         def answer(  # noqa: PLR0917 - as `Answer` has it
             asker: Asker, outcome: int, first: int = 0, second: int = 0, third: int = 0, content: Content = NOTHING
         ) -> None:
-            if asker.request:
-                self.say(asker.process, target, Order(Verb.ANSWER, outcome, asker, first, second, third, content))
+            if not asker.request:
+                return
+            order = Order(Verb.ANSWER, outcome, asker, first, second, third, content)
+            if asker[:2] == self.process:
+                self._take_answer(target, order)
+            else:
+                self.say(asker.process, target, order)
 
         return answer
 
@@ -144,7 +149,7 @@ class Desk(Later):
         if process == self.process:
             self._obey(process[0], target, order)
         elif self.endpoint.incarnations.get(process[0], 0) == process[1]:
-            ticket = self.endpoint.pass_on(process[0], pack(self.process[0], target, order))
+            ticket = self.endpoint.pass_on(process[0], pack(self.process[0], target, order, process[1]))
             if order.verb in {Verb.PUT, Verb.TAKEN} and ticket is not None and not ticket.done:
                 self._take_note(ticket, target, order)
 
@@ -176,10 +181,11 @@ class Desk(Later):
         self.endpoint.room.notify()
 
     def _obey(self, source: int, target: int, order: Order) -> None:
-        if order.verb == Verb.ANSWER:
-            self._take_answer(target, order)
-            return
         process = order.asker.process
+        if order.verb == Verb.ANSWER:
+            if process == self.process:
+                self._take_answer(target, order)
+            return
         lives = order.verb not in {Verb.ASK, Verb.CANCEL, Verb.PUT} or self._known.setdefault(process, True)
         if not lives and not self.queuing.awaits(source, target):
             return  # it has ended, and what it has said comes late
@@ -197,7 +203,7 @@ class Desk(Later):
             self.endpoint.room.notify()  # another thread may have got what it waits for
 
     def _take_answer(self, target: int, order: Order) -> None:
-        if order.asker.process != self.process or self.queuing.is_stale(target, order):
+        if self.queuing.is_stale(target, order):
             return
         request = self._requests.get(order.asker.request)
         if request is None:

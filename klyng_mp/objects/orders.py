@@ -106,11 +106,11 @@ class Order(NamedTuple):
     content: Content = NOTHING
 
 
-def pack(source: int, target: int, order: Order) -> Message:
-    """Return the message that says this about the object with the number ``target``."""
+def pack(source: int, target: int, order: Order, incarnation: int = 0) -> Message:
+    """Return the message that says this about the object with the number ``target`` to that occupant of a place."""
     code, head, buffers = order.content
     front = _FRONT.pack(order.verb, order.what, *order.asker, order.first, order.second, order.third)
-    return Message(OBJECTS, source, target, 0, code, front + head, buffers)
+    return Message(OBJECTS, source, target, incarnation, code, front + head, buffers)
 
 
 def read(message: Message) -> Order:

@@ -79,6 +79,11 @@ class StoreState:
         if order.first != self.epoch:
             return
         expected = self._expected.get(putter, 0)
+        if sequence == expected and putter not in self._early:
+            self._expected[putter] = expected + 1
+            if order.third != _VOID:
+                self._accept(order)
+            return
         if sequence < expected:  # it has come before, by another way
             if order.asker.request and not any(item.asker == order.asker for item in self._parked):
                 self._answer(order.asker, Outcome.YES)

@@ -47,7 +47,7 @@ def test_a_stranger_to_the_form_does_no_harm(job):
     event = job.at(1, Event(job.numbers))
     for head in (b"", b"\xff" * 60, bytes(60), b"\x01" * 60):
         for tag in ("text", 0, 5, event._number):
-            job.endpoints[1].pass_on(0, Message(OBJECTS, 1, tag, 0, 0, head, ()))
+            job.endpoints[1].pass_on(0, Message(OBJECTS, 1, tag, 1, 0, head, ()))
     event.set()
     assert event.is_set()
 
