@@ -33,23 +33,29 @@ def check_stays(what: str, remedy: str) -> None:
         raise NotAcrossHostsError(what, remedy)
 
 
+class _Entered(threading.local):
+    def __init__(self) -> None:
+        self.before: list[tuple[Any, bool]] = []  # the popen until then, and whether ends are told of
+
+
 class _Leaving:
-    """A context in which a thread pickles for other machines; it starts no process meanwhile."""
+    """A context in which a thread pickles for other machines; it may be entered again within."""
 
     is_spread = True
 
     def __init__(self) -> None:
-        self._thread = threading.local()
+        self._entered = _Entered()
 
     def __enter__(self) -> None:
+        self._entered.before.append((get_spawning_popen(), begin_passing()))
         set_spawning_popen(cast("Any", self))
-        self._thread.passes = begin_passing()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        set_spawning_popen(None)
-        if self._thread.passes:
+        popen, passes = self._entered.before.pop()
+        set_spawning_popen(popen)
+        if passes:
             end_passing(sent=kind is None)
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from multiprocessing.context import get_spawning_popen, set_spawning_popen
 
 import pytest
 
@@ -11,6 +12,7 @@ import klyng_mp as mp
 from klyng_mp import native, shared_memory
 from klyng_mp.errors import NotAcrossHostsError
 from klyng_mp.objects.leaving import LEAVING
+from klyng_mp.objects.passing import begin_passing, end_passing
 from klyng_mp.reduction import ForkingPickler
 
 
@@ -70,3 +72,18 @@ def test_a_tasks_arguments_and_a_runs_leave_too(block):
         Encoder(forks=False, leaves=True).encode(block)
     assert Encoder(forks=False).encode(block)
     assert os.path.exists(f"/dev/shm/{block.name}")
+
+
+def test_it_may_be_entered_within():
+    popen = object()
+    set_spawning_popen(popen)
+    try:
+        with LEAVING:
+            with pytest.raises(KeyError), LEAVING:
+                raise KeyError
+            assert get_spawning_popen() is LEAVING
+        assert get_spawning_popen() is popen
+    finally:
+        set_spawning_popen(None)
+    assert begin_passing()  # nobody notes the ends of pipes any more
+    end_passing(sent=True)
