@@ -6,14 +6,10 @@ Layer: above context and objects, below world_context. A World of this machine m
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.context import BaseContext
-from klyng_mp.objects.desk import Desk
-from klyng_mp.objects.far_queues import JoinableQueue, Queue, SimpleQueue
-from klyng_mp.objects.locks import BoundedSemaphore, Lock, RLock, Semaphore
-from klyng_mp.objects.shared import Numbers
-from klyng_mp.objects.signals import Barrier, Condition, Event
 from klyng_mp.wire.codec import Codec
 
 if TYPE_CHECKING:
@@ -21,6 +17,7 @@ if TYPE_CHECKING:
 
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.objects.shared import Numbers
     from klyng_mp.remote.world_hosts import WorldHosts
 
 __all__ = ["WorldObjects"]
@@ -43,6 +40,9 @@ class WorldObjects(BaseContext):
         if self._hosts is None or self._job is None:
             return
         if self._objects is None:
+            from klyng_mp.objects.desk import Desk
+            from klyng_mp.objects.shared import Numbers
+
             desk = Desk(self._job.endpoint, Codec(main_by_reference=self._spec.main_by_reference))
             self._objects = Numbers(desk)
         else:
@@ -53,92 +53,92 @@ class WorldObjects(BaseContext):
         if self._objects is None or not isinstance(address, str):  # one of a network is as it is
             return super()._publish(address, authkey)
         from klyng_mp.connection import Client
-        from klyng_mp.objects.doors import open_door
 
-        return open_door(self._objects, address, partial(Client, address, authkey=authkey))
+        return self._far("doors").open_door(self._objects, address, partial(Client, address, authkey=authkey))
+
+    @staticmethod
+    def _far(name: str) -> Any:
+        """Return the module of a kind of objects, which only Worlds with hosts need."""
+        return import_module(f"klyng_mp.objects.{name}")
 
     def Pipe(self, duplex: bool = True) -> Any:
         """Return two connections that are the ends of one pipe."""
         if self._objects is None:
             return super().Pipe(duplex)
-        from klyng_mp.objects.ends import make_pipe
-
-        return make_pipe(self._objects, duplex=duplex)
+        return self._far("ends").make_pipe(self._objects, duplex=duplex)
 
     def Lock(self) -> Any:
         """Return a lock."""
-        return super().Lock() if self._objects is None else Lock(self._objects)
+        return super().Lock() if self._objects is None else self._far("locks").Lock(self._objects)
 
     def RLock(self) -> Any:
         """Return a recursive lock."""
-        return super().RLock() if self._objects is None else RLock(self._objects)
+        return super().RLock() if self._objects is None else self._far("locks").RLock(self._objects)
 
     def Condition(self, lock: Any = None) -> Any:
         """Return a condition variable."""
-        return super().Condition(lock) if self._objects is None else Condition(self._objects, lock)
+        return super().Condition(lock) if self._objects is None else self._far("signals").Condition(self._objects, lock)
 
     def Semaphore(self, value: int = 1) -> Any:
         """Return a semaphore."""
-        return super().Semaphore(value) if self._objects is None else Semaphore(self._objects, value)
+        return super().Semaphore(value) if self._objects is None else self._far("locks").Semaphore(self._objects, value)
 
     def BoundedSemaphore(self, value: int = 1) -> Any:
         """Return a semaphore that cannot be released beyond its first value."""
-        return super().BoundedSemaphore(value) if self._objects is None else BoundedSemaphore(self._objects, value)
+        if self._objects is None:
+            return super().BoundedSemaphore(value)
+        return self._far("locks").BoundedSemaphore(self._objects, value)
 
     def Event(self) -> Any:
         """Return an event."""
-        return super().Event() if self._objects is None else Event(self._objects)
+        return super().Event() if self._objects is None else self._far("signals").Event(self._objects)
 
     def Barrier(self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None) -> Any:
         """Return a barrier."""
         if self._objects is None:
             return super().Barrier(parties, action, timeout)
-        return Barrier(self._objects, parties, action, timeout)
+        return self._far("signals").Barrier(self._objects, parties, action, timeout)
 
     def Queue(self, maxsize: int = 0) -> Any:
         """Return a queue."""
-        return super().Queue(maxsize) if self._objects is None else Queue(self._objects, maxsize)
+        if self._objects is None:
+            return super().Queue(maxsize)
+        return self._far("far_queues").Queue(self._objects, maxsize)
 
     def JoinableQueue(self, maxsize: int = 0) -> Any:
         """Return a queue with ``task_done`` and ``join``."""
-        return super().JoinableQueue(maxsize) if self._objects is None else JoinableQueue(self._objects, maxsize)
+        if self._objects is None:
+            return super().JoinableQueue(maxsize)
+        return self._far("far_queues").JoinableQueue(self._objects, maxsize)
 
     def SimpleQueue(self) -> Any:
         """Return a queue without a bound."""
-        return super().SimpleQueue() if self._objects is None else SimpleQueue(self._objects)
+        return super().SimpleQueue() if self._objects is None else self._far("far_queues").SimpleQueue(self._objects)
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Return a value without a lock."""
         if self._objects is None:
             return super().RawValue(typecode_or_type, *args)
-        from klyng_mp.objects.values import RawValue
-
-        return RawValue(self._objects, typecode_or_type, *args)
+        return self._far("values").RawValue(self._objects, typecode_or_type, *args)
 
     def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
         """Return an array without a lock."""
         if self._objects is None:
             return super().RawArray(typecode_or_type, size_or_initializer)
-        from klyng_mp.objects.values import RawArray
-
-        return RawArray(self._objects, typecode_or_type, size_or_initializer)
+        return self._far("values").RawArray(self._objects, typecode_or_type, size_or_initializer)
 
     def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
         """Return a value, with a lock unless ``lock`` is false."""
         if self._objects is None:
             return super().Value(typecode_or_type, *args, lock=lock)
-        from klyng_mp.objects.values import RawValue, Value
-
         if lock is False:
-            return RawValue(self._objects, typecode_or_type, *args)
-        return Value(self._objects, typecode_or_type, *args, lock=lock)
+            return self._far("values").RawValue(self._objects, typecode_or_type, *args)
+        return self._far("values").Value(self._objects, typecode_or_type, *args, lock=lock)
 
     def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
         """Return an array, with a lock unless ``lock`` is false."""
         if self._objects is None:
             return super().Array(typecode_or_type, size_or_initializer, lock=lock)
-        from klyng_mp.objects.values import Array, RawArray
-
         if lock is False:
-            return RawArray(self._objects, typecode_or_type, size_or_initializer)
-        return Array(self._objects, typecode_or_type, size_or_initializer, lock=lock)
+            return self._far("values").RawArray(self._objects, typecode_or_type, size_or_initializer)
+        return self._far("values").Array(self._objects, typecode_or_type, size_or_initializer, lock=lock)

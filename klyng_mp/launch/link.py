@@ -22,8 +22,6 @@ from klyng_mp.launch.control import CLOSE
 from klyng_mp.launch.state import RankState, describe_begin, describe_idle, describe_rank
 from klyng_mp.launch.statistics import RankStatistics, collect
 from klyng_mp.launch.surroundings import give_up
-from klyng_mp.objects.desk import Desk
-from klyng_mp.objects.shared import set_desk
 from klyng_mp.transports.routes import Routes
 from klyng_mp.transports.shm import ShmTransport
 from klyng_mp.transports.stream import StreamTransport
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
     from klyng_mp.launch.spec import Network, Wires
     from klyng_mp.launch.surroundings import Place
+    from klyng_mp.objects.desk import Desk
     from klyng_mp.transports.contract import Transport
 
 __all__ = ["RankLink", "make_link"]
@@ -331,6 +330,9 @@ class RankLink:
 
 def _make_desk(endpoint: Endpoint, codec: Codec) -> Desk:
     """Let the objects of a World with hosts be used in this process."""
+    from klyng_mp.objects.desk import Desk  # noqa: PLC0415 - only ranks of several hosts have one
+    from klyng_mp.objects.shared import set_desk  # noqa: PLC0415 - likewise
+
     own = Codec(main_by_reference=codec.main_by_reference)  # what is put into them must not depend on a run
     desk = Desk(endpoint, own, directory=(DRIVER, 0))
     set_desk(desk)

@@ -230,6 +230,8 @@ class _Job(Owner):
     def start(self, launcher: Launcher) -> None:
         """Bring the ranks to life."""
         sys.stdout.flush()
+        if self.spec.network is not None:
+            importlib.import_module("klyng_mp.objects.desk")  # once, and not in each rank
         self._supervisor = Supervisor(self._loop, launcher, self.spec, self._output, self, stdin=self._stdin)
         self._supervisor.start()
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from klyng_mp.objects.orders import What
-from klyng_mp.objects.pipes import PipeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +85,10 @@ def promise_ends(ends: dict[End, Desk], formers: list[Process]) -> Iterator[None
 
 
 def _promise(ends: dict[End, Desk], formers: list[Process], *, kept: bool = True) -> None:
+    if not ends:
+        return
+    from klyng_mp.objects.pipes import PipeState  # noqa: PLC0415 - most programs send none
+
     for (number, which), desk in ends.items():
         with desk.endpoint.lock:
             state = desk.state(number)
