@@ -49,6 +49,7 @@ typedef struct {
     PyTypeObject *tally_type;
     PyTypeObject *ledger_type;
     PyTypeObject *bench_type;
+    PyTypeObject *unbuffered_type;
     PyObject *not_yet; /* what receiving by the short way returns where what is wanted has not come */
     PyObject *nothing; /* what the short way returns where the long one has to be taken */
     PyObject *dumps; /* pickle's, looked up once */
@@ -80,6 +81,7 @@ int semlock_setup(PyObject *module, CoreState *state);
 int waiters_setup(PyObject *module, CoreState *state);
 int ledger_setup(PyObject *module, CoreState *state);
 int bench_setup(PyObject *module, CoreState *state);
+int unbuffered_setup(PyObject *module, CoreState *state);
 
 /* Makes a type and adds it to the module under the last part of its name; returns a reference, or NULL. */
 PyTypeObject *add_type(PyObject *module, PyType_Spec *spec);

@@ -9,6 +9,7 @@
        slab.c       large buffers that are copied once
        express.c    the short way of a small message through all of them
        shared.c     what locks are made of: semlock.c (locks and semaphores), waiters.c (conditions and events)
+       unbuffered.c what has no memory, and says so
        crew.c       tasks of a pool on their way out (ledger.c: what its parent knows; bench.c: what its workers do)
 
    What moves messages never sleeps. The module has no global state but who this process is (shared.c); it needs the
@@ -65,7 +66,7 @@ core_exec(PyObject *module)
         head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0 ||
         semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
         queue_setup(module, state) < 0 || mapping_setup(module, state) < 0 ||
-        ledger_setup(module, state) < 0 || bench_setup(module, state) < 0)
+        ledger_setup(module, state) < 0 || bench_setup(module, state) < 0 || unbuffered_setup(module, state) < 0)
         return -1;
     return 0;
 }
@@ -92,6 +93,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->tally_type);
     Py_VISIT(state->ledger_type);
     Py_VISIT(state->bench_type);
+    Py_VISIT(state->unbuffered_type);
     Py_VISIT(state->dumps);
     Py_VISIT(state->loads);
     return 0;
@@ -119,6 +121,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->tally_type);
     Py_CLEAR(state->ledger_type);
     Py_CLEAR(state->bench_type);
+    Py_CLEAR(state->unbuffered_type);
     Py_CLEAR(state->nothing);
     Py_CLEAR(state->not_yet);
     Py_CLEAR(state->dumps);

@@ -16,6 +16,7 @@ from multiprocessing.sharedctypes import typecode_to_type  # type: ignore[attr-d
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.errors import NotAcrossHostsError
+from klyng_mp.native import core
 from klyng_mp.objects.asking import How
 from klyng_mp.objects.cells import CellState
 from klyng_mp.objects.locks import RLock, SharedLock
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Array", "RawArray", "RawValue", "Value"]
 
 _POINTERS = "PzZO"
+_UNBUFFERED: Any = object if core is None else core.Unbuffered
 _READ, _WRITE = How("reading a shared value"), How("writing a shared value")
 
 
@@ -48,7 +50,7 @@ def _simple_type(wanted: Any) -> Any:
     return type_
 
 
-class _Cells(Shared):
+class _Cells(Shared, _UNBUFFERED):  # type: ignore[misc]
     """What values and arrays have in common."""
 
     _type: Any
@@ -98,7 +100,7 @@ class _Cells(Shared):
     def get_obj(self) -> NoReturn:
         """Raise NotAcrossHostsError: there is no memory that processes of several hosts share."""
         raise NotAcrossHostsError(
-            f"the memory of a {type(self).__name__}",
+            f"the memory of a shared {type(self).__name__}",
             "read a copy (value[:]) and write it back, or send arrays through a queue",
         )
 
