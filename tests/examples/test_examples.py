@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import struct
@@ -12,6 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from beacons import beacons, client_home, hosts
+
+__all__ = ["beacons", "client_home", "hosts"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = REPOSITORY / "examples"
@@ -140,6 +144,18 @@ def test_world_runs_reports_a_failure_and_goes_on(launch):
         "rank 2 failed: ZeroDivisionError('division by zero'); the World goes on",
         "warm again: 4 ranks",
     ]
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["here", "on other machines"])
+def test_work_queue_finds_the_number_with_the_most_divisors(launch, spread, hosts, tmp_path):
+    _, run = launch
+    options = []
+    if spread:
+        (tmp_path / "machines.json").touch(0o600)
+        machines = {host.pop("host"): host for host in hosts}
+        (tmp_path / "machines.json").write_text(json.dumps(machines))
+        options = ["--machines", "machines.json"]
+    assert run("work_queue.py", "--limit", 200, *options) == ["the most divisors: 180 has 18", "done 200 of 200"]
 
 
 def test_every_example_is_tested_and_listed():
