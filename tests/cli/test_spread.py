@@ -11,6 +11,8 @@ import sys
 import pytest
 from programs import environment
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """\
 import sys
 import klyng_mp as mp

@@ -17,6 +17,8 @@ import klyng_mp as mp
 from klyng_mp import native
 from klyng_mp.errors import LaunchError, NotAcrossHostsError, PeerLostError, WorldBusyError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def world(hosts):
@@ -77,7 +79,6 @@ def test_what_a_process_has_sent_outlives_it_until_somebody_has_come(world, capf
     assert exit_codes([stays]) == [-signal.SIGKILL]
 
 
-@pytest.mark.slow
 def test_the_first_that_comes_to_a_place_here_stays(hosts):
     with contextlib.ExitStack() as stack:
         processes = []
@@ -136,7 +137,6 @@ def test_large_arguments_travel_whole(world):
     assert exit_codes([start(world, farwork.checks, data, sum(data)) for _ in range(3)]) == [0] * 3
 
 
-@pytest.mark.slow
 def test_who_waits_for_one_that_is_killed_is_told(world, capfd):
     for _ in range(20):  # mostly it is killed before it has come to its place
         waits = [start(world, farwork.waits_for, 2, daemon=True) for _ in range(2)]
