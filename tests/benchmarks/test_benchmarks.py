@@ -376,7 +376,7 @@ def test_pools_prints_and_writes_its_verdicts_and_draws_its_chart(tmp_path):
     record = json.loads(file.read_text())
     assert printed.count(" ok\n") + printed.count(" MISSED\n") == len(record["figures"])
     missing = {side for side in ("loky", "multiprocess") if importlib.util.find_spec(side) is None}
-    assert len(record["figures"]) == 15 - len(missing)
+    assert len(record["figures"]) == 13 - len(missing)
     assert ("left out" in printed) == bool(missing)
     sides = {name.partition(":")[0] for name in record["samples"]}
     assert sides == {"klyng_mp", "multiprocessing", "concurrent.futures", "threading", "loky", "multiprocess"} - missing
