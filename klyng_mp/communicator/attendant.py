@@ -87,9 +87,9 @@ class Attendant:
         self._ring()
 
     def call(self) -> None:
-        """Let it come back after a while, because nobody waits any more."""
-        self.wants_call = False
+        """Let it come back after a while, because nobody waits any more. Who is interrupted may call again."""
         self._ring()
+        self.wants_call = False
 
     def stop(self) -> None:
         """Let the thread end soon; needs the lock."""

@@ -116,7 +116,7 @@ class WaitingRoom(Room):
                 self._account(needed[0] if needed is not None and len(needed) == 1 else None, began)
             finally:
                 if waiters or self.guests or self._closed or self.attendant is not None:
-                    self._leave()
+                    self._leave_for_sure()
 
     def nap(self, port: core.Port, steps: int = 0, on: int | None = None) -> bool:
         """Sleep until this rank's bell rings, but leave what came there; return False if that is not wise, or not why.
@@ -172,6 +172,13 @@ class WaitingRoom(Room):
     def is_quiet(self) -> bool:
         """Whether a guest may sleep until the poller's descriptor shows something; needs the lock."""
         return self._closed or self._polling is not None or not self.poller.noises(True)
+
+    def _leave_for_sure(self) -> None:
+        try:
+            self._leave()
+        except BaseException:
+            self._leave()  # whoever is to go on must be told of it, also where an interrupt came in between
+            raise
 
     def _mind_threads(self, waiter: Waiter) -> float | None:
         """Send the attendant away; return how long the first sleep may be, where there are threads of the program."""

@@ -21,11 +21,13 @@ from klyng_mp.errors import (
 )
 from klyng_mp.remote.records import SILENCE_SECONDS
 
+pytestmark = pytest.mark.slow
+
 HOST_SECONDS = 15.0  # in which a host that is gone has been seen to be
 KINDS = {"2 hosts": [], "local and 2 hosts": [{"host": "local", "max_procs": 2}]}
 
 
-@pytest.fixture(params=[pytest.param("2 hosts", marks=pytest.mark.slow), "local and 2 hosts"])
+@pytest.fixture(params=["2 hosts", "local and 2 hosts"])
 def world(request, hosts):
     with mp.World(hosts=[*KINDS[request.param], *hosts]) as made:
         yield made
@@ -200,7 +202,6 @@ def parent_of(pid):
         return int(file.read().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.slow
 def test_a_host_that_is_slow_to_get_ready_is_waited_for_by_the_others(tmp_path, client_home):
     """The session of a host that is ready hears nothing for longer than it would of a driver that is dead."""
     with beacons_here(tmp_path) as (quick, slow):
