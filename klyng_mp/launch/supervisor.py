@@ -208,12 +208,13 @@ class Supervisor(Crew):
         expected = self._killed or (self._closing and occupant.orderly)
         if not expected:
             self.tell_end(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
-            self._owner.parted(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
             if not occupant.ready:
                 self.end_run(Cause("stillborn", occupant.rank, occupant.unfit or f"it {what}", stderr, exitcode))
             elif not occupant.orderly or exitcode:
                 kind = "exited" if occupant.orderly else "died"
                 self.end_run(Cause(kind, occupant.rank, what, stderr, exitcode))
+            # After the cause: who fails on another host since it hears of this end is none.
+            self._owner.parted(occupant.rank, occupant.incarnation, what, orderly=occupant.orderly)
         self._settle()
         self._tell_if_gone()
 
