@@ -194,7 +194,8 @@ class World(WorldContext):
             flush_standard_streams()
             self._run_number += 1
             self._run = run = Run(job, self._codec, self._run_number)
-            with promise_ends(ends, [(rank, present - 1) for rank, present in job.incarnations.items()]):
+            formers = [(rank, present - 1) for rank, present in job.incarnations.items()] if ends else []
+            with promise_ends(ends, formers):
                 run.submit(encoded)
         return run
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from multiprocessing.connection import wait
 from queue import Empty
@@ -11,6 +9,7 @@ from queue import Empty
 import objectwork
 import pytest
 from beacons import beacons, client_home, hosts
+from contracts.ranks import interrupted
 
 import klyng_mp as mp
 import klyng_mp.queues
@@ -218,16 +217,7 @@ def test_objects_outlive_the_ranks_that_have_used_them(world):
 @pytest.mark.slow
 def test_a_driver_that_is_interrupted_in_a_wait_goes_on(world):
     queue = world.Queue()
-
-    def press():
-        while not world._objects.desk.waits:
-            pass
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(world._objects.desk):
         queue.get()
-    thread.join()
     queue.put(1)
     assert queue.get(timeout=60) == 1

@@ -71,7 +71,7 @@ class Carrying(Membership):
                 if not self._room.is_calling:
                     self._catch_up()
 
-    def pass_on(self, peer: int, message: Message, *, copy: bool = True) -> Ticket | None:
+    def pass_on(self, peer: int, message: Message) -> Ticket | None:
         """Send a message of the context OBJECTS, also while a run is being ended; return None if nobody is there.
 
         It is for the peer's present occupant, is not counted as sent, and a peer of this host is alerted.
@@ -85,10 +85,9 @@ class Carrying(Membership):
             ticket: Ticket
             if peer in self._peers.expected:
                 ticket = self._peers.hold_early(peer, message)
-                if copy:
-                    ticket.keep()
+                ticket.keep()
                 return ticket
-            ticket = self._transport.send(peer, message, copy=copy)
+            ticket = self._transport.send(peer, message, copy=True)
             if peer in self.nearby:
                 self.alert(peer)
             return ticket

@@ -91,7 +91,10 @@ class _DoorState:
     def ask(self, order: Order) -> None:
         """Let a thread connect, and answer."""
         if order.what == What.OPEN:
-            threading.Thread(target=self._serve, args=(order.asker,), name="klyng door", daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(order.asker,), name="klyng door", daemon=True).start()
+            except RuntimeError:  # there is no room for another thread
+                self._answer(order.asker, Outcome.BROKEN)
         else:
             self._answer(order.asker, Outcome.UNKNOWN)
 

@@ -38,7 +38,28 @@ _ACQUIRE = How("acquire() of a shared lock", undo=_release)
 _RELEASE = How("release() of a shared lock", gives_back=True)
 
 
-class SharedLock(Shared):
+class Acquired:
+    """What is acquired for a ``with`` block, and released after it."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Acquire it."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Release it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> bool:
+        """Acquire it."""
+        return self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class SharedLock(Acquired, Shared):
     """What locks and semaphores have in common."""
 
     _kind = LOCK
@@ -82,15 +103,6 @@ class SharedLock(Shared):
             raise ValueError("semaphore or lock released too many times")
         if answer.what == Outcome.NOT_OWNED:
             raise AssertionError("attempt to release recursive lock not owned by thread")
-
-    def __enter__(self) -> bool:
-        """Acquire it."""
-        return self.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of a World with hosts>"

@@ -19,14 +19,13 @@ from klyng_mp.errors import NotAcrossHostsError
 from klyng_mp.native import core
 from klyng_mp.objects.asking import How
 from klyng_mp.objects.cells import CellState
-from klyng_mp.objects.locks import RLock, SharedLock
+from klyng_mp.objects.locks import Acquired, RLock, SharedLock
 from klyng_mp.objects.orders import What
 from klyng_mp.objects.semaphores import SemaphoreState
 from klyng_mp.objects.shared import Shared, check_broken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
 
     from klyng_mp.objects.semaphores import Answer
     from klyng_mp.objects.shared import Numbers
@@ -109,7 +108,7 @@ class _Cells(Shared, _UNBUFFERED):  # type: ignore[misc]
         self.get_obj()
 
 
-class _Locked(_Cells):
+class _Locked(Acquired, _Cells):
     """What those with a lock have besides."""
 
     def _own_lock(self) -> SharedLock:
@@ -127,15 +126,6 @@ class _Locked(_Cells):
     def release(self) -> None:
         """Release the lock."""
         self._own_lock().release()
-
-    def __enter__(self) -> bool:
-        """Acquire the lock."""
-        return self.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
 
 class RawValue(_Cells):

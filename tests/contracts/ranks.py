@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from contextlib import contextmanager
 from itertools import combinations, permutations
+
+import pytest
 
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
@@ -85,6 +88,22 @@ def together(calls, stop=lambda: None):
     if errors:
         raise errors[0]
     return results
+
+
+@contextmanager
+def interrupted(desk):
+    """Interrupt this thread, the main one, once it waits for an answer to what it asks within."""
+
+    def press():
+        while not desk.waits:
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    thread.join()
 
 
 class Background:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pickle
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from klyng_mp.connection import Client, Listener
-from klyng_mp.objects import shared
+from klyng_mp.objects import doors, shared
 from klyng_mp.objects.doors import DoorAddress, open_door
 
 KEY = b"key"
@@ -90,6 +91,23 @@ def test_a_server_that_has_ended_refuses(job, dial):
     server.close()
     with pytest.raises(ConnectionRefusedError, match="refused"):
         dial(door_to(job, server.address))
+
+
+def test_where_there_is_no_room_for_a_thread_it_is_refused_and_nothing_else_is_lost(job, dial, monkeypatch):
+    server = Server(1)
+    address = door_to(job, server.address)
+    with monkeypatch.context() as patch:
+        patch.setattr(doors, "threading", SimpleNamespace(Thread=no_thread))
+        with pytest.raises(ConnectionRefusedError):
+            dial(address)
+    with dial(address) as connection:
+        connection.send(1)
+        assert connection.recv() == 1
+    server.close()
+
+
+def no_thread(**_options):
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_closed_world_hangs_up(job, dial):

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import signal
-import threading
 from multiprocessing.connection import wait
 from time import monotonic
 
 import pytest
-from contracts.ranks import Background
+from contracts.ranks import Background, interrupted
 
 from klyng_mp.connection import Connection
 from klyng_mp.errors import ClosedError, CodecError, NotAcrossHostsError
@@ -85,17 +83,8 @@ def test_who_waits_gets_what_comes(job, pipe):
 def test_who_is_interrupted_takes_no_message_along(job, pipe):
     near, far = pipe
     for one, other, desk in ((near, far, job.desks[0]), (far, near, job.desks[1])):
-
-        def press(desk=desk):
-            while not desk.waits:
-                pass
-            os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=press)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
+        with interrupted(desk):
             one.recv()
-        thread.join()
         other.send("for the next one")
         assert one.recv() == "for the next one"
 
