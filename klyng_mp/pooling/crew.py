@@ -160,8 +160,10 @@ class Crew:
 
     def close(self) -> None:
         """Take no more tasks; workers leave when all are done."""
-        if self.books.is_ours and self.books.state == RUN:
-            with self._desk.lock:
+        if not self.books.is_ours:
+            return
+        with self._desk.lock:
+            if self.books.state == RUN:
                 self.books.state = CLOSE
                 self._inbox.dismiss()
                 self._desk.kick()

@@ -72,6 +72,29 @@ def test_a_job_that_comes_too_late_fails(make_crew):
         result.get(0)
 
 
+class _TerminatedFirst:
+    """A lock that another caller gets first, who terminates the crew."""
+
+    def __init__(self, crew):
+        self._crew, self._lock = crew, crew._desk.lock
+
+    def __enter__(self):
+        self._crew._desk.lock = self._lock
+        self._crew.terminate()
+        self._lock.acquire()
+
+    def __exit__(self, *_error):
+        self._lock.release()
+
+
+def test_a_close_that_comes_too_late_changes_nothing(make_crew):
+    crew = make_crew(1)
+    crew._desk.lock = _TerminatedFirst(crew)
+    crew.close()
+    assert crew.books.state == TERMINATE
+    crew.join()
+
+
 def test_what_is_ahead_is_bounded_and_dealt_to_all(make_crew, tmp_path):
     crew = make_crew(2)
     path = str(tmp_path / "file")
