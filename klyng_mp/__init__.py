@@ -9,6 +9,7 @@ Layout (a folder imports only from those above it)::
     transports/                 moving messages between two ranks
     communicator/               a group of ranks: send, recv, collectives; the one function that waits
     launch/                     bringing ranks to life, watching them, ending them
+    green/                      ranks that take turns in one process
     run, world                  n ranks as one object
     MPI/                        mpi4py's names for all this
     cli/                        the command
@@ -27,6 +28,8 @@ from klyng_mp.communicator.current import recv as recv
 from klyng_mp.communicator.current import recv_into as recv_into
 from klyng_mp.communicator.current import send as send
 from klyng_mp.communicator.current import size as size
+from klyng_mp.communicator.current import sleep as sleep
+from klyng_mp.communicator.current import yield_ as yield_
 from klyng_mp.communicator.group import Group as Group
 from klyng_mp.communicator.probing import MatchedMessage as MatchedMessage
 from klyng_mp.communicator.reductions import BAND as BAND
@@ -237,9 +240,11 @@ __all__ = [
     "set_start_method",
     "shared",
     "size",
+    "sleep",
     "testall",
     "usable_cpus",
     "waitall",
     "waitany",
     "waitsome",
+    "yield_",
 ]

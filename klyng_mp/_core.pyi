@@ -161,6 +161,23 @@ class Express:
     def collect(self, found: list[Any], tag: int, /) -> int: ...
 
 @final
+class Local:
+    def __new__(
+        cls,
+        gate: Gate,
+        mailboxes: list[Mailbox | None],
+        asleep: bytearray,
+        wake: Callable[[int], object],
+        number: int,
+        context: int,
+        members: int | Sequence[int],
+        main_by_reference: bool,
+        blame: Callable[[Exception, int, bytes], BaseException],
+    ) -> Local: ...
+    def send(self, obj: object, rank: int, tag: int | str, /) -> bool: ...
+    def recv(self, rank: int, tag: int | str, /) -> Any: ...
+
+@final
 class SemLock:
     SEM_VALUE_MAX: Final[int]
     def __new__(cls, kind: int, value: int, maxvalue: int, label: str, travels: bool, owned: bool) -> SemLock: ...

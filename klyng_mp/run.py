@@ -23,7 +23,7 @@ from klyng_mp.errors import (
     UnreceivedMessagesWarning,
     WorldError,
 )
-from klyng_mp.launch.balance import count_unreceived, describe_unreceived
+from klyng_mp.launch.balance import describe_unreceived
 from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, LOG, UNRECEIVED
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class Run:
         host = self._job.host_of(rank)
         if cause.kind == "failed":
             error: WorldError = RankFailedError(rank, host, cause.detail, cause.text)
-            error.__cause__ = self._original(rank)
+            error.__cause__ = cause.error or self._original(rank)
             return error
         return RankDiedError(rank, host, cause.exitcode, cause.text)
 
@@ -251,7 +251,7 @@ class Run:
     def _report_unreceived(self) -> None:
         """Warn of messages that nobody received: more were sent to a rank than it took."""
         reports = {rank: outcome[2][:2] for rank, outcome in self._outcomes.items()}
-        for rank in count_unreceived(reports):
+        for rank in self._job.count_unreceived(reports):
             self._job.submit(f"{UNRECEIVED} {self.number}", (0, b"", []), [rank])
             if waiting := self._ask_unreceived():
                 sentence = describe_unreceived(rank, len(waiting), waiting[0])

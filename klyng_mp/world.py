@@ -98,6 +98,9 @@ class World(WorldContext):
             are dealt over them; by default as many as they have places.
         files: patterns of files beside the program that are to travel with it.
         encrypt: whether what ranks say to those of other hosts is encrypted. Plain text needs the beacons' leave.
+        green: the ranks are no processes, but take turns in this one; see ``docs/green.md`` for what they share.
+        schedule: a seed, by which chance chooses which green rank goes on wherever several can; the same seed makes
+            the same choices. None: they go on in the order in which they could.
 
     Raises:
         MachinesError: the hosts are not what they should be; nothing was started.
@@ -120,7 +123,14 @@ class World(WorldContext):
         hosts: Hosts | WorldHosts | None = None,
         files: Iterable[str] = (),
         encrypt: bool = True,
+        green: bool = False,
+        schedule: int | None = None,
     ) -> None:
+        turns = None
+        if green is not False or schedule is not None:
+            from klyng_mp.green.turns import Turns  # noqa: PLC0415 - most Worlds have processes
+
+            turns = Turns(green, schedule, method=method, env=env, preload=preload, hosts=hosts)
         at: WorldHosts | None = None
         if hosts is not None:
             from klyng_mp.remote.world_hosts import WorldHosts  # noqa: PLC0415 - most Worlds have none
@@ -140,7 +150,9 @@ class World(WorldContext):
                 at.close()
             raise
         modules = (preload,) if isinstance(preload, str) else tuple(preload)
-        super().__init__(spec, method, modules, label=label, hosts=at)
+        if turns is not None:
+            spec.main_by_reference = True
+        super().__init__(spec, method, modules, label=label, hosts=at, turns=turns)
         self._codec = Codec(main_by_reference=spec.main_by_reference)
         self._asked = 0
         self._start_ranks()
@@ -190,7 +202,7 @@ class World(WorldContext):
         with self._lock:
             job = self._ready_job()
             with gather_ends() as ends, LEAVING if self.is_spread else nullcontext():
-                encoded = self._codec.encode_run((func, args, kwargs), names=("func", "args", "kwargs"))
+                encoded = job.pack_run(self._codec, func, args, kwargs)
             flush_standard_streams()
             self._run_number += 1
             self._run = run = Run(job, self._codec, self._run_number)
@@ -216,7 +228,7 @@ class World(WorldContext):
         self._bury_idle_dead(job, first)
         self._end_session(job)
         self._bury_idle_dead(job, first)  # who was seen to be dead meanwhile
-        if self._started and self._method == "fork":
+        if job.is_here or (self._started and self._method == "fork"):
             return job  # ranks can only be as this process was at World(), and restarting would end its processes
         if changed := self._modules.changed():
             _say(f"{', '.join(changed)} changed on disk: the ranks are restarted")

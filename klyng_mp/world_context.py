@@ -35,6 +35,7 @@ from klyng_mp.world_process import WorldProcess, bind, is_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from klyng_mp.green.turns import Turns
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.popen_zygote import Popen
@@ -50,9 +51,10 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
     _name = "zygote"
 
     def __init__(
-        self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None
-    ) -> None:
-        super().__init__(spec, method, preload, label=label, hosts=hosts)
+        self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None,
+        turns: Turns | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(spec, method, preload, label=label, hosts=hosts, turns=turns)
         self._started: dict[Popen, tuple[str, int]] = {}  # name and place of those whose end is not known
         self._session = 0  # the number of the one that goes on, or 0
         self._sessions = 0  # how many numbers they have had that are no runs'

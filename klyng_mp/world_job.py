@@ -18,6 +18,7 @@ from klyng_mp.launch.job import LocalJob
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from klyng_mp.green.turns import Turns
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.remote.world_hosts import WorldHosts
@@ -35,13 +36,16 @@ class WorldJob:
         preload: modules that the zygote imports before it forks.
         label: whether lines of output begin with their rank.
         hosts: where the ranks are; None for this machine.
+        turns: how they take turns, where they are no processes.
     """
 
     def __init__(
-        self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None
-    ) -> None:
+        self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None,
+        turns: Turns | None = None,
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._hosts = hosts
+        self._turns = turns
         self._method = method
         self._preload = preload
         self._label = label
@@ -54,8 +58,10 @@ class WorldJob:
 
     def _start_ranks(self) -> None:
         self._run_number = 0
-        if self._hosts is None:
-            job: Job = LocalJob(self._spec, self._method, self._preload, label=self._label)
+        if self._turns is not None:
+            job: Job = self._turns.launch(self._spec, label=self._label)
+        elif self._hosts is None:
+            job = LocalJob(self._spec, self._method, self._preload, label=self._label)
         else:
             job = self._hosts.launch(self._spec, label=self._label)
         self._job = job

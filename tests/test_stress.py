@@ -129,7 +129,7 @@ def kill_many(count, seconds, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_killed_rank_ends_the_run_soon_and_leaves_nothing(tmp_path):
-    kill_many(200, 40 * programs.FACTOR, tmp_path)
+    kill_many(200, 15 * programs.FACTOR, tmp_path)
 
 
 @pytest.mark.soak

@@ -38,6 +38,7 @@ typedef struct {
     PyTypeObject *slab_type;
     PyTypeObject *port_type;
     PyTypeObject *express_type;
+    PyTypeObject *local_type;
     PyTypeObject *keeper_type;
     PyTypeObject *meeting_type;
     PyTypeObject *queue_type;
@@ -74,6 +75,7 @@ int slab_setup(PyObject *module, CoreState *state);
 int port_setup(PyObject *module, CoreState *state);
 int head_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
+int local_setup(PyObject *module, CoreState *state);
 int meeting_setup(PyObject *module, CoreState *state);
 int queue_setup(PyObject *module, CoreState *state);
 int mapping_setup(PyObject *module, CoreState *state);

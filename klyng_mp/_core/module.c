@@ -7,7 +7,7 @@
        mailbox.c    matching (mailbox_type.c: as Python sees it)
        port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
        slab.c       large buffers that are copied once
-       express.c    the short way of a small message through all of them
+       express.c    the short way of a small message through all of them (local.c: between ranks of one process)
        shared.c     what locks are made of: semlock.c (locks and semaphores), waiters.c (conditions and events)
        unbuffered.c what has no memory, and says so
        crew.c       tasks of a pool on their way out (ledger.c: what its parent knows; bench.c: what its workers do)
@@ -63,7 +63,8 @@ core_exec(PyObject *module)
         return -1;
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
-        head_setup(module, state) < 0 || express_setup(module, state) < 0 || meeting_setup(module, state) < 0 ||
+        head_setup(module, state) < 0 || express_setup(module, state) < 0 || local_setup(module, state) < 0 ||
+        meeting_setup(module, state) < 0 ||
         semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
         queue_setup(module, state) < 0 || mapping_setup(module, state) < 0 ||
         ledger_setup(module, state) < 0 || bench_setup(module, state) < 0 || unbuffered_setup(module, state) < 0)
@@ -83,6 +84,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->slab_type);
     Py_VISIT(state->port_type);
     Py_VISIT(state->express_type);
+    Py_VISIT(state->local_type);
     Py_VISIT(state->keeper_type);
     Py_VISIT(state->meeting_type);
     Py_VISIT(state->queue_type);
@@ -111,6 +113,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->slab_type);
     Py_CLEAR(state->port_type);
     Py_CLEAR(state->express_type);
+    Py_CLEAR(state->local_type);
     Py_CLEAR(state->keeper_type);
     Py_CLEAR(state->meeting_type);
     Py_CLEAR(state->queue_type);

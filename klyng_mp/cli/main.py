@@ -63,6 +63,10 @@ def _run(words: Sequence[str]) -> int:
             from klyng_mp.cli.spread import run_spread  # noqa: PLC0415 (only for who has other machines)
 
             return run_spread(options)
+        if options.green:
+            from klyng_mp.green.shell import explore, run_green  # noqa: PLC0415 (only for who has green ranks)
+
+            return explore(options) if options.explore else run_green(options)
         from klyng_mp.launch.shell import run_program  # noqa: PLC0415 (a wrong command line is refused without it)
 
         return run_program(options)

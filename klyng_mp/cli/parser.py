@@ -9,11 +9,9 @@ because argparse would take ``--`` and options after the program's name for its 
 from __future__ import annotations
 
 import argparse
-import math
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from klyng_mp.launch.heatmap import NEEDS_MATPLOTLIB, can_draw
-from klyng_mp.launch.outfile import explain_unwritable
+from klyng_mp.cli.values import read_file, read_picture, read_seed, read_size, read_timeout, read_whole
 from klyng_mp.launch.program import ProgramOptions
 from klyng_mp.machine import usable_cpus
 
@@ -217,6 +215,24 @@ _RUN_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         },
     ),
     (
+        ("--green",),
+        {
+            "action": "store_true",
+            "help": "let the ranks take turns in one process: any number, and one debugger for all",
+        },
+    ),
+    (
+        ("--schedule",),
+        {
+            "metavar": "SEED",
+            "help": "with --green: let chance choose who goes on; the same SEED, the same choices",
+        },
+    ),
+    (
+        ("--explore",),
+        {"metavar": "N", "help": "with --green: try N schedules, from SEED or 0 on; stop at the first that fails"},
+    ),
+    (
         ("--stats",),
         {
             "action": "store_true",
@@ -340,21 +356,25 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
     kind, target = _check_program(parser, kind, target)
     machines = machines or values.machines
     _check_machines(parser, machines, values)
+    _check_green(parser, machines, values)
     return ProgramOptions(
         _KINDS[kind],
         target,
         args,
-        size=_size(parser, values.size) if values.size is not None else usable_cpus() if machines is None else None,
+        size=read_size(parser, values.size) if values.size is not None else usable_cpus() if machines is None else None,
         label=values.label,
-        timeout=None if values.timeout is None else _timeout(parser, values.timeout),
-        seed=None if values.seed is None else _seed(parser, values.seed),
+        timeout=None if values.timeout is None else read_timeout(parser, values.timeout),
+        seed=None if values.seed is None else read_seed(parser, values.seed),
         stats=values.stats or values.stats_png is not None,
-        stats_png=_picture(parser, values.stats_png),
-        trace=_file(parser, "--trace", values.trace),
+        stats_png=read_picture(parser, values.stats_png),
+        trace=read_file(parser, "--trace", values.trace),
         hosts=machines,
         files=values.files or (),
         encrypt=not values.plain,
         dry_run=values.dry_run,
+        green=values.green,
+        schedule=None if values.schedule is None else read_whole(parser, "--schedule", values.schedule),
+        explore=0 if values.explore is None else read_whole(parser, "--explore", values.explore, least=1),
     )
 
 
@@ -363,6 +383,15 @@ def _check_machines(parser: argparse.ArgumentParser, machines: str | None, value
         parser.error("--files, --plain and --dry-run have a meaning only with --machines")
     if machines is not None and values.trace is not None:
         parser.error("--trace tells of ranks of this machine only: leave --machines out, or it")
+
+
+def _check_green(parser: argparse.ArgumentParser, machines: str | None, values: argparse.Namespace) -> None:
+    if not values.green and (values.schedule is not None or values.explore is not None):
+        parser.error("--schedule and --explore are for ranks that take turns: give --green, too")
+    if values.green and machines is not None:
+        parser.error("--green means ranks of this process: leave --machines out, or it")
+    if values.green and (values.stats or values.stats_png is not None or values.trace is not None):
+        parser.error("--stats and --trace tell of ranks that are processes: leave --green out, or them")
 
 
 def _take_machines(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -388,7 +417,7 @@ def parse_bundle(words: Sequence[str]) -> tuple[ProgramOptions, list[str], str |
     kind, target = _check_program(parser, kind, target)
     if "" in values.files:
         parser.error("--files needs a pattern: for example --files 'data/*.csv'")
-    return ProgramOptions(_KINDS[kind], target, args), list(values.files), _file(parser, "-o", values.output)
+    return ProgramOptions(_KINDS[kind], target, args), list(values.files), read_file(parser, "-o", values.output)
 
 
 def _check_program(parser: argparse.ArgumentParser, kind: str | None, target: str | None) -> tuple[str, str]:
@@ -425,42 +454,3 @@ def split(
 def _join(flag: str, value: str) -> list[str]:
     # In one word, since argparse takes a separate "-x" for an option even where a value must come.
     return [f"{flag}={value}"] if flag.startswith("--") else [f"{flag}{value}"] if value else [flag, value]
-
-
-def _size(parser: argparse.ArgumentParser, text: str) -> int:
-    try:
-        size = int(text)
-    except ValueError:
-        parser.error(f"-n needs a whole number of ranks, not {text!r}: for example -n 4")
-    if size < 1:
-        parser.error(f"-n {size} is too small: a program needs at least 1 rank")
-    return size
-
-
-def _timeout(parser: argparse.ArgumentParser, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        parser.error(f"--timeout needs a number of seconds, not {text!r}: for example --timeout 2.5")
-    if math.isnan(seconds) or seconds < 0:
-        parser.error(f"--timeout {text} is no span of time: give the seconds after which to end, or leave it out")
-    return seconds
-
-
-def _picture(parser: argparse.ArgumentParser, path: str | None) -> str | None:
-    if path is not None and not can_draw():
-        parser.error(f"--stats-png: {NEEDS_MATPLOTLIB}")
-    return _file(parser, "--stats-png", path)
-
-
-def _file(parser: argparse.ArgumentParser, flag: str, path: str | None) -> str | None:
-    if path is not None and (reason := explain_unwritable(path)) is not None:
-        parser.error(f"{flag} {path} {reason}" if path else f"{flag} needs the name of a file")
-    return path
-
-
-def _seed(parser: argparse.ArgumentParser, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        parser.error(f"--seed needs a whole number, not {text!r}: for example --seed 42")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["disagreement", "find_stranger", "may_disagree"]
 
 
-def find_stranger(comm: Base, own_tag: int, source: int | None = None) -> tuple[int, int] | None:
+def find_stranger(
+    comm: Base, own_tag: int, source: int | None = None, *, needs: int | None = None
+) -> tuple[int, int] | None:
     """Return the endpoint's number of a rank that makes another call than this one, and that call's tag, or None.
 
     Args:
@@ -28,10 +30,15 @@ def find_stranger(comm: Base, own_tag: int, source: int | None = None) -> tuple[
         own_tag: of this rank's present call, or its last one.
         source: the rank that the call waits for, if it does nothing else: what that one sends for a later call tells,
             too, since what a rank sends comes in order.
+        needs: the rank that the call waits for.
     """
     if comm.meeting is not None and (found := comm.meeting.find_stranger(own_tag)) is not None:
         return comm.members[found[0]], found[1]
     own, endpoint, context, log = number_of(own_tag), comm.endpoint, comm.context | 1, comm.call_log
+    if needs is not None:
+        seen = endpoint.see_call(comm.members[needs], comm.context, own)
+        if seen is not None and seen != own_tag:
+            return comm.members[needs], seen
     with endpoint.lock:
         for message in endpoint.mailbox.waiting_below(context, first_tag(own + 1)):
             assert isinstance(message.tag, int)  # noqa: S101 - for the type checker
@@ -57,7 +64,9 @@ def may_disagree(comm: Base, own: int) -> bool:
     return oldest is not None and isinstance(oldest.tag, int) and number_of(oldest.tag) < own
 
 
-def disagreement(comm: Base, own_tag: int, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:
+def disagreement(
+    comm: Base, own_tag: int, source: int | None = None, *, ask: bool, needs: int | None = None
+) -> CollectiveMismatchError | None:
     """Return the error that says which other call another rank has made, or None if that is not known.
 
     The calls of this rank that do not agree then count as abandoned, so that it is told once.
@@ -66,9 +75,10 @@ def disagreement(comm: Base, own_tag: int, source: int | None = None, *, ask: bo
         comm: as of `find_stranger`.
         own_tag: likewise.
         source: likewise.
+        needs: likewise.
         ask: whether the other rank may be asked for the line of its program, and waited for.
     """
-    stranger = find_stranger(comm, own_tag, source)
+    stranger = find_stranger(comm, own_tag, source, needs=needs)
     if stranger is None:
         return None
     peer, tag = stranger

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from klyng_mp.communicator.call import EVERYBODY, Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from klyng_mp.communicator.call import Call, Steps
 
-__all__ = ["LARGE_BYTES", "allgather", "alltoall", "barrier", "bcast", "gather", "scatter", "share"]
+__all__ = ["LARGE_BYTES", "allgather", "alltoall", "barrier", "bcast", "gather", "scatter", "share", "up_and_down"]
 
 LARGE_BYTES = 64 * 1024  # from here a message is paid by its bytes, below by its start
 _SCATTER_BYTES = 512 * 1024  # MPICH's: from here a broadcast is scattered and gathered,
@@ -39,13 +39,50 @@ _ITEM_BYTES = 16  # of a container, pickled
 def barrier(call: Call) -> Steps[None]:
     """Dissemination [HFM]: in round k each rank hears of 2**k more.
 
-    Cost: ceil(log2 n) rounds of n messages without content.
+    Cost: ceil(log2 n) rounds of n messages without content. Among ranks that take turns 2 (n - 1) messages.
     """
+    if call.in_turns:
+        yield from up_and_down(call, None, lambda _mine, _theirs: None)
+        return
     distance = 1
     while distance < call.size:
         call.send(None, (call.rank + distance) % call.size)
         yield (call.rank - distance) % call.size
         distance *= 2
+
+
+def up_and_down(call: Call, obj: Any, op: Callable[[Any, Any], Any]) -> Steps[Any]:
+    """Combine what all ranks have up a binomial tree [TRG], and send it down the same way.
+
+    What is combined with what is as in recursive doubling (`reducing`), to the last bit.
+
+    Cost: 2 ceil(log2 n) rounds, 2 (n - 1) messages in all.
+    """
+    size, rank = call.size, call.rank
+    doubles = 1 << (size.bit_length() - 1)  # the largest power of two
+    extra = size - doubles
+    if rank < 2 * extra and rank % 2:  # its neighbour stands for both
+        call.send(obj, rank - 1)
+        return (yield rank - 1)
+    result = obj if rank >= 2 * extra else op(obj, (yield rank + 1))
+    place = rank // 2 if rank < 2 * extra else rank - extra
+
+    def rank_at(place: int) -> int:
+        return place * 2 if place < extra else place + extra
+
+    distance = 1
+    while distance < doubles and not place & distance:
+        result = op(result, (yield rank_at(place | distance)))
+        distance *= 2
+    if distance < doubles:
+        call.send(result, rank_at(place ^ distance))
+        result = yield rank_at(place ^ distance)
+    while distance > 1:
+        distance //= 2
+        call.send(result, rank_at(place | distance))
+    if rank < 2 * extra:
+        call.send(result, rank + 1)
+    return result
 
 
 # -- from one to all -----------------------------------------------------------------------------------------

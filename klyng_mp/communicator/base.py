@@ -9,13 +9,13 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.communicator.calls import CallLog
-from klyng_mp.communicator.express import ExpressCodec, make_express, make_meeting
+from klyng_mp.communicator.express import ExpressCodec
 from klyng_mp.errors import ClosedError
 from klyng_mp.wire.frames import LIMITS, Message
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG, PROC_NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.communicator.requests import Status
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Base", "Encoder", "as_int"]
 
 _LARGEST_TAG = 2**63 - 1
-_MOST_DIRECT = 16  # ranks; with more, so many messages cost more than waking up a second time
 
 
 class Encoder(ExpressCodec, Protocol):
@@ -52,14 +51,14 @@ class Base:
         size: how many ranks there are.
         call_log: the collective calls that were made.
         short_collective: the core's short way for their messages, or None.
-        direct: whether each rank had better send to each of the others than by way of some of them.
+        direct, in_turns: how collectives had better go; see `Ways`.
         meeting: the core's way to meet without messages, or None.
         closed: whether this rank's program uses the communicator no more.
     """
 
     __slots__ = (
-        "_ranks", "_short", "call_log", "closed", "codec", "context", "direct", "endpoint", "meeting", "members",
-        "rank", "short_collective", "size",
+        "_ranks", "_short", "call_log", "closed", "codec", "context", "direct", "endpoint", "in_turns", "meeting",
+        "members", "rank", "short_collective", "size",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
@@ -69,13 +68,10 @@ class Base:
         self.rank = rank
         self.members = members
         self.size = len(members)
-        self._ranks = {number: rank for rank, number in enumerate(members)}
+        self._ranks = _ranks_of(members)
         self.call_log = CallLog()
-        self._short = make_express(endpoint, context, members, codec)
-        self.meeting = make_meeting(endpoint, context, members)
-        near = endpoint.port is not None and all(member in endpoint.nearby for member in members)
-        self.short_collective = make_express(endpoint, context | 1, members, codec) if near else None
-        self.direct = near and 2 < self.size <= _MOST_DIRECT
+        ways = endpoint.ways(context, members, codec)
+        self._short, self.short_collective, self.meeting, self.direct, self.in_turns = ways
         self.closed = False
         endpoint.call_logs[context] = self.call_log
 
@@ -149,6 +145,13 @@ class Base:
         if status is not None:
             status.describe(message, self._ranks[message.source])
         return self.codec.decode(message.code, message.head, message.buffers)
+
+
+def _ranks_of(members: Sequence[int]) -> Mapping[int, int] | range:
+    """Return what has the rank of each number at it."""
+    if members == range(len(members)):
+        return range(len(members))  # of ten thousand ranks each has one
+    return {number: rank for rank, number in enumerate(members)}
 
 
 def as_int(doing: str, name: str, value: Any, what: str) -> int:

@@ -70,14 +70,16 @@ class Call:
     Attributes:
         rank, size: of the communicator.
         number: counts the communicator's calls.
-        direct: whether each rank had better send to each of the others than by way of some of them.
+        direct, in_turns: how the call had better go; see `Ways`.
         tickets: of the sends that were started, where sends do not wait.
 
     Raises:
         CollectiveMismatchError: an earlier call was not the same on all ranks.
     """
 
-    __slots__ = ("_comm", "_context", "_short", "_tag", "deadline", "direct", "number", "rank", "size", "tickets")
+    __slots__ = (
+        "_comm", "_context", "_short", "_tag", "deadline", "direct", "in_turns", "number", "rank", "size", "tickets",
+    )  # fmt: skip
 
     def __init__(self, comm: Base, kind: str, timeout: float | None, root: int = -1) -> None:
         if comm.closed:
@@ -91,6 +93,7 @@ class Call:
         self.number = comm.call_log.made
         self._tag = tag = make_tag(self.number, kind, root)
         self.direct = comm.direct
+        self.in_turns = comm.in_turns
         self.tickets: list[tuple[Ticket, int, Message]] | None = None
         comm.call_log.note(tag)
         if comm.meeting is not None and kind != "barrier":
@@ -152,7 +155,8 @@ class Call:
 
     def spread(self, obj: object) -> None:
         """Send an object to all other ranks."""
-        done = 0 if self._short is None else self._short.spread(obj, self._tag)
+        short: Any = self._short  # in a direct call, which alone comes here, an Express
+        done = 0 if short is None else short.spread(obj, self._tag)
         if done + 1 < self.size:
             packed = self.pack(obj)
             for step in range(done + 1, self.size):
@@ -196,7 +200,8 @@ class Call:
         """Return what comes from all other ranks, by rank, and None in this one's place."""
         found: list[Any] = [NOT_YET] * self.size
         found[self.rank] = None
-        short, endpoint = self._short, self._comm.endpoint
+        short: Any = self._short  # as in `spread`
+        endpoint = self._comm.endpoint
         before = self.size
         while short is not None:
             left = short.collect(found, self._tag)
@@ -279,13 +284,15 @@ class Call:
 
     def find_stranger(self, source: int | None = None) -> tuple[int, int] | None:
         """See `agreement.find_stranger`."""
-        return find_stranger(self._comm, self._tag, source)
+        return find_stranger(self._comm, self._tag, source, needs=source)
 
-    def disagreement(self, source: int | None = None, *, ask: bool) -> CollectiveMismatchError | None:
+    def disagreement(
+        self, source: int | None = None, *, ask: bool, needs: int | None = None
+    ) -> CollectiveMismatchError | None:
         """See `agreement.disagreement`."""
-        return disagreement(self._comm, self._tag, source, ask=ask)
+        return disagreement(self._comm, self._tag, source, ask=ask, needs=needs)
 
     def _check_agreement(self, source: int | None = None) -> None:
-        error = self.disagreement(source, ask=True)
+        error = self.disagreement(source, ask=True, needs=source)
         if error is not None:
             raise error

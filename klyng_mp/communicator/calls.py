@@ -60,7 +60,7 @@ class CallLog:
         self.made = self.last = 0
         self.abandoned: set[int] = set()
         self.pending: set[int] = set()
-        self._calls: list[tuple[int, int, CodeType | None, int]] = [(-1, 0, None, 0)] * _LOGGED
+        self._calls: list[tuple[int, int, CodeType, int]] = []
 
     def note(self, tag: int) -> None:
         """Note a call; to be called by what the user's own frame called, or what that called."""
@@ -71,16 +71,30 @@ class CallLog:
         while frame.f_code.co_filename.startswith(_OURS) and frame.f_back is not None:
             frame = frame.f_back
         number = tag >> _NUMBER_SHIFT
-        self._calls[number % _LOGGED] = number, tag, frame.f_code, frame.f_lasti
+        call = number, tag, frame.f_code, frame.f_lasti
+        if len(self._calls) < _LOGGED:  # made only by those who call; the numbers count from 0
+            self._calls.append(call)
+        else:
+            self._calls[number % _LOGGED] = call
         self.made = number + 1
         self.last = tag
 
+    def tag_of(self, number: int) -> int | None:
+        """Return the tag of the call that had a number, or None if it was long ago or has not come yet."""
+        call = self._find(number)
+        return None if call is None else call[1]
+
     def find(self, number: int) -> str | None:
-        """Say what call had a number, and where it was made, or None if it was long ago or has not come yet."""
-        logged, tag, code, instruction = self._calls[number % _LOGGED]
-        if logged != number or code is None:
+        """Say what call had a number, and where it was made, or None; see `tag_of`."""
+        call = self._find(number)
+        if call is None:
             return None
+        _, tag, code, instruction = call
         return f"{describe_tag(tag)} at {code.co_filename}:{_line(code, instruction)}"
+
+    def _find(self, number: int) -> tuple[int, int, CodeType, int] | None:
+        place = number % _LOGGED
+        return self._calls[place] if place < len(self._calls) and self._calls[place][0] == number else None
 
 
 def describe_tag(tag: int) -> str:

@@ -67,7 +67,7 @@ class CollectiveRequest(Request):
             return True
         if self.due:
             self._take_steps()
-        elif (error := self._call.disagreement(ask=False)) is not None:
+        elif (error := self._call.disagreement(ask=False, needs=self._source)) is not None:
             self._fail(error)
         return self._finished
 
@@ -121,10 +121,15 @@ class CollectiveRequest(Request):
     @property
     def needed(self) -> int:
         """See `Request.needed`."""
+        return ANY_SOURCE if self._source is None else self._comm.members[self._source]
+
+    @property
+    def _source(self) -> int | None:
+        """The rank that the next step waits for."""
         if not self._posted:
-            return ANY_SOURCE
+            return None
         source = self._posted[0][0]
-        return self._comm.members[source if source >= 0 else ~source]
+        return source if source >= 0 else ~source
 
     @property
     def done(self) -> bool:
@@ -143,7 +148,7 @@ class CollectiveRequest(Request):
     def _finish(self, deadline: Deadline) -> Any:
         self._endpoint.wait(lambda: self._finished, deadline, self._doing, lambda: {self.needed} - {ANY_SOURCE})
         if isinstance(self._error, CollectiveMismatchError):
-            self._error = self._call.disagreement(ask=True) or self._error
+            self._error = self._call.disagreement(ask=True, needs=self._source) or self._error
         if self._error is not None:
             raise self._error
         for ticket, peer, _ in self._call.tickets or ():

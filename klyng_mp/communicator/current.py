@@ -5,27 +5,33 @@ Layer: communicator. What brings a rank to life calls ``set_current``; everythin
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.deadline import Deadline
 from klyng_mp.errors import NoRankError
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
 from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from klyng_mp.communicator.requests import Status
 
-__all__ = ["comm", "empty", "end", "forbid", "init", "rank", "recv", "recv_into", "send", "set_current", "size"]
+__all__ = [
+    "comm", "empty", "end", "finding", "forbid", "init", "rank", "recv", "recv_into", "send", "set_current", "size",
+    "sleep", "yield_",
+]  # fmt: skip
 
 Result = TypeVar("Result")
 
 _current: Communicator | None = None
+_find: Callable[[], Communicator | None] | None = None  # where ranks take turns in a process
 _reason = ""  # why this process must have none
 
 
@@ -33,6 +39,17 @@ def set_current(communicator: Communicator | None) -> None:
     """Make ``communicator`` the one that ``comm()`` returns in this process; None for a world of one."""
     global _current  # noqa: PLW0603 - a process is in one World at a time, and all its threads share it
     _current = communicator
+
+
+@contextmanager
+def finding(find: Callable[[], Communicator | None]) -> Iterator[None]:
+    """Have ``comm()`` ask a function first: the ranks of a process take turns within this block."""
+    global _find  # noqa: PLW0603 - as above
+    before, _find = _find, find
+    try:
+        yield
+    finally:
+        _find = before
 
 
 def forbid(reason: str) -> None:
@@ -49,6 +66,8 @@ def comm() -> Communicator:
     Raises:
         NoRankError: this process was started from a World that had no place free.
     """
+    if _find is not None and (found := _find()) is not None:
+        return found
     if _reason:
         raise NoRankError(_reason)
     if _current is None:
@@ -85,6 +104,20 @@ def rank() -> int:
 def size() -> int:
     """Return the number of ranks of this World; 1 outside of any."""
     return comm().size
+
+
+def yield_() -> None:
+    """Let others run: in a green rank those that take turns with it, else the processes that wait for a processor."""
+    comm().endpoint.give_way()
+
+
+def sleep(seconds: float) -> None:
+    """Do nothing for so many seconds, while others run; what ``time.sleep`` is for a rank that is a process.
+
+    Raises:
+        PeerLostError: the run was ended meanwhile, in a green rank.
+    """
+    comm().endpoint.sleep(Deadline(seconds))
 
 
 def send(obj: object, dest: int, tag: int | str = 0, *, move: bool = False, timeout: float | None = None) -> None:

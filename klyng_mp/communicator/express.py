@@ -5,7 +5,7 @@ Layer: communicator. What it does, and when it leaves a message to the long way,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from klyng_mp.native import core
 from klyng_mp.wire.frames import make_context, run_of
@@ -13,10 +13,12 @@ from klyng_mp.wire.frames import make_context, run_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.communicator.membership import Membership
     from klyng_mp.errors import CodecError
 
-__all__ = ["NOTHING", "NOT_YET", "ExpressCodec", "make_express", "make_meeting"]
+__all__ = ["NOTHING", "NOT_YET", "ExpressCodec", "Ways", "make_ways"]
+
+_MOST_DIRECT = 16  # ranks; with more, so many messages cost more than waking up a second time
 
 NOTHING: Any = None if core is None else core.NOTHING
 """What the short way's ``recv`` returns where the long way has to be taken."""
@@ -35,22 +37,37 @@ class ExpressCodec(Protocol):
         """Return the error that says why a message cannot be rebuilt."""
 
 
-def make_express(endpoint: Endpoint, context: int, members: Sequence[int], codec: ExpressCodec) -> core.Express | None:
-    """Return the short way of a communicator, or None where there is none."""
-    if endpoint.port is None:
-        return None
-    blame = codec.decode_error
-    return core.Express(
-        endpoint.lock, endpoint.port, endpoint.mailbox, context, members, codec.main_by_reference, blame
-    )
+class Ways(NamedTuple):
+    """How a communicator's messages may go past the layers below it.
 
-
-def make_meeting(endpoint: Endpoint, context: int, members: Sequence[int]) -> core.Meeting | None:
-    """Return the way in which the ranks of a communicator meet without messages, or None where there is none.
-
-    It is there on all of them or on none.
+    Attributes:
+        short: the core's short way, or None.
+        collective: the same for messages of collectives.
+        meeting: the way in which its ranks meet without messages; it is there on all of them or on none.
+        direct: whether each rank had better send to each of the others than by way of some of them.
+        in_turns: whether its ranks run one after the other, so that few messages are better than few rounds of them.
     """
-    port, slot = endpoint.port, (context - make_context(run_of(context))) // 2  # the communicator's index
-    if port is None or slot >= core.MEETINGS or not all(member in endpoint.nearby for member in members):
-        return None
-    return core.Meeting(endpoint.lock, port, context, slot, members)
+
+    short: core.Express | core.Local | None
+    collective: core.Express | core.Local | None
+    meeting: core.Meeting | None
+    direct: bool = False
+    in_turns: bool = False
+
+
+def make_ways(endpoint: Membership, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:
+    """Return the ways of a communicator of processes: there are some where its ranks share memory."""
+    port = endpoint.port
+    if port is None:
+        return Ways(None, None, None)
+
+    def express(context: int) -> core.Express:
+        return core.Express(
+            endpoint.lock, port, endpoint.mailbox, context, members, codec.main_by_reference, codec.decode_error
+        )
+
+    if not all(member in endpoint.nearby for member in members):
+        return Ways(express(context), None, None)
+    slot = (context - make_context(run_of(context))) // 2  # the communicator's index
+    meeting = core.Meeting(endpoint.lock, port, context, slot, members) if slot < core.MEETINGS else None
+    return Ways(express(context), express(context | 1), meeting, 2 < len(members) <= _MOST_DIRECT)

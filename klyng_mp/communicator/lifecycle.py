@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from select import EPOLLIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from klyng_mp.communicator.waiting import WaitingRoom
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from klyng_mp.deadline import Deadline
     from klyng_mp.transports.contract import Poller
 
-__all__ = ["Lifecycle"]
+__all__ = ["Forked", "Lifecycle", "watch_forks"]
 
 
 class Lifecycle:
@@ -48,8 +48,7 @@ class Lifecycle:
         self._room = WaitingRoom(self._poison, self._catch_up)
         self._refusal: Callable[[str], KlyngError] | None = None  # makes the error of whoever wants anything
         self._over = False  # whether `resume` cannot help
-        _watch_forks()
-        _LIVES.add(self)
+        watch_forks(self)
 
     @property
     def lock(self) -> Gate:
@@ -207,7 +206,20 @@ class Lifecycle:
         """Do what is due to what has arrived, and could not be done while it arrived."""
 
 
-_LIVES: WeakSet[Lifecycle] = WeakSet()
+class Forked(Protocol):
+    """What is of no use in a forked child."""
+
+    def abandon(self) -> None:
+        """Be of no use: this process is such a child."""
+
+
+_LIVES: WeakSet[Forked] = WeakSet()
+
+
+def watch_forks(one: Forked) -> None:
+    """Have an object abandoned in each child that this process forks while it lives."""
+    _watch_forks()
+    _LIVES.add(one)
 
 
 @cache

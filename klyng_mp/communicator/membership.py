@@ -12,6 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from klyng_mp.communicator.express import make_ways
 from klyng_mp.communicator.lifecycle import Lifecycle
 from klyng_mp.communicator.peers import Peers
 from klyng_mp.errors import ClosedError, KlyngError, PeerLostError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from klyng_mp.communicator.calls import CallLog
+    from klyng_mp.communicator.express import ExpressCodec, Ways
     from klyng_mp.deadline import Deadline
     from klyng_mp.native import core
     from klyng_mp.transports.contract import Transport
@@ -50,6 +52,7 @@ class Membership(Lifecycle):
         free_index: of the contexts of this run, the first that no communicator here has or had.
         find_call: says what collective call of a number another endpoint made in a context, and where in its program;
             None where that is not to be known.
+        see_call: returns the tag of another endpoint's call of a number in a context, where it can be seen from here.
         on_lost: called, with the lock held, when a peer's connection has ended; the owner finds out why, and
             calls `mark_lost` or `mark_present`; until then, calls that depend on the peer wait. Without
             it the connection's own reason is taken at once.
@@ -64,6 +67,7 @@ class Membership(Lifecycle):
         self.incarnations = self._peers.incarnations
         self.call_logs: WeakValueDictionary[int, CallLog] = WeakValueDictionary()
         self.find_call: Callable[[int, int, int], str | None] = _unknown
+        self.see_call: Callable[[int, int, int], int | None] = _unknown
         self.free_index = 1  # 0 is that of all ranks
         self._matched: list[Message] = []  # whose senders want to know
         self._transport: Transport = Nowhere()
@@ -87,6 +91,10 @@ class Membership(Lifecycle):
         self.port = port
         if port is not None:
             self.nearby = range(port.size) if nearby is None else nearby
+
+    def ways(self, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:
+        """Return how messages of a communicator of these endpoints may go past this one."""
+        return make_ways(self, context, members, codec)
 
     def nap(self, steps: int = 0, on: int | None = None) -> bool:
         """See `WaitingRoom.nap`."""
@@ -167,11 +175,6 @@ class Membership(Lifecycle):
             forgotten = self.mailbox.drop_below(context_low)
             self._room.notify()
             return forgotten
-
-    def check_run(self, context: int, doing: str) -> None:
-        """Raise what any call would raise now, or ClosedError where a context belongs to a run that is over."""
-        with self._room.lock:
-            self._admit(context, doing)
 
     @property
     def has_losses(self) -> bool:

@@ -7,6 +7,8 @@ Invariant: a receive that ends with an error, whichever, has taken nothing.
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING, Protocol
 
 from klyng_mp.communicator.accounts import Accounts
@@ -176,6 +178,20 @@ class Receiving(Accounts):
         with self._room.lock:
             self._restore(message)
             self._room.notify()
+
+    def check_run(self, context: int, doing: str) -> None:
+        """Raise what any call would raise now, or ClosedError where a context belongs to a run that is over."""
+        with self._room.lock:
+            self._admit(context, doing)
+
+    def sleep(self, deadline: Deadline) -> None:
+        """Do nothing until a deadline."""
+        time.sleep(deadline.left() or 0.0)
+
+    def give_way(self) -> None:
+        """Let others run, and take what they have sent."""
+        self.progress()
+        os.sched_yield()
 
     # -- inside, with the lock held
 

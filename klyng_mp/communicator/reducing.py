@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import reduce as fold
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall, share
+from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall, share, up_and_down
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.reductions import Operation, is_array
 
@@ -69,7 +69,8 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
     """Recursive doubling [TRG]; for large arrays under a named operation a ring of pieces [PY].
 
     Cost: log2 n rounds of n messages; where n is no power of two those of the next lower one, and two rounds more, in
-    which each of the others sends one and gets one. Under a named operation among few ranks that share memory one round
+    which each of the others sends one and gets one. Among ranks that take turns 2 (n - 1) messages. Under a named
+    operation among few ranks that share memory one round
     of n (n - 1) messages, and each combines all n. For large arrays 2 (n - 1) more rounds, in which each rank sends
     2 m (n - 1) / n bytes; between two of them one more, of m bytes each.
     """
@@ -80,11 +81,11 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
     if call.direct and type(op) is Operation:
         found = fold(_agreeing(op), (yield from share(call, first)))
     else:
-        found = yield from _double(call, first, _agreeing(op))
+        found = yield from _combine(call, first, _agreeing(op))
     if type(found) not in _STANDINS:
         return found
     if operation is None or type(found) is not _Large:
-        return (yield from _double(call, obj, op))
+        return (yield from _combine(call, obj, op))
     if call.size == 2:
         return (yield from _swap(call, obj, operation, out))
     result = out if out is not None else allocate(port, obj.shape, obj.dtype)
@@ -111,6 +112,10 @@ def _agreeing(op: Operator) -> Operator:
 
 
 _STANDINS = (_Large, _Mixed)
+
+
+def _combine(call: Call, obj: Any, op: Operator) -> Steps[Any]:
+    return up_and_down(call, obj, op) if call.in_turns else _double(call, obj, op)
 
 
 def _double(call: Call, obj: Any, op: Operator) -> Steps[Any]:

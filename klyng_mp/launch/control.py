@@ -25,9 +25,10 @@ class Cause:
         text: its traceback, or the last lines of its stderr; of a deadlock, who waits for whom.
         exitcode: of a rank that died or exited.
         cycle: the ranks of a deadlock that wait for each other, if it is a cycle.
+        error: what the rank raised, where it was raised in this process.
     """
 
-    __slots__ = ("cycle", "detail", "exitcode", "kind", "rank", "text")
+    __slots__ = ("cycle", "detail", "error", "exitcode", "kind", "rank", "text")
 
     def __init__(self, kind: str, rank: int | None, detail: str, text: str = "", exitcode: int = 0) -> None:
         self.kind = kind
@@ -36,6 +37,7 @@ class Cause:
         self.text = text
         self.exitcode = exitcode
         self.cycle: tuple[int, ...] = ()
+        self.error: BaseException | None = None
 
     def phrase(self) -> str:
         """Return what the other ranks are told, to follow "rank N"."""

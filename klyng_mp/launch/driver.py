@@ -9,12 +9,13 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.launch.balance import count_unreceived
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from klyng_mp.deadline import Deadline
     from klyng_mp.errors import HostLostError, WorldError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
     from klyng_mp.transports.contract import Transport
+    from klyng_mp.wire.codec import Codec
 
 __all__ = ["Job", "Line", "Order", "write_output"]
 
@@ -114,16 +116,32 @@ class Job(Line):
         forwards_output: whether output comes by way of this process, to be written here.
         has_started: whether processes were started from it.
         is_spread: whether some of its ranks are on other hosts, where no descriptor of this one means anything.
+        is_here: whether its ranks are in this process, and use the modules that it has imported.
     """
 
     has_started = False
     is_spread = False
+    is_here = False
 
     def __init__(self, spec: RankSpec) -> None:
         super().__init__(spec)
         self.settled: dict[int, Cause] = {}
         self.fenced = 0
         self.forwards_output = False
+
+    def pack_run(
+        self, codec: Codec, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[int, bytes, list[Any]]:
+        """Return what is to be submitted for a function to be called in all ranks.
+
+        Raises:
+            CodecError, NotAcrossHostsError: it cannot travel.
+        """
+        return codec.encode_run((func, args, kwargs), names=("func", "args", "kwargs"))
+
+    def count_unreceived(self, reports: Mapping[int, tuple[dict[int, int], int]]) -> dict[int, int]:
+        """Return how many messages each rank has left; see `klyng_mp.launch.balance.count_unreceived`."""
+        return count_unreceived(reports)
 
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
         """Ask for a run to be ended early; ``settled`` tells when it has been."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HangDetector", "deadlock_of", "describe_states", "find_cycle", "render_deadlock", "render_report"]
 
+_MOST_SHOWN = 32  # ranks in a report, and in a cycle
+_MOST_SEARCHED = 256  # waiting ranks among which the shortest cycle is looked for; among more, any is found
 _PHRASE = "waits, too, or has ended, and nothing is on its way, so the run was ended"
 
 # What makes two waits the same: the rank's own number of it, the call, the steps of what goes on meanwhile, what it has
@@ -85,22 +87,37 @@ def _is_balanced(states: Mapping[int, RankState], stuck: Mapping[int, RankState]
 
 
 def find_cycle(states: Iterable[RankState]) -> tuple[int, ...]:
-    """Return the ranks of a shortest cycle, each waiting for the next and the last for the first, or nothing.
+    """Return the ranks of a cycle, each waiting for the next and the last for the first, or nothing.
+
+    Among few it is a shortest one.
 
     Who waits for any rank waits for none in particular, unless only one is left.
     """
     states = list(states)
     waiting = {state.rank: state for state in states if state.phase == WAITING}
     edges = {rank: _needs(state, waiting) for rank, state in waiting.items()}
-    cycles = [cycle for rank in sorted(edges) if (cycle := _way_back(rank, edges))]
+    starts = sorted(edges) if len(edges) <= _MOST_SEARCHED else _on_a_cycle(edges)
+    cycles = [cycle for rank in starts if (cycle := _way_back(rank, edges))]
     return min(cycles, key=len, default=())
+
+
+def _on_a_cycle(edges: Mapping[int, list[int]]) -> list[int]:
+    """Return a rank from which the first of each one's peers lead back to it, if there is any."""
+    seen: dict[int, int] = {}
+    for start in edges:
+        rank = start
+        while rank not in seen and edges[rank]:
+            seen[rank] = start
+            rank = edges[rank][0]
+        if seen.get(rank) == start:
+            return [rank]
+    return []
 
 
 def _needs(state: RankState, waiting: Mapping[int, RankState]) -> list[int]:
     if state.peers is not None:
         return [peer for peer in state.peers if peer in waiting]
-    others = [rank for rank in waiting if rank != state.rank]
-    return others if len(others) == 1 else []
+    return [rank for rank in waiting if rank != state.rank] if len(waiting) == 2 else []
 
 
 def _way_back(start: int, edges: Mapping[int, list[int]]) -> tuple[int, ...]:
@@ -136,23 +153,39 @@ def render_deadlock(states: Iterable[RankState]) -> str:
     who = "all ranks that have not ended wait" if ended and not cycle else "all ranks wait for each other"
     if len(states) == 1:
         who = "the only rank waits for itself"
-    lines = [f"{who}, and nothing is on its way to any of them:", *describe_states(states)]
+    lines = [f"{who}, and nothing is on its way to any of them:", *describe_states(_some(states, cycle))]
+    if len(states) > _MOST_SHOWN:
+        lines.append(f"  and {len(states) - _MOST_SHOWN} more ranks")
     if cycle:
         lines.append(_render_cycle(cycle))
     return "\n".join(lines)
 
 
+def _some(states: list[RankState], cycle: tuple[int, ...]) -> list[RankState]:
+    """Return as many states as anybody reads, those of a cycle first, and in the order of ranks."""
+    if len(states) <= _MOST_SHOWN:
+        return states
+    chosen = sorted(states, key=lambda state: (state.rank not in cycle, state.phase == ENDED, state.rank))
+    return sorted(chosen[:_MOST_SHOWN])
+
+
 def render_report(states: Iterable[RankState]) -> str:
     """Return what all ranks do, for somebody who asks."""
     states = sorted(states)
-    lines = describe_states(states)
-    if cycle := find_cycle(states):
+    cycle = find_cycle(states)
+    lines = describe_states(_some(states, cycle))
+    if len(states) > _MOST_SHOWN:
+        lines.append(f"  and {len(states) - _MOST_SHOWN} more ranks")
+    if cycle:
         lines.append(_render_cycle(cycle))
     return "\n".join(lines)
 
 
 def _render_cycle(cycle: tuple[int, ...]) -> str:
-    return "cycle: " + " -> ".join(f"rank {rank}" for rank in (*cycle, cycle[0]))
+    ranks = [f"rank {rank}" for rank in (*cycle, cycle[0])]
+    if len(ranks) > _MOST_SHOWN:
+        ranks[_MOST_SHOWN - 2 : -2] = [f"... {len(ranks) - _MOST_SHOWN} more ..."]
+    return "cycle: " + " -> ".join(ranks)
 
 
 def describe_states(states: Iterable[RankState]) -> list[str]:

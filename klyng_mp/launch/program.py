@@ -49,11 +49,14 @@ class ProgramOptions:
         files: patterns of files that travel with the program.
         encrypt: whether what ranks say to those of other hosts is encrypted.
         dry_run: only list what would travel.
+        green: the ranks take turns in the command's own process.
+        schedule: the seed by which chance chooses among them; ``None`` for no chance.
+        explore: how many schedules to try, from that one or 0 on; 0 for a single run.
     """
 
     __slots__ = (
-        "args", "dry_run", "encrypt", "files", "hosts", "kind", "label", "seed", "size", "stats", "stats_png", "target",
-        "timeout", "trace",
+        "args", "dry_run", "encrypt", "explore", "files", "green", "hosts", "kind", "label", "schedule", "seed", "size",
+        "stats", "stats_png", "target", "timeout", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +76,9 @@ class ProgramOptions:
         files: Sequence[str] = (),
         encrypt: bool = True,
         dry_run: bool = False,
+        green: bool = False,
+        schedule: int | None = None,
+        explore: int = 0,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -88,6 +94,9 @@ class ProgramOptions:
         self.files = list(files)
         self.encrypt = encrypt
         self.dry_run = dry_run
+        self.green = green
+        self.schedule = schedule
+        self.explore = explore
 
 
 class Program:

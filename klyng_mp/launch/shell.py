@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.occupant import Occupant
     from klyng_mp.launch.state import RankState
 
-__all__ = ["TIMEOUT_EXIT_CODE", "run_program"]
+__all__ = ["TIMEOUT_EXIT_CODE", "exit_code_of", "run_program", "say", "tell_cause"]
 
 TIMEOUT_EXIT_CODE = 124  # as timeout(1) has it
 _RUN = 1
@@ -94,7 +94,7 @@ class _Command(Owner):
         self._loop.run()
         self._report_unreceived()
         written = self._write_profiles()
-        return self._exit_code(self._supervisor.cause) or (0 if written else 1)
+        return tell_cause(self._supervisor.cause, self._spec.host) or (0 if written else 1)
 
     # Signals
 
@@ -167,7 +167,7 @@ class _Command(Owner):
             return
         for rank, count in count_unreceived({rank: report[:2] for rank, report in self._reports.items()}).items():
             waiting = self._reports[rank][2]
-            _say(describe_unreceived(rank, count, waiting[0] if waiting else None))
+            say(describe_unreceived(rank, count, waiting[0] if waiting else None))
 
     def _write_profiles(self) -> bool:
         """Say and write where the time went, as far as that was asked for; tell whether all files were written."""
@@ -181,32 +181,39 @@ class _Command(Owner):
         missing = {rank: describe_exitcode(one.exitcode or 0) for rank, one in occupants if one.profile is None}
         troubles = Profiles(profiles, missing, self._program.name).write(options)
         for trouble in troubles:
-            _say(trouble)
+            say(trouble)
         return not troubles
 
-    def _exit_code(self, cause: Cause | None) -> int:
-        if cause is None:
-            return 0
-        if cause.kind in {"failed", "deadlock"}:
-            _say(cause.text if cause.rank is None else f"rank {cause.rank} on {self._spec.host} failed:\n{cause.text}")
-            return 1
-        if cause.kind == "exited":
-            return cause.exitcode
-        if cause.kind == "timeout":
-            _say(f"the program {cause.detail} and was ended")
-            return TIMEOUT_EXIT_CODE
-        if cause.kind == "interrupted":
-            _say(f"the program {cause.detail}")
-            return 128 - cause.exitcode
-        if cause.kind == "stillborn":
-            raise LaunchError(f"rank {cause.rank} {cause.phrase()}")
-        if cause.kind == "unlaunchable" or cause.rank is None:
-            raise LaunchError(cause.detail)
-        _say(str(RankDiedError(cause.rank, self._spec.host, cause.exitcode)))
-        return cause.exitcode if cause.exitcode > 0 else 128 - cause.exitcode if cause.exitcode < 0 else 1
+
+def tell_cause(cause: Cause | None, host: str) -> int:
+    """Say why a program was ended early, if it was; return the command's exit code.
+
+    Raises:
+        LaunchError: it could not be brought to life.
+    """
+    if cause is None:
+        return 0
+    if cause.kind in {"failed", "deadlock"}:
+        say(cause.text if cause.rank is None else f"rank {cause.rank} on {host} failed:\n{cause.text}")
+        return 1
+    if cause.kind == "exited":
+        return cause.exitcode
+    if cause.kind == "timeout":
+        say(f"the program {cause.detail} and was ended")
+        return TIMEOUT_EXIT_CODE
+    if cause.kind == "interrupted":
+        say(f"the program {cause.detail}")
+        return 128 - cause.exitcode
+    if cause.kind == "stillborn":
+        raise LaunchError(f"rank {cause.rank} {cause.phrase()}")
+    if cause.kind == "unlaunchable" or cause.rank is None:
+        raise LaunchError(cause.detail)
+    say(str(RankDiedError(cause.rank, host, cause.exitcode)))
+    return cause.exitcode if cause.exitcode > 0 else 128 - cause.exitcode if cause.exitcode < 0 else 1
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
+    """Print a sentence of the command's own to standard error."""
     print(f"klyng-mp: {sentence.rstrip()}", file=sys.stderr)
 
 
@@ -236,7 +243,7 @@ def _execute(program: Program, link: RankLink) -> int:
         program.execute()
         link.check_agreement()
     except SystemExit as error:
-        return _exit_code_of(error)
+        return exit_code_of(error)
     except BaseException as error:  # noqa: BLE001 - whatever it is, the supervisor tells the user
         text = format_user_traceback(error)
         flush_streams()
@@ -245,7 +252,8 @@ def _execute(program: Program, link: RankLink) -> int:
     return 0
 
 
-def _exit_code_of(error: SystemExit) -> int:
+def exit_code_of(error: SystemExit) -> int:
+    """Return what a process that ends by it exits with, having printed what Python prints then."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):

@@ -33,6 +33,7 @@ __all__ = [
     "describe_begin",
     "describe_idle",
     "describe_rank",
+    "users_line",
 ]
 
 WAITING = "waiting"  # in a call that others must help to end
@@ -119,8 +120,8 @@ def describe_rank(endpoint: Endpoint, run: int) -> RankState:
     frames = sys._current_frames()  # noqa: SLF001 - the only way to see another thread's
     if waiter is None or waiter.is_ready() or endpoint.has_duties:
         main = threading.main_thread().ident
-        return state._replace(where=_users_line(frames.get(main or 0))[0], doubts=_doubts(frames))
-    where, name = _users_line(frames.get(waiter.thread or threading.main_thread().ident or 0))
+        return state._replace(where=users_line(frames.get(main or 0))[0], doubts=_doubts(frames))
+    where, name = users_line(frames.get(waiter.thread or threading.main_thread().ident or 0))
     deadline = waiter.deadline
     doubts = _doubts(frames)
     if endpoint.objects is not None and endpoint.objects.waits:
@@ -154,7 +155,7 @@ def _waiter_of(endpoint: Endpoint) -> Waiter | None:
     return next((waiter for waiter in waiters if waiter.thread in (0, main)), waiters[0] if waiters else None)
 
 
-def _users_line(frame: FrameType | None) -> tuple[str, str]:
+def users_line(frame: FrameType | None) -> tuple[str, str]:
     """Return the innermost line of the user's code, and the name of our function that it called."""
     name = ""
     while frame is not None and is_ours(frame.f_code.co_filename):

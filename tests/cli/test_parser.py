@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from klyng_mp.cli import parser
+from klyng_mp.cli import values
 from klyng_mp.cli.pages import manual
 from klyng_mp.cli.parser import (
     build_bundle_parser,
@@ -59,18 +59,18 @@ def test_every_option():
 
 
 def test_options_that_say_where_the_time_goes(tmp_path, monkeypatch):
-    monkeypatch.setattr(parser, "can_draw", lambda: True)
+    monkeypatch.setattr(values, "can_draw", lambda: True)
     options = parse_run(["--stats", "--trace", f"{tmp_path}/t.json", "app.py", "--trace", "its own"])
     assert (options.stats, options.stats_png, options.trace) == (True, None, f"{tmp_path}/t.json")
     assert options.args == ["--trace", "its own"]
     options = parse_run([f"--stats-png={tmp_path}/h.png", "app.py"])
     assert (options.stats, options.stats_png, options.trace) == (True, f"{tmp_path}/h.png", None)
-    monkeypatch.setattr(parser, "can_draw", lambda: False)
+    monkeypatch.setattr(values, "can_draw", lambda: False)
     assert parse_run(["--stats", "app.py"]).stats
 
 
 def test_a_picture_needs_matplotlib(monkeypatch, capsys):
-    monkeypatch.setattr(parser, "can_draw", lambda: False)
+    monkeypatch.setattr(values, "can_draw", lambda: False)
     with pytest.raises(SystemExit) as caught:
         parse_run(["--stats-png", "h.png", "app.py"])
     assert caught.value.code == 2

@@ -75,7 +75,7 @@ def classes_of(copy: Path, method: str) -> list[Request]:
 class Shards:
     """A few workers that share the requests."""
 
-    def __init__(self, copy: Path, *, jobs: int = 2, limit: float = 60.0, on_outcome=None):
+    def __init__(self, copy: Path, *, jobs: int = 4, limit: float = 60.0, on_outcome=None):
         self.copy, self.jobs, self.limit = copy, jobs, limit
         self.on_outcome = on_outcome or (lambda outcome: None)
         self.audit = copy / "audit.jsonl"

@@ -6,15 +6,19 @@ import os
 import signal
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from itertools import combinations, permutations
 
 import pytest
+from greenlet import getcurrent, greenlet
 
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.communicator.tracing import TracedCommunicator, TracedEndpoint
 from klyng_mp.deadline import Deadline
+from klyng_mp.green.endpoint import Hall
+from klyng_mp.green.scheduler import Scheduler
 from klyng_mp.transports.memory import MemoryHub, MemoryTransport
 from klyng_mp.transports.shm import Segment, ShmTransport
 from klyng_mp.transports.stream import StreamTransport
@@ -68,6 +72,69 @@ class Ranks:
             self._tidy = None
 
 
+class Turns(Scheduler):
+    """A scheduler for tests: the greenlet that drives may be any rank, and so may others, one after the other."""
+
+    def sleep(self, number):
+        self._greenlets[number] = getcurrent()
+        super().sleep(number)
+
+    def nap(self, number):
+        self._greenlets[number] = getcurrent()
+        return super().nap(number)
+
+    def give_way(self, number):
+        self._greenlets[number] = getcurrent()
+        super().give_way(number)
+
+    def _switch(self):
+        if getcurrent() is not self._hub:
+            self._hub.switch()
+            return
+        self._ring_alarms()
+        if not self._let_one_run() and not (self._alarms or self._wake_nappers()):
+            raise AssertionError("nothing goes on, and the test waits")
+
+    def until(self, ready):
+        """Let ranks run until something is so."""
+        limit = time.monotonic() + LIMIT
+        while not ready():
+            assert time.monotonic() < limit, "it hangs"
+            self._switch()
+
+
+class GreenRanks:
+    """Ranks that take turns in this thread: each call of `run`, and each `Background`, is a greenlet."""
+
+    def __init__(self, size):
+        self.scheduler = Turns()
+        self._hall = Hall(self.scheduler, size)
+        self.endpoints = [self._hall.enter(number) for number in range(size)]
+        codec = Codec(main_by_reference=True)
+        self.comms = [
+            Communicator(endpoint, codec, context=make_context(1), rank=endpoint.number, members=range(size))
+            for endpoint in self.endpoints
+        ]
+        self.scheduler.mind_nappers(lambda number: not self.endpoints[number].waiters)
+        self.scheduler.populate([None] * size, [])
+
+    def run(self, *functions):
+        chosen = functions if len(functions) > 1 else functions * len(self.comms)
+        calls = [Background(lambda f=f, c=c: f(c)) for f, c in zip(chosen, self.comms, strict=True)]
+        self.scheduler.until(lambda: any(call.failed for call in calls) or all(call.over for call in calls))
+        failed = [call for call in calls if call.failed]
+        if failed:
+            self.stop()
+        return [call.result() for call in failed or calls]
+
+    def stop(self):
+        for endpoint in self.endpoints:
+            endpoint.abort("is over", None)
+
+
+_green = None  # the GreenRanks of the test that runs
+
+
 def together(calls, stop=lambda: None):
     """Make all calls at once, each in a thread; return their results or raise the first error."""
     results, errors = [None] * len(calls), []
@@ -107,10 +174,14 @@ def interrupted(desk):
 
 
 class Background:
-    """One call in a thread of its own."""
+    """One call in a thread of its own, or where ranks take turns in a greenlet."""
 
     def __init__(self, call):
         self._outcome = []
+        if _green is not None:
+            self._greenlet = greenlet(self._body)
+            self._greenlet.switch(call)
+            return
         self._thread = threading.Thread(target=self._body, args=(call,), daemon=True)
         self._thread.start()
 
@@ -124,8 +195,15 @@ class Background:
     def over(self):
         return bool(self._outcome)
 
+    @property
+    def failed(self):
+        return self.over and self._outcome[0][1] is not None
+
     def result(self):
-        self._thread.join(LIMIT)
+        if _green is not None:
+            _green.scheduler.until(lambda: self.over)
+        else:
+            self._thread.join(LIMIT)
         assert self._outcome, "it hangs"
         value, error = self._outcome[0]
         if error is not None:
@@ -179,6 +257,16 @@ def ranks(size, transport="stream"):
     "attended stream" such that have an attendant each.
     """
     *kind, name = transport.split()
+    if name == "green":
+        global _green  # noqa: PLW0603 - one test runs at a time
+        made = GreenRanks(size)
+        before, _green = _green, made
+        try:
+            yield made
+        finally:
+            made.stop()
+            _green = before
+        return
     traced = kind == ["traced"]
     made = Ranks(size, JOINS[name], (TracedEndpoint, TracedCommunicator) if traced else (Endpoint, Communicator))
     if kind == ["attended"]:
@@ -195,7 +283,20 @@ def ranks(size, transport="stream"):
 
 def when_waiting(endpoint, count=1):
     """Return an event that is set once ``count`` threads are about to wait in the endpoint."""
+    if _green is not None:
+        return _Waiting(endpoint)
     return when_in(endpoint._room, count)
+
+
+class _Waiting:
+    """As an event: that a green rank waits."""
+
+    def __init__(self, endpoint):
+        self._endpoint = endpoint
+
+    def wait(self, _seconds):
+        _green.scheduler.until(lambda: self._endpoint.waiters)
+        return True
 
 
 def when_in(room, count=1):

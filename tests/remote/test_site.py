@@ -45,7 +45,7 @@ class Scene:
             beacon.kill()
 
 
-@pytest.fixture(params=["2 hosts", pytest.param("local and 2 hosts", marks=pytest.mark.slow)])
+@pytest.fixture(params=["2 hosts", pytest.param("local and 2 hosts", marks=pytest.mark.soak)])
 def scene(request, network):
     made = Scene(network, local=request.param != "2 hosts")
     try:

@@ -1,0 +1,218 @@
+"""The job of a World whose ranks are greenlets of this process.
+
+Layer: green. A run goes on while somebody waits for it: the ranks run in the thread, and the time, of ``Run.result``.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+from klyng_mp.errors import LaunchError, WorldError
+from klyng_mp.green.labels import labelled
+from klyng_mp.green.play import Play
+from klyng_mp.launch.control import GRACE_SECONDS, UNRECEIVED, Cause
+from klyng_mp.launch.driver import Job
+from klyng_mp.launch.hangs import render_report
+from klyng_mp.launch.job import JOBS
+from klyng_mp.launch.surroundings import seed_random_numbers
+from klyng_mp.wire.codec import Codec
+from klyng_mp.wire.frames import CONTROL, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from klyng_mp.deadline import Deadline
+    from klyng_mp.launch.driver import Order
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.state import RankState
+    from klyng_mp.wire.codec import Encoded
+
+__all__ = ["GreenJob"]
+
+_NO_PROCESS = (
+    "a World of green ranks starts no processes, as its ranks are none: take Process and Pool of klyng_mp itself, or "
+    "of a World without green="
+)
+
+
+class _Processless(Job):
+    """What a job has for processes, where there are none."""
+
+    def fence(self, run: int) -> None:
+        """See `Job.fence`: what was printed is written."""
+        self.fenced = run
+
+    def over(self, run: int) -> None:
+        """See `Job.over`."""
+
+    def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
+        """See `Job.start_process`: it cannot be."""
+        del task, exit_pipe, fds
+        raise LaunchError(f"{order.name} cannot be started: {_NO_PROCESS}")
+
+    def signal_process(self, serial: int, signum: int) -> None:
+        """See `Job.signal_process`: there are none."""
+
+    def refill(self, run: int, *, renew: bool) -> None:
+        """See `Job.refill`: ranks are made anew for each run."""
+
+    def flush(self) -> None:
+        """See `Job.flush`."""
+
+    def wait_closed(self, deadline: Deadline, doing: str) -> None:
+        """See `Job.wait_closed`."""
+
+    def forget(self) -> None:
+        """See `Job.forget`: the ranks' endpoints know of the fork themselves."""
+
+
+class GreenJob(_Processless):
+    """Ranks that take turns in this process; see `Job`.
+
+    Args:
+        spec: what the ranks are to be.
+        schedule: a seed, by which the next rank is chosen wherever several can run; None: in order.
+        label: whether lines of output begin with their rank.
+    """
+
+    is_here = True
+
+    def __init__(self, spec: RankSpec, *, schedule: int | None = None, label: bool = False) -> None:
+        super().__init__(spec)
+        self._label = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
+        self._schedule = schedule
+        self._codec = Codec(main_by_reference=True)
+        self._func: Callable[..., Any] | None = None
+        self._play: Play | None = None
+        self._work: tuple[Callable[..., Any], Encoded] | None = None
+        self._begun = False
+        self._thread = 0
+        self._unreceived: dict[int, int] = {}
+        self._answers: defaultdict[int | str, deque[Message]] = defaultdict(deque)
+        JOBS.add(self)
+
+    # -- runs
+
+    def pack_run(
+        self, codec: Codec, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Encoded:
+        """See `Job.pack_run`; the function stays here as it is, so that a debugger knows it."""
+        self._func = func
+        return codec.encode((args, kwargs), names=("args", "kwargs"))
+
+    def submit(self, run: int | str, encoded: Encoded, ranks: Sequence[int] | None = None) -> None:
+        """See `Line.submit`."""
+        if isinstance(run, int):
+            assert self._func is not None  # noqa: S101 - it was packed
+            self._answers.clear()
+            self._play = Play(run, self.spec.size, range(self.spec.size), self._codec, self._schedule)
+            self._work = self._func, encoded
+            self._begun = False
+        elif run.startswith(UNRECEIVED):
+            for rank in ranks or ():
+                waiting = [] if self._play is None else self._play.unreceived(rank)
+                self._put(run, rank, self._codec.encode(waiting))
+
+    def all_sent(self) -> bool:
+        """See `Line.all_sent`."""
+        return True
+
+    def answer(self, tag: int | str) -> Message | None:
+        """See `Line.answer`."""
+        answers = self._answers.get(tag)
+        return answers.popleft() if answers else None
+
+    def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
+        """See `Line.wait`; the ranks run meanwhile.
+
+        Raises:
+            WorldError: they have begun in another thread, in which alone they can go on.
+        """
+        play = self._play
+        while not (ready() or self.lost is not None or self.closed):
+            if play is None or play.run in self.settled:
+                raise WorldError(f"{doing} would wait for ever: no ranks run here")
+            self._begin(play)
+            with labelled(self._label):
+                in_time = play.drive(ready, deadline)
+            if play.interrupt is not None:
+                raise play.interrupt
+            if play.cause is not None:
+                self._settle(play, play.cause, GRACE_SECONDS)
+            elif not in_time:
+                raise deadline.error(doing)
+            elif play.is_over:
+                self._hand_over(play)
+
+    def _begin(self, play: Play) -> None:
+        if not self._begun:
+            self._begun = True
+            self._thread = threading.get_ident()
+            if self.spec.seed is not None:
+                seed_random_numbers(self.spec.seed, play.run, 0)
+            assert self._work is not None  # noqa: S101 - it was submitted
+            play.begin(*self._work)
+        elif self._thread != threading.get_ident():
+            raise WorldError("green ranks go on only in the thread in which they began: wait for their run there")
+
+    def _hand_over(self, play: Play) -> None:
+        """Answer for all ranks, now that all have ended and it is known what they have left."""
+        self._unreceived = {rank: len(play.unreceived(rank)) for rank in play.leavers()}
+        for rank, encoded in play.outcomes.items():
+            self._put(play.run, rank, encoded)
+        play.outcomes = {}
+        play.scheduler.clear()
+
+    def count_unreceived(self, reports: Mapping[int, tuple[dict[int, int], int]]) -> dict[int, int]:
+        """See `Job.count_unreceived`; the mailboxes themselves were looked at."""
+        del reports
+        return self._unreceived
+
+    def _settle(self, play: Play, cause: Cause, grace: float) -> None:
+        play.see_out(cause.phrase(), cause.rank, grace)
+        self.settled[play.run] = cause
+        self._work = None
+
+    def _put(self, tag: int | str, rank: int, encoded: Encoded) -> None:
+        self._answers[tag].append(Message(CONTROL, rank, tag, 0, *encoded))
+
+    def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
+        """See `Job.end_run`."""
+        del signum  # its ranks are in the thread that was interrupted
+        play = self._play
+        if play is None or play.run != run or run in self.settled:
+            return
+        if self._begun and self._thread != threading.get_ident():
+            raise WorldError("green ranks can be ended only in the thread in which they began")
+        self._settle(play, Cause(wish, None, phrase), grace)
+
+    # -- the rest of a job
+
+    def report(self, deadline: Deadline) -> list[RankState]:
+        """See `Job.report`."""
+        del deadline
+        return [] if self._play is None or not self._begun else self._play.states()
+
+    def show_report(self) -> None:
+        """See `Job.show_report`."""
+        if self._play is not None and self._begun:
+            sys.stderr.write(render_report(self._play.states()) + "\n")
+
+    def close(self) -> None:
+        """See `Job.close`."""
+        self.closed = True
+
+    def kill(self) -> None:
+        """See `Job.kill`."""
+        play = self._play
+        if play is not None and self._begun and play.run not in self.settled and self._thread == threading.get_ident():
+            play.see_out("was ended with its World", None, 0.0)
+        self.closed = True
+
+    def dispose(self) -> None:
+        """See `Job.dispose`."""
+        JOBS.discard(self)
+        self.endpoint.close()

@@ -1,0 +1,89 @@
+"""Lines of output that begin with the rank that wrote them, where ranks share one process.
+
+Layer: green.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["Labelled", "labelled"]
+
+
+class Labelled(io.TextIOBase):
+    """A text stream that puts a label before each line, and writes whole lines only.
+
+    Args:
+        stream: where they go.
+        label: returns the label of a rank.
+    """
+
+    def __init__(self, stream: Any, label: Callable[[int], str]) -> None:
+        self._stream = stream
+        self._label = label
+        self._begun: dict[int, str] = {}
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The stream's own."""
+        return str(self._stream.encoding)
+
+    def fileno(self) -> int:
+        """Return the stream's own."""
+        return int(self._stream.fileno())
+
+    def isatty(self) -> bool:
+        """Return the stream's own."""
+        return bool(self._stream.isatty())
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write what is whole lines now; keep the rest for more of the same rank."""
+        number = getattr(getcurrent(), "number", None)
+        if number is None:
+            self._stream.write(text)
+            return len(text)
+        *lines, rest = (self._begun.pop(number, "") + text).split("\n")
+        for line in lines:
+            self._stream.write(f"{self._label(number)}{line}\n")
+        if rest:
+            self._begun[number] = rest
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written."""
+        self._stream.flush()
+
+    def finish(self) -> None:
+        """Write the lines that never ended."""
+        for number in sorted(self._begun):
+            self._stream.write(f"{self._label(number)}{self._begun[number]}\n")
+        self._begun.clear()
+        self._stream.flush()
+
+
+@contextmanager
+def labelled(label: Callable[[int], str] | None) -> Iterator[None]:
+    """Have what ranks print within this block labelled, unless ``label`` is None."""
+    if label is None:
+        yield
+        return
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = streams = [Labelled(stream, label) for stream in before]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for stream in streams:
+            stream.finish()
