@@ -222,7 +222,7 @@ class Run:
         if cause.kind == "deadlock":
             return DeadlockError(cause.text, cause.cycle)
         if rank is None:
-            return RunCancelledError(f"the run {cause.detail}")
+            return cause.error or RunCancelledError(f"the run {cause.detail}")
         host = self._job.host_of(rank)
         if cause.kind == "failed":
             error: WorldError = RankFailedError(rank, host, cause.detail, cause.text)

@@ -15,7 +15,6 @@ from klyng_mp.deadline import Deadline
 from klyng_mp.errors import ClosedError, LaunchError, WorldBusyError
 from klyng_mp.launch.appmodules import AppModules
 from klyng_mp.launch.control import STATISTICS
-from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import flush_standard_streams, report_on_signal
 from klyng_mp.launch.spec import RankSpec
 from klyng_mp.launch.statistics import RankStatistics, format_table, unknown
@@ -98,7 +97,8 @@ class World(WorldContext):
             are dealt over them; by default as many as they have places.
         files: patterns of files beside the program that are to travel with it.
         encrypt: whether what ranks say to those of other hosts is encrypted. Plain text needs the beacons' leave.
-        green: the ranks are no processes, but take turns in this one; see ``docs/green.md`` for what they share.
+        green: the ranks are no processes, but take turns in this one, or so many at a time in each of several that are
+            brought to life as ranks are otherwise; see ``docs/green.md`` for what they share.
         schedule: a seed, by which chance chooses which green rank goes on wherever several can; the same seed makes
             the same choices. None: they go on in the order in which they could.
 
@@ -123,16 +123,19 @@ class World(WorldContext):
         hosts: Hosts | WorldHosts | None = None,
         files: Iterable[str] = (),
         encrypt: bool = True,
-        green: bool = False,
+        green: bool | int = False,
         schedule: int | None = None,
     ) -> None:
-        turns = None
+        turns: Turns | None = None
         if green is not False or schedule is not None:
             from klyng_mp.green.turns import Turns  # noqa: PLC0415 - most Worlds have processes
 
-            turns = Turns(green, schedule, method=method, env=env, preload=preload, hosts=hosts)
+            def processes(count: int) -> World:
+                return World(count, method=method, env=env, preload=preload, hosts=hosts, files=files, encrypt=encrypt)
+
+            turns = Turns(green, schedule, processes, method=method, env=env, preload=preload, hosts=hosts)
         at: WorldHosts | None = None
-        if hosts is not None:
+        if hosts is not None and turns is None:
             from klyng_mp.remote.world_hosts import WorldHosts  # noqa: PLC0415 - most Worlds have none
 
             _check_spread(method, preload)
@@ -144,7 +147,7 @@ class World(WorldContext):
             n = at.size
         try:
             method = _check_method(method, preload)
-            spec = _make_spec(_check_size(n), method, env, seed)
+            spec = _make_spec(_check_size(n), "zygote" if turns is not None else method, env, seed)
         except BaseException:
             if at is not None:
                 at.close()
@@ -289,7 +292,7 @@ class World(WorldContext):
         job = self._job
         if self._closed or job is None:
             raise ClosedError("this World is closed, so there is nothing to report")
-        return f"{self!r}\n{render_report(job.report(Deadline(timeout)))}"
+        return f"{self!r}\n{job.render(Deadline(timeout))}"
 
     def restart(self) -> None:
         """End the ranks at once and start new ones, clean of what earlier runs left in them.

@@ -10,11 +10,11 @@ import threading
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.errors import LaunchError, WorldError
+from klyng_mp.errors import WorldError
 from klyng_mp.green.labels import labelled
 from klyng_mp.green.play import Play
+from klyng_mp.green.processless import Processless
 from klyng_mp.launch.control import GRACE_SECONDS, UNRECEIVED, Cause
-from klyng_mp.launch.driver import Job
 from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import JOBS
 from klyng_mp.launch.surroundings import seed_random_numbers
@@ -25,51 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from klyng_mp.deadline import Deadline
-    from klyng_mp.launch.driver import Order
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
     from klyng_mp.wire.codec import Encoded
 
 __all__ = ["GreenJob"]
 
-_NO_PROCESS = (
-    "a World of green ranks starts no processes, as its ranks are none: take Process and Pool of klyng_mp itself, or "
-    "of a World without green="
-)
 
-
-class _Processless(Job):
-    """What a job has for processes, where there are none."""
-
-    def fence(self, run: int) -> None:
-        """See `Job.fence`: what was printed is written."""
-        self.fenced = run
-
-    def over(self, run: int) -> None:
-        """See `Job.over`."""
-
-    def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
-        """See `Job.start_process`: it cannot be."""
-        del task, exit_pipe, fds
-        raise LaunchError(f"{order.name} cannot be started: {_NO_PROCESS}")
-
-    def signal_process(self, serial: int, signum: int) -> None:
-        """See `Job.signal_process`: there are none."""
-
-    def refill(self, run: int, *, renew: bool) -> None:
-        """See `Job.refill`: ranks are made anew for each run."""
-
-    def flush(self) -> None:
-        """See `Job.flush`."""
-
-    def wait_closed(self, deadline: Deadline, doing: str) -> None:
-        """See `Job.wait_closed`."""
-
-    def forget(self) -> None:
-        """See `Job.forget`: the ranks' endpoints know of the fork themselves."""
-
-
-class GreenJob(_Processless):
+class GreenJob(Processless):
     """Ranks that take turns in this process; see `Job`.
 
     Args:
@@ -138,8 +101,7 @@ class GreenJob(_Processless):
             self._begin(play)
             with labelled(self._label):
                 in_time = play.drive(ready, deadline)
-            if play.interrupt is not None:
-                raise play.interrupt
+            play.pass_interrupt_on()
             if play.cause is not None:
                 self._settle(play, play.cause, GRACE_SECONDS)
             elif not in_time:

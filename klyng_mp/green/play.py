@@ -118,6 +118,11 @@ class Play:
         with finding(_comm_here):
             return self.scheduler.drive(lambda: self.is_over or is_over(), deadline, self._get_stuck)
 
+    def pass_interrupt_on(self) -> None:
+        """Raise the KeyboardInterrupt that came while a rank ran, if one did."""
+        if self.interrupt is not None:
+            raise self.interrupt
+
     def see_out(self, phrase: str, rank: int | None, grace: float) -> None:
         """End all ranks that have not ended: blocked ones raise PeerLostError, and have a while for their ``finally``.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Alarm", "Around", "Outside", "Scheduler"]
 
 _TURNS = 256  # switches between two turns of the hub
+_SOON = 0.05  # seconds; who waits longer for what is outside says what for
 _FEW = 64  # alarms that were called off, of which the heap is not freed
 
 
@@ -38,8 +39,8 @@ class Outside(Protocol):
     def look(self) -> bool:
         """Take what has come, without waiting; return whether there was anything."""
 
-    def wait(self, seconds: float | None) -> None:
-        """Wait until something comes, and take it."""
+    def wait(self, seconds: float | None) -> bool:
+        """Wait until something comes, and take it; return whether anything came."""
 
 
 class Around(Protocol):
@@ -227,8 +228,11 @@ class Scheduler:
             if self._let_one_run():
                 continue
             self._vain = False
-            if self._alarms or self.outside is not None:
+            if self._alarms:
                 self._pause(deadline)
+            elif self.outside is not None:
+                if not self.outside.wait(_least(_SOON, deadline.left())) and not self._wake_nappers():
+                    self.outside.wait(deadline.left())
             elif not self._wake_nappers():
                 on_stuck()
         return True
@@ -268,14 +272,11 @@ class Scheduler:
                 alarm.number = -1
 
     def _pause(self, deadline: Deadline) -> None:
-        """Wait for what comes next: an alarm, something from outside, or the deadline."""
-        left = deadline.left()
-        if self._alarms:
-            until = max(0.0, self._alarms[0].at - time.monotonic())
-            left = until if left is None else min(left, until)
+        """Wait for the next alarm, or until something comes from outside, or the deadline."""
+        left = _least(max(0.0, self._alarms[0].at - time.monotonic()), deadline.left())
         if self.outside is not None:
             self.outside.wait(left)
-        elif left:
+        else:
             time.sleep(left)
 
     def _wake_nappers(self) -> bool:
@@ -285,3 +286,7 @@ class Scheduler:
         for number in nappers:
             self.wake(number)
         return self._vain
+
+
+def _least(seconds: float, left: float | None) -> float:
+    return seconds if left is None else min(seconds, left)

@@ -117,8 +117,7 @@ def _perform(program: Program, options: ProgramOptions, schedule: int | None) ->
         try:
             play.begin(lambda: _execute(program), None)
             in_time = play.drive(lambda: False, deadline)
-            if play.interrupt is not None:
-                raise play.interrupt
+            play.pass_interrupt_on()
         except KeyboardInterrupt:
             cause = Cause("interrupted", None, "was ended by SIGINT", exitcode=-signal.SIGINT)
             play.see_out(cause.phrase(), None, INTERRUPT_GRACE_SECONDS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.launch.balance import count_unreceived
+from klyng_mp.launch.hangs import render_report
 from klyng_mp.transports.stream import StreamTransport
 from klyng_mp.wire.frames import CONTROL, DRIVER, Message
 
@@ -208,6 +209,10 @@ class Job(Line):
             WorldError: the job is lost, or over.
         """
         raise NotImplementedError
+
+    def render(self, deadline: Deadline) -> str:
+        """Return as text what each rank does now; see `report`."""
+        return render_report(self.report(deadline))
 
     def show_report(self) -> None:
         """Have what each rank does written to standard error; may be called by a signal handler."""

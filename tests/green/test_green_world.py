@@ -194,16 +194,15 @@ def test_synchronous_sends_and_requests(world):
             comm.ssend("sync", 1)
             request = comm.issend("later", 2)
             assert not request.test()
-            comm.send("go", 2)
+            comm.send("go", 2, "go")
             request.wait()
         elif comm.rank == 1:
             return comm.recv(0)
         elif comm.rank == 2:
-            assert comm.recv(0) == "later"
-            return comm.recv(0)
+            return comm.recv(0, "go"), comm.recv(0, 0)
         return None
 
-    assert world.run(talk) == [None, "sync", "go", None]
+    assert world.run(talk) == [None, "sync", ("go", "later"), None]
 
 
 def test_who_has_returned_receives_nothing(world):
