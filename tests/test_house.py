@@ -220,6 +220,7 @@ TESTS_OF_NO_MODULE = {
 }
 SLEEPERS = {
     "tests/contracts/ranks.py": "a green rank's sleep, until it is woken",
+    "tests/green/test_bridged.py": "klyng_mp.sleep is what a rank is ended in",
     "tests/green/test_green_world.py": "klyng_mp.sleep is what is tested",
     "tests/green/test_scheduler.py": "as in the contracts",
     "tests/memorywork/ports.py": "a port that says it will sleep does not",

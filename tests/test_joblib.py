@@ -99,6 +99,7 @@ def test_no_jobs_are_refused():
         joblib.Parallel(0, backend="klyng")(joblib.delayed(abs)(1) for _ in range(2))
 
 
+@pytest.mark.slow
 def test_a_worlds_ranks_work_on_whichever_hosts(hosts):
     with mp.World(hosts=hosts) as world:
         with joblib.parallel_config("klyng", world=world):

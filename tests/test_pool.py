@@ -412,6 +412,7 @@ def test_workers_that_cannot_start_end_the_pool_after_three_tries(context, initi
 # -- tasks are not bound -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_one_long_task_holds_no_others_back(pool):
     long, short = 0.5, [0.0005] * 800
     pool.map(work.nap, short[:100], chunksize=1)

@@ -436,6 +436,7 @@ def test_processes_outlive_close_and_are_waited_for_by_join():
     assert join(process) == [0]
 
 
+@pytest.mark.slow
 def test_many_starts_in_a_row_leave_nothing(world):
     join(start(world, len, ()))
     before = len(os.listdir("/proc/self/fd"))

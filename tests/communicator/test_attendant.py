@@ -37,6 +37,7 @@ class TestAttendedStream(CommunicatorContract):
 
 
 @pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+@pytest.mark.slow
 class TestAttendedShm(CommunicatorContract):
     transport = "attended shm"
 

@@ -27,6 +27,7 @@ class TestByShm(CollectivesContract):
 
 
 @pytest.mark.skipif(native.core is None, reason="the native core is not in use")
+@pytest.mark.slow
 class TestByPlainShm(CollectivesContract):
     """Without the shortcuts through the memory."""
 

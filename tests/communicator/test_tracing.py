@@ -30,10 +30,12 @@ from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
 
 
+@pytest.mark.slow
 class TestTracedByStream(CommunicatorContract):
     transport = "traced stream"
 
 
+@pytest.mark.slow
 class TestTracedCollectives(CollectivesContract):
     transport = "traced memory"
 

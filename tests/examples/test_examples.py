@@ -146,7 +146,9 @@ def test_world_runs_reports_a_failure_and_goes_on(launch):
     ]
 
 
-@pytest.mark.parametrize("spread", [False, True], ids=["here", "on other machines"])
+@pytest.mark.parametrize(
+    "spread", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "on other machines"]
+)
 def test_work_queue_finds_the_number_with_the_most_divisors(launch, spread, hosts, tmp_path):
     _, run = launch
     options = []

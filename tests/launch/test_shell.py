@@ -363,6 +363,7 @@ def test_an_exit_function_may_still_talk(result):
     assert (code, sorted(out.split()), err) == (0, ["0", "1"], "")
 
 
+@pytest.mark.slow
 def test_many_short_programs_all_end_well(result):
     """Ranks that end at the same moment are not taken for dead."""
     for _ in range(15):

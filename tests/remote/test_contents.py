@@ -89,6 +89,7 @@ def look(_task):
     return len(data), data[-3:], os.getpid()
 
 
+@pytest.mark.slow
 def test_what_a_pool_shares_travels_once_to_each_host(hosts, sent):
     data = os.urandom(3_000_000)
     with mp.World(hosts=["local", *hosts], n=5) as world:

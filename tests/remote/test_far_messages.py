@@ -51,7 +51,7 @@ def link(network, hosts):
 @pytest.mark.parametrize(
     ("count", "seconds"),
     [
-        pytest.param(600, 30, id="some"),
+        pytest.param(600, 30, id="some", marks=pytest.mark.slow),
         pytest.param(50_000, 1800, id="all", marks=[pytest.mark.soak, pytest.mark.timeout(0)]),
     ],
 )

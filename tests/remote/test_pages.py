@@ -198,6 +198,7 @@ def klyng_mp_command(run_python, *words, **kwargs):
     return run_python("-m", "klyng_mp", *words, **kwargs)
 
 
+@pytest.mark.slow
 def test_the_first_five_minutes(beacon, run_python, tmp_path):
     address, home = beacon
     there, here = {"KLYNG_MP_HOME": home.path}, {"KLYNG_MP_HOME": str(tmp_path / "here")}
