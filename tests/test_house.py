@@ -178,6 +178,7 @@ TESTS_OF_NO_MODULE = {
     "tests/compat/test_far_programs.py": "of tests/compat/programs/, over hosts",
     "tests/cli/test_beacon_command.py": "of cli/beacon: there is another test_beacon",
     "tests/cli/test_hosts_command.py": "of cli/hosts: there is another test_hosts",
+    "tests/communicator/test_local.py": "of the C core",
     "tests/green/test_green_contract.py": "of the room as a whole: what every communicator promises",
     "tests/green/test_green_shell.py": "of green/shell: there is another test_shell",
     "tests/green/test_green_world.py": "of the room as a whole, as a World shows it",

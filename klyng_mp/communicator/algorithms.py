@@ -19,6 +19,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.call import EVERYBODY, Packed
+from klyng_mp.communicator.gathering import answer_all, combine_pairs, gather_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,8 +57,11 @@ def up_and_down(call: Call, obj: Any, op: Callable[[Any, Any], Any]) -> Steps[An
 
     What is combined with what is as in recursive doubling (`reducing`), to the last bit.
 
-    Cost: 2 ceil(log2 n) rounds, 2 (n - 1) messages in all.
+    Cost: 2 ceil(log2 n) rounds, 2 (n - 1) messages in all; n - 1 where all ranks are in one process.
     """
+    if call.comm.gathering is not None:
+        values = gather_here(call, obj)
+        return (yield 0) if values is None else answer_all(call, combine_pairs(values, op))
     size, rank = call.size, call.rank
     doubles = 1 << (size.bit_length() - 1)  # the largest power of two
     extra = size - doubles

@@ -68,7 +68,9 @@ class Call:
         root: the root, where there is one, else -1.
 
     Attributes:
+        comm: the communicator.
         rank, size: of the communicator.
+        tag: of the call's messages.
         number: counts the communicator's calls.
         direct, in_turns: how the call had better go; see `Ways`.
         tickets: of the sends that were started, where sends do not wait.
@@ -78,20 +80,20 @@ class Call:
     """
 
     __slots__ = (
-        "_comm", "_context", "_short", "_tag", "deadline", "direct", "in_turns", "number", "rank", "size", "tickets",
+        "_context", "_short", "comm", "deadline", "direct", "in_turns", "number", "rank", "size", "tag", "tickets",
     )  # fmt: skip
 
     def __init__(self, comm: Base, kind: str, timeout: float | None, root: int = -1) -> None:
         if comm.closed:
             comm.check_open(f"{kind}()")
-        self._comm = comm
+        self.comm = comm
         self._context = comm.context | 1
         self._short = comm.short_collective
         self.deadline = _NEVER if timeout is None else Deadline(timeout)
         self.rank = comm.rank
         self.size = comm.size
         self.number = comm.call_log.made
-        self._tag = tag = make_tag(self.number, kind, root)
+        self.tag = tag = make_tag(self.number, kind, root)
         self.direct = comm.direct
         self.in_turns = comm.in_turns
         self.tickets: list[tuple[Ticket, int, Message]] | None = None
@@ -104,45 +106,45 @@ class Call:
     @property
     def doing(self) -> str:
         """What errors say this rank was doing: "bcast(root=1)"."""
-        return describe_tag(self._tag)
+        return describe_tag(self.tag)
 
     # -- for the steps
 
     def pack(self, obj: object) -> Packed:
         """Encode an object once, for several `send_packed`."""
-        return Packed(*self._comm.codec.encode(obj))
+        return Packed(*self.comm.codec.encode(obj))
 
     def open(self, packed: Packed) -> Any:
         """Build the object."""
-        return self._comm.codec.decode(*packed)
+        return self.comm.codec.decode(*packed)
 
     def send(self, obj: object, dest: int) -> None:
         """Send an object to a rank; it may be changed afterwards."""
-        if self._short is None or not self._short.send(obj, dest, self._tag):
+        if self._short is None or not self._short.send(obj, dest, self.tag):
             self.send_packed(self.pack(obj), dest)
 
     def send_packed(self, packed: Packed, dest: int) -> None:
         """Send what was packed, or is passed on as it came."""
         if packed.buffers:  # a slab that was received would be given away; it is this rank's object, too
             packed = packed._replace(buffers=[memoryview(buffer) for buffer in packed.buffers])
-        self._dispatch(self._envelop(packed, dest), self._comm.members[dest])
+        self._dispatch(self._envelop(packed, dest), self.comm.members[dest])
 
     def give(self, array: Any, dest: int) -> None:
         """Send an array that is not used afterwards."""
         message = self._envelop(self.pack(array), dest)
-        gift = Gift(self._comm.endpoint.port, message, array)
+        gift = Gift(self.comm.endpoint.port, message, array)
         try:
-            self._dispatch(message, self._comm.members[dest])
+            self._dispatch(message, self.comm.members[dest])
         finally:
             gift.close()
 
     def _envelop(self, packed: Packed, dest: int) -> Message:
-        endpoint = self._comm.endpoint
-        incarnation = endpoint.incarnations.get(self._comm.members[dest], 0)
-        return Message(self._context, endpoint.number, self._tag, incarnation, *packed)
+        endpoint = self.comm.endpoint
+        incarnation = endpoint.incarnations.get(self.comm.members[dest], 0)
+        return Message(self._context, endpoint.number, self.tag, incarnation, *packed)
 
     def _dispatch(self, message: Message, peer: int) -> None:
-        endpoint = self._comm.endpoint
+        endpoint = self.comm.endpoint
         if self.tickets is None:
             endpoint.send(peer, message, deadline=self.deadline, doing=self.doing)
         else:
@@ -156,7 +158,7 @@ class Call:
     def spread(self, obj: object) -> None:
         """Send an object to all other ranks."""
         short: Any = self._short  # in a direct call, which alone comes here, an Express
-        done = 0 if short is None else short.spread(obj, self._tag)
+        done = 0 if short is None else short.spread(obj, self.tag)
         if done + 1 < self.size:
             packed = self.pack(obj)
             for step in range(done + 1, self.size):
@@ -173,9 +175,9 @@ class Call:
         except StopIteration as stop:
             result: Result = stop.value
         except BaseException:
-            self._comm.call_log.abandoned.add(self.number)
+            self.comm.call_log.abandoned.add(self.number)
             raise
-        if may_disagree(self._comm, self.number + 1):  # what a peer sent before comes before
+        if may_disagree(self.comm, self.number + 1):  # what a peer sent before comes before
             self._check_agreement()
         return result
 
@@ -184,27 +186,27 @@ class Call:
             return self._collect()
         short = self._short
         if short is not None and source >= 0:
-            got = short.recv(source, self._tag)
-            if got is NOT_YET and self._may_nap() and self._comm.endpoint.nap(1, self._comm.members[source]):
-                got = short.recv(source, self._tag)
+            got = short.recv(source, self.tag)
+            if got is NOT_YET and self._may_nap() and self.comm.endpoint.nap(1, self.comm.members[source]):
+                got = short.recv(source, self.tag)
             if got is not NOTHING and got is not NOT_YET:
                 return self.take(got, source) if type(got) is Message else got
         return self.take(self._await(source if source >= 0 else ~source), source)
 
     def _may_nap(self) -> bool:
         """Whether nothing is to be looked at while this call sleeps, neither a clock nor what other ranks call."""
-        meeting = self._comm.meeting
-        return self.deadline is _NEVER and (meeting is None or meeting.find_stranger(self._tag) is None)
+        meeting = self.comm.meeting
+        return self.deadline is _NEVER and (meeting is None or meeting.find_stranger(self.tag) is None)
 
     def _collect(self) -> list[Any]:
         """Return what comes from all other ranks, by rank, and None in this one's place."""
         found: list[Any] = [NOT_YET] * self.size
         found[self.rank] = None
         short: Any = self._short  # as in `spread`
-        endpoint = self._comm.endpoint
+        endpoint = self.comm.endpoint
         before = self.size
         while short is not None:
-            left = short.collect(found, self._tag)
+            left = short.collect(found, self.tag)
             if not 0 < left < before or not self._may_nap():
                 break
             before = left
@@ -218,14 +220,14 @@ class Call:
         return found
 
     def _await(self, source: int) -> Message:
-        endpoint = self._comm.endpoint
+        endpoint = self.comm.endpoint
         receive = self.post(source)
         try:
             endpoint.wait_within(
                 lambda: endpoint.is_received(receive) or self.find_stranger(source) is not None,
                 self.deadline,
                 self.doing,
-                self._comm.members[source],
+                lambda: self._needed(source),
             )
             if receive.message is not None:
                 return receive.message
@@ -234,25 +236,31 @@ class Call:
         finally:
             endpoint.withdraw_receive(receive)
 
+    def _needed(self, source: int) -> list[int]:
+        """Return whom this call waits for, as numbers of endpoints: where all leave something, who has not."""
+        members, gathering = self.comm.members, self.comm.gathering
+        absent = [] if gathering is None else gathering.absent(self.tag)
+        return [members[rank] for rank in absent] or [members[source]]
+
     def meet(self, meeting: core.Meeting) -> None:
         """Wait until all ranks have come to this call, which is a barrier."""
-        endpoint = self._comm.endpoint
+        endpoint = self.comm.endpoint
         try:
-            if came := meeting.arrive(self._tag):
+            if came := meeting.arrive(self.tag):
                 return
             if came is None:
                 endpoint.check_run(self._context, self.doing)
             # Nobody rings for a rank that is gone, and has been told of.
-            if not endpoint.has_losses and self._may_nap() and endpoint.nap() and meeting.arrive(self._tag):
+            if not endpoint.has_losses and self._may_nap() and endpoint.nap() and meeting.arrive(self.tag):
                 return
             self._wait_to_meet(meeting)
         except BaseException:
-            self._comm.call_log.abandoned.add(self.number)
+            self.comm.call_log.abandoned.add(self.number)
             meeting.leave()
             raise
 
     def _wait_to_meet(self, meeting: core.Meeting) -> None:
-        comm, endpoint = self._comm, self._comm.endpoint
+        comm, endpoint = self.comm, self.comm.endpoint
 
         def absent() -> list[int]:
             return [comm.members[rank] for rank in meeting.absent()]
@@ -261,10 +269,10 @@ class Call:
             return endpoint.find_loss(absent(), self.doing)
 
         def ready() -> bool:
-            return bool(meeting.arrive(self._tag)) or loss() is not None or self.find_stranger() is not None
+            return bool(meeting.arrive(self.tag)) or loss() is not None or self.find_stranger() is not None
 
         endpoint.wait_within(ready, self.deadline, self.doing, absent)
-        if not meeting.arrive(self._tag):
+        if not meeting.arrive(self.tag):
             self._check_agreement()
             raise loss() or ClosedError(f"this communicator is closed, so {self.doing} cannot be done")
 
@@ -272,25 +280,25 @@ class Call:
 
     def post(self, source: int) -> Receive:
         """Post the receive of the next message from a rank."""
-        return self._comm.endpoint.start_receive(self._context, self._comm.members[source], self._tag, doing=self.doing)
+        return self.comm.endpoint.start_receive(self._context, self.comm.members[source], self.tag, doing=self.doing)
 
     def take(self, message: Message, source: int) -> Any:
         """Return what the steps asked for by yielding ``source``: the message's object, or what it is packed in."""
         if source < 0:
             return Packed(message.code, message.head, message.buffers)
-        return self._comm.codec.decode(message.code, message.head, message.buffers)
+        return self.comm.codec.decode(message.code, message.head, message.buffers)
 
     # -- agreement
 
     def find_stranger(self, source: int | None = None) -> tuple[int, int] | None:
         """See `agreement.find_stranger`."""
-        return find_stranger(self._comm, self._tag, source, needs=source)
+        return find_stranger(self.comm, self.tag, source, needs=source)
 
     def disagreement(
         self, source: int | None = None, *, ask: bool, needs: int | None = None
     ) -> CollectiveMismatchError | None:
         """See `agreement.disagreement`."""
-        return disagreement(self._comm, self._tag, source, ask=ask, needs=needs)
+        return disagreement(self.comm, self.tag, source, ask=ask, needs=needs)
 
     def _check_agreement(self, source: int | None = None) -> None:
         error = self.disagreement(source, ask=True, needs=source)

@@ -13,6 +13,7 @@ from klyng_mp.wire.frames import make_context, run_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from klyng_mp.communicator.gathering import Gathering
     from klyng_mp.communicator.membership import Membership
     from klyng_mp.errors import CodecError
 
@@ -46,6 +47,7 @@ class Ways(NamedTuple):
         meeting: the way in which its ranks meet without messages; it is there on all of them or on none.
         direct: whether each rank had better send to each of the others than by way of some of them.
         in_turns: whether its ranks run one after the other, so that few messages are better than few rounds of them.
+        gathering: where these leave what they give to a collective; it is there on all of them or on none.
     """
 
     short: core.Express | core.Local | None
@@ -53,6 +55,7 @@ class Ways(NamedTuple):
     meeting: core.Meeting | None
     direct: bool = False
     in_turns: bool = False
+    gathering: Gathering | None = None
 
 
 def make_ways(endpoint: Membership, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:

@@ -212,6 +212,8 @@ class PointToPoint(NonBlocking):
         """
         dest, sendtag = self._check_send("sendrecv", dest, sendtag)
         number, recvtag = self._check_receive("sendrecv", source, recvtag)
+        if timeout is None and self._short is not None and self._short.send(obj, dest, sendtag):
+            return self.recv(source, recvtag, status=status)
         deadline = Deadline(timeout)
         if dest != PROC_NULL:
             message = self._pack(obj, dest, sendtag)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall, share, up_and_down
 from klyng_mp.communicator.buffers import allocate
+from klyng_mp.communicator.gathering import answer_all, combine_pairs, gather_here
 from klyng_mp.communicator.reductions import Operation, is_array
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
         return obj.copy() if is_array(obj) else obj
     operation = _operation_on_pieces(obj, op)
     first = obj if operation is None else _Large(obj.shape, obj.dtype.str, operation.name)
-    if call.direct and type(op) is Operation:
+    if (
+        call.comm.gathering is not None
+    ):  # as `up_and_down`, but without what each of ten thousand would have to keep meanwhile
+        values = gather_here(call, first)
+        found = (yield 0) if values is None else answer_all(call, combine_pairs(values, _agreeing(op)))
+    elif call.direct and type(op) is Operation:
         found = fold(_agreeing(op), (yield from share(call, first)))
     else:
         found = yield from _combine(call, first, _agreeing(op))

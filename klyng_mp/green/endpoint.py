@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.communicator.express import Ways
+from klyng_mp.communicator.gathering import Gathering
 from klyng_mp.communicator.lifecycle import watch_forks
 from klyng_mp.communicator.peers import Peers
 from klyng_mp.communicator.waiters import Guests, Waiter
@@ -53,6 +54,7 @@ class Hall(Nowhere):
         self.mailboxes: list[Any] = [None] * size
         self.abroad: Callable[[int, Message], None] | None = None
         self.peers = Peers(-1)  # none is ever lost: a rank that fails ends the run
+        self._gatherings: dict[tuple[int, int], Gathering] = {}
         self.waited: defaultdict[int | None, list[int]] = defaultdict(lambda: [0, 0])
         watch_forks(self)
 
@@ -61,6 +63,20 @@ class Hall(Nowhere):
         endpoint = self.endpoints[number] = GreenEndpoint(self, number)
         self.mailboxes[number] = endpoint.mailbox
         return endpoint
+
+    def gather(self, context: int, members: Sequence[int]) -> Gathering | None:
+        """Return where the ranks of a communicator leave what they give, if all ranks are in this process."""
+        if self.abroad is not None:
+            return None
+        key = context, members[0]  # the parts of a split have one context
+        found = self._gatherings.get(key)
+        if found is None:
+            found = self._gatherings[key] = Gathering(len(members), self.forward)
+        return found
+
+    def forward(self, peer: int, message: Message) -> None:
+        """Send a message of whichever sender to a rank."""
+        self.send(peer, message, copy=True)
 
     def find_call(self, peer: int, context: int, number: int) -> str | None:
         """Say what collective call of a number a rank made; None where it is not in this process."""
@@ -100,12 +116,17 @@ class Hall(Nowhere):
 
 
 class GreenRoom(WaitingRoom):
-    """Where one rank waits; it has of a `WaitingRoom` what is called from outside, and neither poller nor threads."""
+    """Where one rank waits; it has of a `WaitingRoom` what is called from outside, and neither poller nor threads.
+
+    Attributes:
+        waiter: the rank, if it waits.
+        is_stopped: `stopped`, for who looks often.
+    """
 
     guests = Guests()  # nobody: an event loop would keep all other ranks from running
     _waiters: list[Waiter] = []  # noqa: RUF012 - likewise of threads
     attendant = None
-    _stopped = False
+    is_stopped = False
     steps = 0
     _working = _calling = _closed = False
 
@@ -121,11 +142,11 @@ class GreenRoom(WaitingRoom):
     @property
     def stopped(self) -> bool:
         """See `Room.stopped`; all ranks take the long way once one of them is stopped."""
-        return self._stopped
+        return self.is_stopped
 
     @stopped.setter
     def stopped(self, stopped: bool) -> None:
-        self._stopped = self.lock.stopped = stopped
+        self.is_stopped = self.lock.stopped = stopped
 
     @property
     def waiters(self) -> list[Waiter]:
@@ -190,6 +211,7 @@ class GreenEndpoint(Endpoint):
     aborted = poisoned = False
     free_index = 1
     _refusal = None
+    _room: GreenRoom
     _over = _catching_up = False
     _lowest = _dropped = _over_below = 0
 
@@ -198,6 +220,7 @@ class GreenEndpoint(Endpoint):
         self.number = number
         self.mailbox = Mailbox()
         self._hall = hall
+        self._nap = hall.scheduler.nap
         self._room = GreenRoom(hall, number)
         self._transport = hall
         self._peers = hall.peers
@@ -223,20 +246,22 @@ class GreenEndpoint(Endpoint):
                 self._hall.scheduler.wake_soon,
                 self.number,
                 one,
-                len(members) if members == range(self._hall.size) else members,
+                len(members) if members == range(len(members)) else members,
                 codec.main_by_reference,
                 codec.decode_error,
             )
             for one in (context, context | 1)
         )
-        return Ways(short, collective, None, in_turns=True)
+        gathering = self._hall.gather(context, members)
+        if gathering is not None and members[0] == self.number:
+            gathering.lane = collective
+        return Ways(short, collective, None, in_turns=True, gathering=gathering)
 
     def nap(self, steps: int = 0, on: int | None = None) -> bool:
         """See `WaitingRoom.nap`."""
         del steps, on
-        if self._room.stopped or self._room.chores:
-            return False
-        return self._hall.scheduler.nap(self.number)
+        room = self._room
+        return not (room.is_stopped or room.chores) and self._nap(self.number)
 
     def accept(self, message: Message) -> None:
         """Take a message that another rank has sent."""

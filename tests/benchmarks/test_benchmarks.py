@@ -308,6 +308,7 @@ def test_every_program_of_every_task_does_no_work_at_size_0_and_agrees_at_a_smal
         ("worlds.py", ["--rounds", 1, "--runs", 3], 4),
         ("streams.py", ["--rounds", 1, "--calls", 10], 4),
         ("tracing.py", ["--rounds", 1, "--pairs", 200], 2),
+        ("green.py", ["--rounds", 1, "--ranks", 50, "--many", 60, "--hops", 200], 4),
     ],
 )
 def test_a_script_of_figures_prints_and_writes_its_verdicts(tmp_path, script, options, figures):

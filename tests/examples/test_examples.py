@@ -166,3 +166,45 @@ def test_every_example_is_tested_and_listed():
     for example in EXAMPLES.glob("*.py"):
         assert f'run("{example.name}"' in tested, f"{example.name} has no test"
         assert f"[{example.name}]" in listed, f"{example.name} is not in examples/README.md"
+
+
+def test_flock_says_how_many_birds_there_are(launch):
+    size, run = launch
+    lines = run("flock.py", "--birds", 9, "--steps", 4)
+    assert len(lines) == 5
+    assert lines[0].split()[0] == ("9" if size == 1 else "1")
+
+
+FLOCK = [
+    "16 birds agree on a direction by 0.222 at first",
+    "after 2 steps by 0.752",
+    "after 4 steps by 0.962",
+    "after 6 steps by 0.967",
+    "after 8 steps by 0.984",
+]
+KLYNG = [sys.executable, "-m", "klyng_mp", "run"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param([sys.executable, "flock.py", "--birds", "16"], id="green"),
+        pytest.param([sys.executable, "flock.py", "--birds", "16", "--processes", "3"], id="green in processes"),
+        pytest.param([*KLYNG, "-n", "16", "flock.py"], id="processes"),
+        pytest.param([*KLYNG, "--green", "-n", "17", "flock.py"], id="green program"),
+        pytest.param([*KLYNG, "-n", "16", "-H", "hosts.json", "flock.py"], id="beacons", marks=pytest.mark.slow),
+    ],
+)
+def test_flock_is_the_same_whatever_its_birds_are(command, hosts, tmp_path):
+    (tmp_path / "hosts.json").touch(0o600)
+    (tmp_path / "hosts.json").write_text(json.dumps({host.pop("host"): {**host, "max_procs": 8} for host in hosts}))
+    words = [str(EXAMPLES / word) if word == "flock.py" else word for word in command]
+    done = subprocess.run(
+        [*words, "--steps", "8", "--frames", "frames"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.splitlines()) == (0, FLOCK), done.stderr
+    pictures = sorted((tmp_path / "frames").iterdir()) if "hosts.json" not in words else []
+    for picture in pictures:
+        assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(pictures) in (0, 9)
