@@ -180,6 +180,7 @@ TESTS_OF_NO_MODULE = {
     "tests/cli/test_hosts_command.py": "of cli/hosts: there is another test_hosts",
     "tests/communicator/test_local.py": "of the C core",
     "tests/green/test_green_contract.py": "of the room as a whole: what every communicator promises",
+    "tests/green/test_green_page.py": "of docs/green.md",
     "tests/green/test_green_shell.py": "of green/shell: there is another test_shell",
     "tests/green/test_green_world.py": "of the room as a whole, as a World shows it",
     "tests/objects/test_object_desk.py": "of objects/desk: there is another test_desk",

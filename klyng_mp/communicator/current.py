@@ -5,6 +5,8 @@ Layer: communicator. What brings a rank to life calls ``set_current``; everythin
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -12,7 +14,6 @@ from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.endpoint import Endpoint
-from klyng_mp.deadline import Deadline
 from klyng_mp.errors import NoRankError
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import make_context
@@ -108,16 +109,29 @@ def size() -> int:
 
 def yield_() -> None:
     """Let others run: in a green rank those that take turns with it, else the processes that wait for a processor."""
-    comm().endpoint.give_way()
+    if (here := _here()) is not None:
+        here.endpoint.give_way()
+    else:
+        os.sched_yield()
 
 
 def sleep(seconds: float) -> None:
-    """Do nothing for so many seconds, while others run; what ``time.sleep`` is for a rank that is a process.
+    """Do nothing for so many seconds, while others run: ``time.sleep``, also for a rank that takes turns with others.
 
     Raises:
+        ValueError: there are fewer than 0.
         PeerLostError: the run was ended meanwhile, in a green rank.
     """
-    comm().endpoint.sleep(Deadline(seconds))
+    if (here := _here()) is not None:
+        here.endpoint.sleep(seconds)
+    else:
+        time.sleep(seconds)
+
+
+def _here() -> Communicator | None:
+    """Return this rank's communicator, if it has one already."""
+    found = None if _find is None else _find()
+    return _current if found is None else found
 
 
 def send(obj: object, dest: int, tag: int | str = 0, *, move: bool = False, timeout: float | None = None) -> None:

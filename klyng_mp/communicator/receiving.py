@@ -184,9 +184,9 @@ class Receiving(Accounts):
         with self._room.lock:
             self._admit(context, doing)
 
-    def sleep(self, deadline: Deadline) -> None:
-        """Do nothing until a deadline."""
-        time.sleep(deadline.left() or 0.0)
+    def sleep(self, seconds: float) -> None:
+        """Do nothing for so many seconds."""
+        time.sleep(seconds)
 
     def give_way(self) -> None:
         """Let others run, and take what they have sent."""

@@ -18,6 +18,7 @@ from klyng_mp.communicator.lifecycle import watch_forks
 from klyng_mp.communicator.peers import Peers
 from klyng_mp.communicator.waiters import Guests, Waiter
 from klyng_mp.communicator.waiting import WaitingRoom
+from klyng_mp.deadline import Deadline
 from klyng_mp.errors import LocalProtocolError
 from klyng_mp.native import core
 from klyng_mp.transports.contract import SENT, Nowhere, Ticket
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from klyng_mp.communicator.express import ExpressCodec
-    from klyng_mp.deadline import Deadline
     from klyng_mp.green.scheduler import Scheduler
     from klyng_mp.wire.frames import Message
 
@@ -269,17 +269,23 @@ class GreenEndpoint(Endpoint):
         if message.code & SYNCHRONOUS or self.mailbox.unanswered:
             self._catch_up()
         self._room.notify()
-        if self._hall.scheduler.is_shuffled and not self._room.stopped:
-            self._hall.scheduler.give_way(message.source)
 
-    def sleep(self, deadline: Deadline) -> None:
+    def sleep(self, seconds: float) -> None:
         """See `Endpoint.sleep`."""
+        if seconds < 0:
+            raise ValueError("sleep length must be non-negative")
         with self.lock:
-            self._settle(lambda: False, deadline, "sleep()")
+            self._settle(lambda: False, Deadline(seconds), "sleep()")
 
     def give_way(self) -> None:
         """See `Endpoint.give_way`."""
         self._room.progress()
+
+    def _start(self, peer: int, message: Message, doing: str, *, copy: bool) -> Ticket:
+        ticket = super()._start(peer, message, doing, copy=copy)
+        if not self._room.stopped:
+            self._hall.scheduler.mix(self.number)
+        return ticket
 
 
 class _Uncounted(defaultdict[int, int]):

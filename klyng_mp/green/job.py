@@ -53,7 +53,7 @@ class GreenJob(Processless):
         self._work: tuple[Callable[..., Any], Encoded] | None = None
         self._begun = False
         self._thread = 0
-        self._unreceived: dict[int, int] = {}
+        self._left: dict[int, list[tuple[int, int | str]]] = {}
         self._answers: defaultdict[int | str, deque[Message]] = defaultdict(deque)
         JOBS.add(self)
 
@@ -76,8 +76,7 @@ class GreenJob(Processless):
             self._begun = False
         elif run.startswith(UNRECEIVED):
             for rank in ranks or ():
-                waiting = [] if self._play is None else self._play.unreceived(rank)
-                self._put(run, rank, self._codec.encode(waiting))
+                self._put(run, rank, self._codec.encode(self._left.get(rank, [])))
 
     def all_sent(self) -> bool:
         """See `Line.all_sent`."""
@@ -95,19 +94,19 @@ class GreenJob(Processless):
             WorldError: they have begun in another thread, in which alone they can go on.
         """
         play = self._play
-        while not (ready() or self.lost is not None or self.closed):
-            if play is None or play.run in self.settled:
-                raise WorldError(f"{doing} would wait for ever: no ranks run here")
-            self._begin(play)
-            with labelled(self._label):
+        with labelled(self._label):
+            while not (ready() or self.lost is not None or self.closed):
+                if play is None or play is not self._play:
+                    raise WorldError(f"{doing} would wait for ever: no ranks run here")
+                self._begin(play)
                 in_time = play.drive(ready, deadline)
-            play.pass_interrupt_on()
-            if play.cause is not None:
-                self._settle(play, play.cause, GRACE_SECONDS)
-            elif not in_time:
-                raise deadline.error(doing)
-            elif play.is_over:
-                self._hand_over(play)
+                play.pass_interrupt_on()
+                if play.cause is not None:
+                    self._settle(play, play.cause, GRACE_SECONDS)
+                elif not in_time:
+                    raise deadline.error(doing)
+                elif play.is_over:
+                    self._hand_over(play)
 
     def _begin(self, play: Play) -> None:
         if not self._begun:
@@ -122,21 +121,20 @@ class GreenJob(Processless):
 
     def _hand_over(self, play: Play) -> None:
         """Answer for all ranks, now that all have ended and it is known what they have left."""
-        self._unreceived = {rank: len(play.unreceived(rank)) for rank in play.leavers()}
+        self._left = {rank: play.unreceived(rank) for rank in play.leavers()}
         for rank, encoded in play.outcomes.items():
             self._put(play.run, rank, encoded)
-        play.outcomes = {}
-        play.scheduler.clear()
+        self._play = None  # and with it what ten thousand ranks have had
 
     def count_unreceived(self, reports: Mapping[int, tuple[dict[int, int], int]]) -> dict[int, int]:
         """See `Job.count_unreceived`; the mailboxes themselves were looked at."""
         del reports
-        return self._unreceived
+        return {rank: len(waiting) for rank, waiting in self._left.items()}
 
     def _settle(self, play: Play, cause: Cause, grace: float) -> None:
         play.see_out(cause.phrase(), cause.rank, grace)
         self.settled[play.run] = cause
-        self._work = None
+        self._play = self._work = None
 
     def _put(self, tag: int | str, rank: int, encoded: Encoded) -> None:
         self._answers[tag].append(Message(CONTROL, rank, tag, 0, *encoded))
@@ -145,7 +143,10 @@ class GreenJob(Processless):
         """See `Job.end_run`."""
         del signum  # its ranks are in the thread that was interrupted
         play = self._play
-        if play is None or play.run != run or run in self.settled:
+        if run in self.settled:
+            return
+        if play is None or play.run != run:  # its ranks have ended
+            self.settled[run] = Cause(wish, None, phrase)
             return
         if self._begun and self._thread != threading.get_ident():
             raise WorldError("green ranks can be ended only in the thread in which they began")

@@ -84,7 +84,6 @@ class Play:
         self._codec = codec
         self._func: Callable[..., Any] = _nothing
         self._packed: Encoded | None = None
-        self._pid = os.getpid()
         self.scheduler = Scheduler(schedule)
         self.hall = Hall(self.scheduler, size)
         self.scheduler.mind_nappers(self._is_napping)

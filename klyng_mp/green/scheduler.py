@@ -177,6 +177,11 @@ class Scheduler:
         self.wake_soon(number)
         self._switch()
 
+    def mix(self, number: int) -> None:
+        """Let chance decide who goes on, if it does and this rank is running: others may do things in its name."""
+        if self.is_shuffled and getcurrent() is self._greenlets[number]:
+            self.give_way(number)
+
     def set_alarm(self, number: int, at: float) -> Alarm:
         """Have a rank woken at a time, if it sleeps then."""
         self._serial += 1

@@ -108,9 +108,6 @@ COSTS = {
         lambda n: n - 1,
     ),
     "split": (lambda comm: comm.split(comm.rank % 2), lambda n: n * rounds(n), rounds),
-    "dup": (lambda comm: comm.dup(), lambda n: n * rounds(n), rounds),
-    "create": (lambda comm: comm.create(comm.group), lambda n: n * rounds(n), rounds),
-    "create_cart": (lambda comm: comm.create_cart([comm.size]), lambda n: n * rounds(n), rounds),
 }
 
 

@@ -207,6 +207,9 @@ COSTS = {
         lambda n: rounds(n) + 1,
     ),
     "allreduce": (lambda comm: comm.allreduce(1), lambda n: doubling(n)[0], lambda n: doubling(n)[1]),
+    "dup": (lambda comm: comm.dup(), lambda n: doubling(n)[0], lambda n: doubling(n)[1]),
+    "create": (lambda comm: comm.create(comm.group), lambda n: doubling(n)[0], lambda n: doubling(n)[1]),
+    "create_cart": (lambda comm: comm.create_cart([comm.size]), lambda n: doubling(n)[0], lambda n: doubling(n)[1]),
     "allreduce of large": (
         lambda comm: comm.allreduce(LARGE),
         lambda n: doubling(n)[0] + (2 if n == 2 else 2 * n * (n - 1)),

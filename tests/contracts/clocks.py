@@ -53,7 +53,7 @@ def counted():
     dispatch, receive = Call._dispatch, Call._receive
 
     def spy_on_dispatch(self, message, peer):
-        cost.sends(self.rank, self._comm.rank_of(peer), self.number)
+        cost.sends(self.rank, self.comm.rank_of(peer), self.number)
         dispatch(self, message, peer)
 
     def spy_on_receive(self, source):

@@ -159,6 +159,32 @@ def test_sleepers_wake_in_their_order_while_others_run(world):
     assert time.monotonic() - began < 2
 
 
+def test_no_time_is_no_sleep(world):
+    def nap():
+        mp.sleep(0)
+        with pytest.raises(ValueError, match="non-negative"):
+            mp.sleep(-1)
+
+    assert world.run(nap) == [None] * 4
+
+
+def test_elsewhere_they_are_pythons_own(run_python):
+    code = (
+        "import os, time\n"
+        "import klyng_mp as mp\n"
+        "fds = os.listdir('/proc/self/fd')\n"
+        "begun = time.monotonic()\n"
+        "mp.sleep(0.05); mp.yield_()\n"
+        "assert time.monotonic() - begun >= 0.05\n"
+        "assert os.listdir('/proc/self/fd') == fds\n"
+        "try: mp.sleep(-1)\n"
+        "except ValueError: print('refused')\n"
+        "with mp.World(1) as world: print(world.run(lambda: (mp.sleep(0.01), mp.yield_())))\n"
+    )
+    done = run_python("-c", code)
+    assert (done.stdout, done.stderr) == ("refused\n[(None, None)]\n", "")
+
+
 def test_who_computes_can_give_way(world):
     order = []
 
@@ -371,6 +397,20 @@ def test_schedules_find_what_order_hides():
         with mp.World(4, green=True, schedule=schedule) as world:
             seen.add(tuple(world.run(race)[0]))
     assert len(seen) > 3
+
+
+@pytest.mark.parametrize("schedule", range(8))
+def test_synchronous_sends_by_chance(schedule):
+    def talk():
+        comm = mp.comm()
+        right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+        request = comm.irecv(left, "ring")
+        comm.ssend(comm.rank, right, "ring")
+        comm.barrier()
+        return request.wait()
+
+    with mp.World(5, green=True, schedule=schedule) as world:
+        assert world.run(talk) == [4, 0, 1, 2, 3]
 
 
 def test_lines_are_labelled(capsys):
