@@ -59,14 +59,14 @@ class GreenFailed(Exception):  # noqa: N818 - it carries an error, and is met by
     """A green rank has failed.
 
     Attributes:
-        rank: which.
+        rank, host: which, and where.
         summary, text: its exception in a line, and its traceback.
         packed: the exception as a codec encodes it, or None where it cannot travel.
     """
 
-    def __init__(self, rank: int, summary: str, text: str, packed: Any) -> None:
-        super().__init__(rank, summary, text, packed)
-        self.rank, self.summary, self.text, self.packed = rank, summary, text, packed
+    def __init__(self, rank: int, host: str, summary: str, text: str, packed: Any) -> None:
+        super().__init__(rank, host, summary, text, packed)
+        self.rank, self.host, self.summary, self.text, self.packed = rank, host, summary, text, packed
 
 
 def perform(
@@ -108,7 +108,7 @@ def perform(
             cause = play.cause
             play.see_out(cause.phrase(), cause.rank, GRACE_SECONDS)
             assert cause.rank is not None  # noqa: S101 - where others are, no process knows of a deadlock
-            raise GreenFailed(cause.rank, cause.detail, cause.text, _pack(codec, cause.error))
+            raise GreenFailed(cause.rank, host, cause.detail, cause.text, _pack(codec, cause.error))
     left = {rank: play.unreceived(rank) for rank in play.leavers()}
     return list(play.outcomes.items()), left
 

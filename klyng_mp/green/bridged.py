@@ -69,9 +69,14 @@ class BridgedJob(Processless):
         self._by_reference = by_reference
         self._run = 0
         self._inner: Any = None
+        self._failed = -1, ""  # the rank that failed last, and its host
         self._codec = Codec(main_by_reference=by_reference)
         self._left: dict[int, list[tuple[int, int | str]]] = {}
         self._answers: defaultdict[int | str, deque[Message]] = defaultdict(deque)
+
+    def host_of(self, rank: int) -> str:
+        """See `Line.host_of`; it is known of the rank that failed last."""
+        return self._failed[1] if rank == self._failed[0] else super().host_of(rank)
 
     def pack_run(
         self, codec: Codec, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -132,6 +137,7 @@ class BridgedJob(Processless):
             cause = Cause("passed on", None, str(error))
             cause.error = error
             return cause
+        self._failed = failed.rank, failed.host
         cause = Cause("failed", failed.rank, failed.summary, failed.text)
         if failed.packed is not None:
             cause.error = self._codec.decode(*failed.packed)

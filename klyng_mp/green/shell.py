@@ -6,6 +6,7 @@ Layer: green. Each rank has a ``__main__`` of its own, and so what the program d
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from typing import IO, TYPE_CHECKING, Any
@@ -58,11 +59,19 @@ def explore(options: ProgramOptions) -> int:
                 _show(output)
                 say(
                     f"schedule {schedule} of {first} to {first + options.explore - 1} failed with exit code {code}; it "
-                    f"is run again by: klyng-mp run --green --schedule {schedule} -n {options.size} {program.name}"
+                    f"is run again by: {_command(options, schedule)}"
                 )
                 return code
     say(f"{options.explore} schedules, {first} to {first + options.explore - 1}, went well")
     return 0
+
+
+def _command(options: ProgramOptions, schedule: int) -> str:
+    """Return the words that run the program by a schedule."""
+    seed = [] if options.seed is None else ["--seed", str(options.seed)]
+    kind = {"module": ["-m"], "code": ["-c"]}.get(options.kind, [])
+    words = ["--schedule", str(schedule), "-n", str(options.size), *seed, *kind, options.target, *options.args]
+    return f"klyng-mp run --green {shlex.join(words)}"
 
 
 def _temporary() -> IO[bytes]:

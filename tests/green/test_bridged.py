@@ -12,6 +12,7 @@ import pytest
 from programs import wait_until
 
 import klyng_mp as mp
+from klyng_mp.machine import hostname
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_rank_that_fails_is_named_and_ends_the_run(world):
     began = time.monotonic()
     with pytest.raises(mp.RankFailedError, match=r"rank 7 .*KeyError: 'seven'") as caught:
         world.run(fail, "seven")
-    assert caught.value.rank == 7
+    assert (caught.value.rank, caught.value.host) == (7, hostname())
     assert caught.value.__cause__.args == ("seven",)
     assert time.monotonic() - began < 15
     assert world.run(mp.rank) == list(range(10))

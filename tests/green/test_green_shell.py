@@ -91,6 +91,7 @@ def test_exploring_finds_a_race_and_says_how_to_see_it_again(green):
     assert "AssertionError" in done.stdout
     assert done.stdout.count("[") <= 3, "of those that went well nothing is shown"
     seed = done.stderr.split("--schedule ")[1].split()[0]
+    assert done.stderr.rstrip().endswith(f"klyng-mp run --green --schedule {seed} -n 3 {done.args[-2]} word")
     again = green(RACE, "--schedule", seed)
     assert again.returncode == 1
     assert again.stdout.strip() in done.stdout
