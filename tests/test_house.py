@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "klyng_mp"
 TESTS = ROOT / "tests"
@@ -307,6 +305,22 @@ def shown(path):
     return path.relative_to(ROOT).as_posix()
 
 
+def each_module(check):
+    """Return one test of a check of a module: what is around a test costs more than any of these does."""
+
+    def test():
+        wrong = {}
+        for path in sources():
+            try:
+                check(path)
+            except AssertionError as error:
+                wrong[shown(path)] = str(error)
+        assert wrong == {}
+
+    test.__name__ = check.__name__
+    return test
+
+
 def dotted(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -378,7 +392,7 @@ def test_every_module_is_in_a_room():
     assert {room_of(dotted(path)) for path in sources()} - {"__init__"} <= set(ROOMS)
 
 
-@pytest.mark.parametrize("path", sources(), ids=shown)
+@each_module
 def test_imports_go_down(path):
     own = room_of(dotted(path))
     if own == "__init__":
@@ -417,7 +431,7 @@ def test_no_cycles():
         visit(module)
 
 
-@pytest.mark.parametrize("path", sources(), ids=shown)
+@each_module
 def test_a_room_keeps_out_what_is_not_its_business(path):
     forbidden = FORBIDDEN.get(room_of(dotted(path)), set())
     assert [name for name, _, _ in imports_of(tree_of(path)) if name.split(".")[0] in forbidden] == []
@@ -436,7 +450,7 @@ def test_imports_of_our_own_stand_at_the_top():
 # -- import time -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sources(), ids=shown)
+@each_module
 def test_nothing_heavy_is_imported_at_the_top(path):
     if shown(path) in HEAVY_AT_THE_TOP:
         return
@@ -525,7 +539,7 @@ def test_classes_are_not_too_large():
 # -- words -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sources(), ids=shown)
+@each_module
 def test_each_module_says_what_it_is_and_offers(path):
     tree = tree_of(path)
     docstring = ast.get_docstring(tree) or ""
@@ -543,7 +557,7 @@ def test_each_module_says_what_it_is_and_offers(path):
     assert any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
 
 
-@pytest.mark.parametrize("path", sources(), ids=shown)
+@each_module
 def test_no_work_is_left_in_comments(path):
     marks = re.compile(r"\b(TO-?DO|FIX-?ME|X{3}|HACK)\b")
     assert [line for line in path.read_text(encoding="utf-8").splitlines() if marks.search(line)] == []
