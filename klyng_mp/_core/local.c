@@ -7,7 +7,7 @@
    Ranks that sleep have a 1 in `asleep`, by their numbers; who is sent something is woken by a word to the scheduler,
    once. The interpreter lock is held throughout, and pickling, which may run anything, comes before what is looked at. */
 
-#include "core.h"
+#include "mailbox.h"
 
 typedef struct {
     PyObject_HEAD
@@ -111,11 +111,15 @@ local_recv(Local *self, PyObject *const *args, Py_ssize_t count)
     if (!read_usual(self, args[0], args[1], ANY, &wanted) || !gate_is_open(self->gate, self->context) ||
         self->own->unanswered)
         return Py_NewRef(self->state->nothing);
-    Message *message = mailbox_take(self->own, self->context, &wanted);
+    Message *message = mailbox_peek(self->own, self->context, &wanted);
+    if (message == NULL)
+        return Py_NewRef(self->state->not_yet);
+    if (message->code & SYNCHRONOUS) /* its sender is to be told, which the long way does */
+        return Py_NewRef(self->state->nothing);
+    message = mailbox_take(self->own, self->context, &wanted);
     if (message == NULL)
         return PyErr_Occurred() ? NULL : Py_NewRef(self->state->not_yet);
-    /* One whose sender wants to know, or that has buffers, is the long way's to open; it is taken either way. */
-    if (self->own->unanswered || !head_is_everyday(message->code, (size_t)PyBytes_GET_SIZE(message->head)))
+    if (!head_is_everyday(message->code, (size_t)PyBytes_GET_SIZE(message->head)))
         return (PyObject *)message;
     Py_ssize_t parts = PyObject_Size(message->buffers);
     PyObject *object = parts < 0 ? NULL

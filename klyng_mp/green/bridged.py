@@ -5,23 +5,20 @@ Layer: green. The processes are the ranks of a World of their own, which is give
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.errors import DeadlineError, DeadlockError, RankFailedError
 from klyng_mp.green.bridge import GreenFailed, Task, perform
 from klyng_mp.green.processless import Processless
-from klyng_mp.launch.control import UNRECEIVED, Cause
-from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import CONTROL, Message
+from klyng_mp.launch.control import Cause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from klyng_mp.deadline import Deadline
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
-    from klyng_mp.wire.codec import Encoded
+    from klyng_mp.wire.codec import Codec, Encoded
 
 __all__ = ["BridgedJob", "Processes"]
 
@@ -56,12 +53,10 @@ class BridgedJob(Processless):
         label: whether lines of output begin with their rank.
     """
 
-    is_here = True  # what is to be renewed where modules change is theirs
-
     def __init__(
         self, spec: RankSpec, processes: Processes, share: int, *, schedule: int | None, label: bool, by_reference: bool
     ) -> None:
-        super().__init__(spec)
+        super().__init__(spec, by_reference=by_reference)
         self._processes = processes
         self._share = share
         self._schedule = schedule
@@ -70,9 +65,6 @@ class BridgedJob(Processless):
         self._run = 0
         self._inner: Any = None
         self._failed = -1, ""  # the rank that failed last, and its host
-        self._codec = Codec(main_by_reference=by_reference)
-        self._left: dict[int, list[tuple[int, int | str]]] = {}
-        self._answers: defaultdict[int | str, deque[Message]] = defaultdict(deque)
 
     def host_of(self, rank: int) -> str:
         """See `Line.host_of`; it is known of the rank that failed last."""
@@ -91,23 +83,9 @@ class BridgedJob(Processless):
         self._inner = self._processes.start(perform, task, func, args, kwargs)
         return 0, b"", []
 
-    def submit(self, run: int | str, encoded: Encoded, ranks: Sequence[int] | None = None) -> None:
-        """See `Line.submit`; a run has begun already."""
-        del encoded
-        if isinstance(run, int):
-            self._run = run
-        elif run.startswith(UNRECEIVED):
-            for rank in ranks or ():
-                self._put(run, rank, self._codec.encode(self._left.get(rank, [])))
-
-    def all_sent(self) -> bool:
-        """See `Line.all_sent`."""
-        return True
-
-    def answer(self, tag: int | str) -> Message | None:
-        """See `Line.answer`."""
-        answers = self._answers.get(tag)
-        return answers.popleft() if answers else None
+    def _submit(self, run: int, encoded: Encoded) -> None:
+        del encoded  # the processes have begun
+        self._run = run
 
     def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
         """See `Line.wait`."""
@@ -142,14 +120,6 @@ class BridgedJob(Processless):
         if failed.packed is not None:
             cause.error = self._codec.decode(*failed.packed)
         return cause
-
-    def count_unreceived(self, reports: Mapping[int, tuple[dict[int, int], int]]) -> dict[int, int]:
-        """See `Job.count_unreceived`."""
-        del reports
-        return {rank: len(waiting) for rank, waiting in self._left.items()}
-
-    def _put(self, tag: int | str, rank: int, encoded: Encoded) -> None:
-        self._answers[tag].append(Message(CONTROL, rank, tag, 0, *encoded))
 
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
         """See `Job.end_run`."""

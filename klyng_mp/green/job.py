@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import WorldError
 from klyng_mp.green.labels import labelled
 from klyng_mp.green.play import Play
 from klyng_mp.green.processless import Processless
-from klyng_mp.launch.control import GRACE_SECONDS, UNRECEIVED, Cause
+from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import JOBS
 from klyng_mp.launch.surroundings import seed_random_numbers
-from klyng_mp.wire.codec import Codec
-from klyng_mp.wire.frames import CONTROL, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from klyng_mp.deadline import Deadline
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
-    from klyng_mp.wire.codec import Encoded
+    from klyng_mp.wire.codec import Codec, Encoded
 
 __all__ = ["GreenJob"]
 
@@ -41,20 +38,15 @@ class GreenJob(Processless):
         label: whether lines of output begin with their rank.
     """
 
-    is_here = True
-
     def __init__(self, spec: RankSpec, *, schedule: int | None = None, label: bool = False) -> None:
-        super().__init__(spec)
+        super().__init__(spec, by_reference=True)
         self._label = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
         self._schedule = schedule
-        self._codec = Codec(main_by_reference=True)
         self._func: Callable[..., Any] | None = None
         self._play: Play | None = None
         self._work: tuple[Callable[..., Any], Encoded] | None = None
         self._begun = False
         self._thread = 0
-        self._left: dict[int, list[tuple[int, int | str]]] = {}
-        self._answers: defaultdict[int | str, deque[Message]] = defaultdict(deque)
         JOBS.add(self)
 
     # -- runs
@@ -66,26 +58,12 @@ class GreenJob(Processless):
         self._func = func
         return codec.encode((args, kwargs), names=("args", "kwargs"))
 
-    def submit(self, run: int | str, encoded: Encoded, ranks: Sequence[int] | None = None) -> None:
-        """See `Line.submit`."""
-        if isinstance(run, int):
-            assert self._func is not None  # noqa: S101 - it was packed
-            self._answers.clear()
-            self._play = Play(run, self.spec.size, range(self.spec.size), self._codec, self._schedule)
-            self._work = self._func, encoded
-            self._begun = False
-        elif run.startswith(UNRECEIVED):
-            for rank in ranks or ():
-                self._put(run, rank, self._codec.encode(self._left.get(rank, [])))
-
-    def all_sent(self) -> bool:
-        """See `Line.all_sent`."""
-        return True
-
-    def answer(self, tag: int | str) -> Message | None:
-        """See `Line.answer`."""
-        answers = self._answers.get(tag)
-        return answers.popleft() if answers else None
+    def _submit(self, run: int, encoded: Encoded) -> None:
+        assert self._func is not None  # noqa: S101 - it was packed
+        self._answers.clear()
+        self._play = Play(run, self.spec.size, range(self.spec.size), self._codec, self._schedule)
+        self._work = self._func, encoded
+        self._begun = False
 
     def wait(self, ready: Callable[[], bool], deadline: Deadline, doing: str) -> None:
         """See `Line.wait`; the ranks run meanwhile.
@@ -126,18 +104,10 @@ class GreenJob(Processless):
             self._put(play.run, rank, encoded)
         self._play = None  # and with it what ten thousand ranks have had
 
-    def count_unreceived(self, reports: Mapping[int, tuple[dict[int, int], int]]) -> dict[int, int]:
-        """See `Job.count_unreceived`; the mailboxes themselves were looked at."""
-        del reports
-        return {rank: len(waiting) for rank, waiting in self._left.items()}
-
     def _settle(self, play: Play, cause: Cause, grace: float) -> None:
         play.see_out(cause.phrase(), cause.rank, grace)
         self.settled[play.run] = cause
         self._play = self._work = None
-
-    def _put(self, tag: int | str, rank: int, encoded: Encoded) -> None:
-        self._answers[tag].append(Message(CONTROL, rank, tag, 0, *encoded))
 
     def end_run(self, run: int, wish: str, phrase: str, *, grace: float, signum: int | None = None) -> None:
         """See `Job.end_run`."""

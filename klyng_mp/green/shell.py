@@ -121,23 +121,20 @@ def _perform(program: Program, options: ProgramOptions, schedule: int | None) ->
     play.scheduler.around = mains
     host = hostname()
     deadline = Deadline(options.timeout)
-    cause: Cause | None = None
-    with labelled((lambda rank: f"[{rank}@{host}] ") if options.label else None):
+    with labelled((lambda rank: f"[{rank}@{host}] ") if options.label else None), mains:
+        grace = GRACE_SECONDS
         try:
             play.begin(lambda: _execute(program), None)
             in_time = play.drive(lambda: False, deadline)
             play.pass_interrupt_on()
+            cause = play.cause
+            if cause is None and not in_time:
+                cause = Cause("timeout", None, f"did not end within {options.timeout:g} s")
         except KeyboardInterrupt:
             cause = Cause("interrupted", None, "was ended by SIGINT", exitcode=-signal.SIGINT)
-            play.see_out(cause.phrase(), None, INTERRUPT_GRACE_SECONDS)
-            return tell_cause(cause, host)
-        finally:
-            mains.leave()
-        cause = play.cause
-        if cause is None and not in_time:
-            cause = Cause("timeout", None, f"did not end within {options.timeout:g} s")
+            grace = INTERRUPT_GRACE_SECONDS
         if cause is not None:
-            play.see_out(cause.phrase(), cause.rank, GRACE_SECONDS)
+            play.see_out(cause.phrase(), cause.rank, grace)
     if cause is not None and isinstance(cause.error, _Exited):
         return cause.error.code
     if cause is None:
@@ -176,15 +173,18 @@ class _Mains:
         """A rank is going to have its turn."""
         sys.modules["__main__"] = self._theirs.get(number, self._ours)
         if number and self._nothing is None:
-            self._nothing = open(os.devnull)  # noqa: SIM115 - closed by `leave`
+            self._nothing = open(os.devnull)  # noqa: SIM115 - closed at the exit
         sys.stdin = self._nothing if number else self._stdin
 
     def after(self, number: int) -> None:
         """It has had it."""
         self._theirs[number] = sys.modules["__main__"]
 
-    def leave(self) -> None:
-        """Put everything back."""
+    def __enter__(self) -> None:
+        """Wait for the first turn."""
+
+    def __exit__(self, *_error: object) -> None:
+        """Put everything back; no rank has a turn any more."""
         sys.modules["__main__"] = self._ours
         sys.stdin = self._stdin
         if self._nothing is not None:

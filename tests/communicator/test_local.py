@@ -98,11 +98,12 @@ def test_what_is_unusual_is_left_to_the_long_way(desk, obj, rank, tag):
 def test_what_is_received_unusually(desk):
     for rank, tag in ((3, 0), (-2, 0), (0, "text"), (0, -2), (0.0, 0)):
         assert desk.lanes[1].recv(rank, tag) is NOTHING
-    desk.mailboxes[1].deliver(Message(CONTEXT, 0, 0, 0, 2 | SYNCHRONOUS, b"\\1", ()))
-    got = desk.lanes[1].recv(0, 0)
-    assert type(got) is Message, "the long way tells its sender"
-    assert desk.lanes[1].recv(0, 0) is NOTHING
+    desk.mailboxes[1].deliver(Message(CONTEXT, 0, 0, 0, 2 | SYNCHRONOUS, b"\1", ()))
+    assert desk.lanes[1].recv(0, 0) is NOTHING, "the long way tells its sender"
+    assert desk.mailboxes[1].take(CONTEXT, 0, 0) is not None
+    assert desk.lanes[1].recv(0, 0) is NOTHING, "which is still to be done"
     assert len(desk.mailboxes[1].take_unanswered()) == 1
+    assert desk.lanes[1].recv(0, 0) is NOT_YET
 
 
 def test_a_gate_that_is_shut(desk):

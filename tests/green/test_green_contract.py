@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from contracts.collectives import CollectivesContract
 from contracts.communicator import CommunicatorContract
+from contracts.probing import ProbingContract
+from contracts.synchronous import SynchronousContract
 
 _THREADS = "the threads of a green rank's process share one greenlet at a time, and cannot wait beside each other"
 _LOST = "no green rank is lost alone: one that fails ends the run"
@@ -14,6 +16,14 @@ _TREE = "up a tree, who only receives encodes nothing, and goes on when it calls
 
 
 class TestGreenCommunicator(CommunicatorContract):
+    transport = "green"
+
+
+class TestGreenProbing(ProbingContract):
+    transport = "green"
+
+
+class TestGreenSynchronous(SynchronousContract):
     transport = "green"
 
 
@@ -47,3 +57,11 @@ leave_out(
     TestGreenCollectives, _TREE, "test_what_cannot_travel_is_said_where_it_is_given",
     "test_a_request_that_is_waited_for_in_vain_goes_on",
 )  # fmt: skip
+leave_out(TestGreenProbing, _LOST, "test_who_waits_for_the_lost_is_woken")
+leave_out(TestGreenSynchronous, _LOST, "test_who_waits_for_the_lost_is_woken")
+leave_out(
+    TestGreenSynchronous, _AT_ONCE, "test_a_message_of_which_nothing_has_left_is_withdrawn",
+    "test_it_can_be_cancelled_until_it_began",
+)  # fmt: skip
+leave_out(TestGreenSynchronous, _COUNTS, "test_only_users_messages_are_counted")
+leave_out(TestGreenSynchronous, _THREADS, "test_threads_hand_over_at_once")

@@ -231,6 +231,40 @@ def test_synchronous_sends_and_requests(world):
     assert world.run(talk) == [None, "sync", ("go", "later"), None]
 
 
+def test_who_waits_for_the_next_message_has_received_the_last(world):
+    """The sender of a message that was taken is told, although its receiver goes on to wait."""
+
+    def talk():
+        comm = mp.comm()
+        if comm.rank == 0:
+            comm.ssend("first", 1)
+            comm.send("second", 1)
+            return None
+        if comm.rank == 1:
+            mp.yield_()
+            return comm.recv(0), comm.recv(0)
+        return None
+
+    assert world.run(talk)[1] == ("first", "second")
+
+
+def test_a_debugger_sees_any_rank(run_python, tmp_path):
+    path = tmp_path / "app.py"
+    path.write_text(
+        "import klyng_mp as mp\n"
+        "def main():\n"
+        "    if mp.rank() == 2:\n"
+        "        breakpoint()\n"
+        "    return mp.comm().allreduce(mp.rank())\n"
+        "with mp.World(4, green=True) as world:\n"
+        "    print(world.run(main))\n"
+    )
+    done = run_python(path, stdin="p ('rank', mp.rank())\nn\nc\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "('rank', 2)" in done.stdout
+    assert done.stdout.endswith("[6, 6, 6, 6]\n")
+
+
 def test_who_has_returned_receives_nothing(world):
     def too_late():
         if mp.rank() == 0:
