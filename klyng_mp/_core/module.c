@@ -64,8 +64,7 @@ core_exec(PyObject *module)
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
         head_setup(module, state) < 0 || express_setup(module, state) < 0 || local_setup(module, state) < 0 ||
-        meeting_setup(module, state) < 0 ||
-        semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
+        meeting_setup(module, state) < 0 || semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
         queue_setup(module, state) < 0 || mapping_setup(module, state) < 0 ||
         ledger_setup(module, state) < 0 || bench_setup(module, state) < 0 || unbuffered_setup(module, state) < 0)
         return -1;

@@ -71,17 +71,16 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
 
     Cost: log2 n rounds of n messages; where n is no power of two those of the next lower one, and two rounds more, in
     which each of the others sends one and gets one. Among ranks that take turns 2 (n - 1) messages. Under a named
-    operation among few ranks that share memory one round
-    of n (n - 1) messages, and each combines all n. For large arrays 2 (n - 1) more rounds, in which each rank sends
-    2 m (n - 1) / n bytes; between two of them one more, of m bytes each.
+    operation among few ranks that share memory one round of n (n - 1) messages, and each combines all n. For large
+    arrays 2 (n - 1) more rounds, in which each rank sends 2 m (n - 1) / n bytes; between two of them one more, of m
+    bytes each.
     """
     if call.size == 1:
         return obj.copy() if is_array(obj) else obj
     operation = _operation_on_pieces(obj, op)
     first = obj if operation is None else _Large(obj.shape, obj.dtype.str, operation.name)
-    if (
-        call.comm.gathering is not None
-    ):  # as `up_and_down`, but without what each of ten thousand would have to keep meanwhile
+    if call.comm.gathering is not None:
+        # As `up_and_down`, but without what each of ten thousand ranks would have to keep meanwhile.
         values = gather_here(call, first)
         found = (yield 0) if values is None else answer_all(call, combine_pairs(values, _agreeing(op)))
     elif call.direct and type(op) is Operation:

@@ -94,7 +94,7 @@ def perform(
         seed_random_numbers(task.seed, task.run, comm.rank)
     packed = codec.encode((args, kwargs), names=("args", "kwargs"))
     host = hostname()
-    with labelled((lambda rank: f"[{rank}@{host}] ") if task.label else None):
+    with labelled(host if task.label else None):
         try:
             play.begin(func, packed)
             play.drive(lambda: False, NEVER)

@@ -40,7 +40,7 @@ class GreenJob(Processless):
 
     def __init__(self, spec: RankSpec, *, schedule: int | None = None, label: bool = False) -> None:
         super().__init__(spec, by_reference=True)
-        self._label = (lambda rank: f"[{rank}@{spec.host}] ") if label else None
+        self._labels = spec.host if label else None
         self._schedule = schedule
         self._func: Callable[..., Any] | None = None
         self._play: Play | None = None
@@ -72,7 +72,7 @@ class GreenJob(Processless):
             WorldError: they have begun in another thread, in which alone they can go on.
         """
         play = self._play
-        with labelled(self._label):
+        with labelled(self._labels):
             while not (ready() or self.lost is not None or self.closed):
                 if play is None or play is not self._play:
                     raise WorldError(f"{doing} would wait for ever: no ranks run here")

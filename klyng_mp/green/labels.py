@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["Labelled", "labelled"]
 
@@ -23,12 +23,12 @@ class Labelled(io.TextIOBase):
 
     Args:
         stream: where they go.
-        label: returns the label of a rank.
+        host: the ranks' host.
     """
 
-    def __init__(self, stream: Any, label: Callable[[int], str]) -> None:
+    def __init__(self, stream: Any, host: str) -> None:
         self._stream = stream
-        self._label = label
+        self._host = host
         self._begun: dict[int, str] = {}
 
     @property
@@ -56,7 +56,7 @@ class Labelled(io.TextIOBase):
             return len(text)
         *lines, rest = (self._begun.pop(number, "") + text).split("\n")
         for line in lines:
-            self._stream.write(f"{self._label(number)}{line}\n")
+            self._write_line(number, line)
         if rest:
             self._begun[number] = rest
         return len(text)
@@ -68,19 +68,22 @@ class Labelled(io.TextIOBase):
     def finish(self) -> None:
         """Write the lines that never ended."""
         for number in sorted(self._begun):
-            self._stream.write(f"{self._label(number)}{self._begun[number]}\n")
+            self._write_line(number, self._begun[number])
         self._begun.clear()
         self._stream.flush()
 
+    def _write_line(self, number: int, line: str) -> None:
+        self._stream.write(f"[{number}@{self._host}] {line}\n")
+
 
 @contextmanager
-def labelled(label: Callable[[int], str] | None) -> Iterator[None]:
-    """Have what ranks print within this block labelled, unless ``label`` is None."""
-    if label is None:
+def labelled(host: str | None) -> Iterator[None]:
+    """Have what ranks print within this block begin with their number and host, unless ``host`` is None."""
+    if host is None:
         yield
         return
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = streams = [Labelled(stream, label) for stream in before]
+    sys.stdout, sys.stderr = streams = [Labelled(stream, host) for stream in before]
     try:
         yield
     finally:

@@ -121,7 +121,7 @@ def _perform(program: Program, options: ProgramOptions, schedule: int | None) ->
     play.scheduler.around = mains
     host = hostname()
     deadline = Deadline(options.timeout)
-    with labelled((lambda rank: f"[{rank}@{host}] ") if options.label else None), mains:
+    with labelled(host if options.label else None), mains:
         grace = GRACE_SECONDS
         try:
             play.begin(lambda: _execute(program), None)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HangDetector", "deadlock_of", "describe_states", "find_cycle", "render_deadlock", "render_report"]
 
-_MOST_SHOWN = 32  # ranks in a report, and in a cycle
+_MOST_SHOWN = 128  # ranks in a report
+_MOST_IN_A_CYCLE = 32  # that are named
 _MOST_SEARCHED = 256  # waiting ranks among which the shortest cycle is looked for; among more, any is found
 _PHRASE = "waits, too, or has ended, and nothing is on its way, so the run was ended"
 
@@ -153,29 +154,24 @@ def render_deadlock(states: Iterable[RankState]) -> str:
     who = "all ranks that have not ended wait" if ended and not cycle else "all ranks wait for each other"
     if len(states) == 1:
         who = "the only rank waits for itself"
-    lines = [f"{who}, and nothing is on its way to any of them:", *describe_states(_some(states, cycle))]
-    if len(states) > _MOST_SHOWN:
-        lines.append(f"  and {len(states) - _MOST_SHOWN} more ranks")
+    lines = [f"{who}, and nothing is on its way to any of them:", *_describe_some(states, cycle)]
     if cycle:
         lines.append(_render_cycle(cycle))
     return "\n".join(lines)
 
 
-def _some(states: list[RankState], cycle: tuple[int, ...]) -> list[RankState]:
-    """Return as many states as anybody reads, those of a cycle first, and in the order of ranks."""
-    if len(states) <= _MOST_SHOWN:
-        return states
+def _describe_some(states: list[RankState], cycle: tuple[int, ...]) -> list[str]:
+    """Return lines about as many ranks as anybody reads, those of a cycle first to be chosen."""
     chosen = sorted(states, key=lambda state: (state.rank not in cycle, state.phase == ENDED, state.rank))
-    return sorted(chosen[:_MOST_SHOWN])
+    lines = describe_states(sorted(chosen[:_MOST_SHOWN]))
+    return lines if len(states) <= _MOST_SHOWN else [*lines, f"  and {len(states) - _MOST_SHOWN} more ranks"]
 
 
 def render_report(states: Iterable[RankState]) -> str:
     """Return what all ranks do, for somebody who asks."""
     states = sorted(states)
     cycle = find_cycle(states)
-    lines = describe_states(_some(states, cycle))
-    if len(states) > _MOST_SHOWN:
-        lines.append(f"  and {len(states) - _MOST_SHOWN} more ranks")
+    lines = _describe_some(states, cycle)
     if cycle:
         lines.append(_render_cycle(cycle))
     return "\n".join(lines)
@@ -183,8 +179,8 @@ def render_report(states: Iterable[RankState]) -> str:
 
 def _render_cycle(cycle: tuple[int, ...]) -> str:
     ranks = [f"rank {rank}" for rank in (*cycle, cycle[0])]
-    if len(ranks) > _MOST_SHOWN:
-        ranks[_MOST_SHOWN - 2 : -2] = [f"... {len(ranks) - _MOST_SHOWN} more ..."]
+    if len(ranks) > _MOST_IN_A_CYCLE:
+        ranks[_MOST_IN_A_CYCLE - 2 : -2] = [f"... {len(ranks) - _MOST_IN_A_CYCLE} more ..."]
     return "cycle: " + " -> ".join(ranks)
 
 

@@ -122,10 +122,10 @@ def wait_around():
 
 
 def test_the_report_of_many_is_short():
-    with mp.World(3000, green=True) as world, pytest.raises(mp.DeadlockError, match="and 2968 more ranks") as caught:
+    with mp.World(3000, green=True) as world, pytest.raises(mp.DeadlockError, match="and 2872 more ranks") as caught:
         world.run(wait_around)
     assert len(caught.value.cycle) == 3000
-    assert len(caught.value.report) < 10_000
+    assert len(caught.value.report) < 40_000
 
 
 def test_timeouts(world):
