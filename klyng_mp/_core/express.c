@@ -86,17 +86,23 @@ typedef struct {
     Express *express;
     uint32_t source;
     int64_t tag;
+    bool stored; /* one that would do may be in the mailbox */
     bool enough; /* what is wanted is here: */
     uint8_t code;
     PyObject *head;   /* bytes */
     Message *message; /* or all of it */
 } Wanted;
 
+/* Where a receive is posted, the mailbox decides whose a message is; and once one that would do is there, those that
+   come after it are not taken past it, although nothing may be posted any more. */
 static bool
-is_wanted(const Wanted *wanted, uint64_t context, uint32_t source, int64_t number, const PyObject *text)
+is_wanted(Wanted *wanted, uint64_t context, uint32_t source, int64_t number, const PyObject *text)
 {
-    return !wanted->enough && context == wanted->express->context && source == wanted->source && text == NULL &&
-           number == wanted->tag && mailbox_is_unposted(wanted->express->mailbox, context);
+    if (wanted->enough || context != wanted->express->context || source != wanted->source || text != NULL ||
+        number != wanted->tag)
+        return false;
+    wanted->stored = wanted->stored || !mailbox_is_unposted(wanted->express->mailbox, context);
+    return !wanted->stored;
 }
 
 static int
@@ -194,6 +200,16 @@ open_wanted(Express *self, Wanted *wanted)
     return object;
 }
 
+/* Takes what is wanted from the mailbox, if it is there. */
+static void
+take_stored(Wanted *wanted)
+{
+    const Envelope envelope = {.source = wanted->source, .number = wanted->tag};
+    wanted->message = mailbox_take(wanted->express->mailbox, wanted->express->context, &envelope);
+    wanted->enough = wanted->message != NULL;
+    wanted->stored = false;
+}
+
 /* Whether a wait for a peer may be in vain: the long way knows what became of it. */
 static bool
 is_doubtful(const Port *port, uint32_t peer)
@@ -219,8 +235,19 @@ read_wanted(Express *self, Wanted *wanted)
             break;
         if (port_read(port, wanted->source, &reader, wanted, &wanted->enough) < 0)
             return NULL;
+        if (wanted->stored)
+            take_stored(wanted);
     }
     return self->state->not_yet;
+}
+
+/* Whether something that was read is to be told: to who sent it and wants to know that it was matched, also with a
+   posted receive; or to who waits for it. A thread may have begun to wait meanwhile: to build a message may start a
+   collection, and what is run by that may let others in. */
+static bool
+is_anything_due(const Express *self)
+{
+    return self->mailbox->unanswered > 0 || self->gate->waiting > 0;
 }
 
 static PyObject *
@@ -240,17 +267,15 @@ express_recv(Express *self, PyObject *const *args, Py_ssize_t count)
         return Py_NewRef(self->state->nothing);
     if (port->reading) /* in a finalizer, or beside one: to try again here would wait with the interpreter lock held */
         return Py_NewRef(self->state->nothing);
-    const Envelope envelope = {.source = peer, .number = tag};
     Wanted wanted = {.express = self, .source = peer, .tag = tag};
-    wanted.message = mailbox_take(self->mailbox, self->context, &envelope);
-    wanted.enough = wanted.message != NULL;
+    take_stored(&wanted);
     PyObject *found = read_wanted(self, &wanted);
     if (found == NULL)
         return NULL;
-    bool unanswered = self->mailbox->unanswered > 0; /* what was matched here, also with a posted receive */
-    if ((port->due || unanswered) && !wanted.enough)
+    const bool due = is_anything_due(self);
+    if ((port->due || due) && !wanted.enough)
         found = self->state->nothing; /* what is called now may bring it, to the mailbox */
-    if (port_call(port, unanswered) < 0) {
+    if (port_call(port, due) < 0) {
         if (wanted.enough)
             restore(self, &wanted);
         return NULL;
@@ -346,7 +371,7 @@ express_collect(Express *self, PyObject *const *args, Py_ssize_t count)
         /* What else is in the rings, as the next steps of those that are ahead, must not keep this rank from sleeping;
            and what is wanted may be among it. */
         Py_ssize_t read = port_read(self->port, ANY, &reader, &nobody, &nobody.enough);
-        if (read < 0)
+        if (read < 0 || port_call(self->port, is_anything_due(self)) < 0)
             return NULL;
         if (read == 0)
             return PyLong_FromLong(missing);

@@ -150,8 +150,9 @@ class WaitingRoom(Room):
             self._call(events)
         if self.chores:
             self._work()
-        if events:
+        if events or self._waiters:  # what they wait for may have come past the poller
             self.notify()
+        if events:
             # A bell that was silenced here may have been rung for others: they have to say anew that they sleep.
             self.guests.notify(everybody=True)
             if self._polling is not None and not self._polling.called:

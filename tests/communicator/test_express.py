@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import threading
@@ -9,7 +10,7 @@ from os import sched_yield
 
 import pytest
 from contracts.communicator import CommunicatorContract
-from contracts.ranks import Background, ranks
+from contracts.ranks import LIMIT, Background, ranks, when_waiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,6 +169,52 @@ def test_a_message_that_waits_for_another_receive_is_kept_for_it(pair):
     one.send("later", 1, 3)
     assert pair.ways[1].recv(0, 3) == "later" or posted.done
     assert posted.wait(1) == "posted"
+
+
+def test_a_message_is_found_beside_a_receive_that_is_posted_for_another(pair):
+    one, other = pair.comms
+    posted = other.irecv(0, 3)
+    one.send("at once", 1, 4)
+    assert pair.ways[1].recv(0, 4) == "at once"  # and not NOT_YET, after which one sleeps
+    one.send("posted", 1, 3)
+    assert pair.ways[1].recv(0, 4) is NOT_YET
+    assert posted.wait(1) == "posted"
+
+
+def test_nothing_overtakes_what_came_while_a_receive_was_posted(pair):
+    one, other = pair.comms
+    posted = other.irecv(0, 3)
+    for obj, tag in (("first", 4), ("posted", 3), ("second", 4)):
+        one.send(obj, 1, tag)
+    assert pair.ways[1].recv(0, 4) == "first"
+    assert pair.ways[1].recv(0, 4) == "second"
+    assert posted.wait(0) == "posted"
+
+
+def test_who_begins_to_wait_while_another_reads_is_woken(pair):
+    one, other = pair.comms
+    waiting = when_waiting(other.endpoint)
+    calls = []
+
+    def let_another_in(phase, info):
+        if phase == "start" and not calls:
+            calls.append(Background(lambda: other.recv(0, 5)))
+            assert waiting.wait(LIMIT)
+
+    one.send(bytes(400_000), 1, 5)
+    one.send("mine", 1, 6)
+    recv = pair.ways[1].recv
+    lists = [[] for _ in range(200)]  # so that the next one needs memory, and that a collection
+    gc.callbacks.append(let_another_in)
+    thresholds = gc.get_threshold()
+    try:
+        gc.set_threshold(1)
+        assert recv(0, 6) == "mine"
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(let_another_in)
+    assert lists
+    assert len(calls[0].result()) == 400_000
 
 
 def test_an_earlier_irecv_comes_first(pair):

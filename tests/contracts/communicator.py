@@ -31,7 +31,10 @@ def play(comm, tag, seed):
         if comm.rank == source:
             comm.send(expected, dest, tag) if way else comm.isend(expected, dest, tag).wait()
         elif comm.rank == dest:
-            assert receive_somehow(comm, source, tag, way) == expected
+            got = receive_somehow(comm, source, tag, way)
+            assert got == expected, (
+                f"{got[0]} of {len(got[1])} for {number} of {len(expected[1])}, {seed=} {tag=} {way=}"
+            )
     comm.endpoint.flush(Deadline(LIMIT))
 
 
