@@ -35,6 +35,7 @@ __all__ = [
     "Slab",
     "Tally",
     "Waiters",
+    "is_small",
     "leave_locks",
     "pack_tasks",
     "place_of_end",
@@ -50,6 +51,7 @@ NOT_YET: Final[object]
 
 def leave_locks() -> None: ...
 def place_of_end(rank: int, /) -> int: ...
+def is_small(obj: object, size_bytes: int, /) -> bool: ...
 def segment_size(ranks: int, ring_size: int, pools: bool, /) -> int: ...
 
 @final

@@ -31,6 +31,7 @@ ROOMS = (
     "objects",
     "launch",
     "green",
+    "cluster",
     "remote",
     "reduction",
     "util",
@@ -169,6 +170,8 @@ LATE_IMPORTS = {
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }
 TESTS_OF_NO_MODULE = {
+    "tests/cluster/test_mpiexec.py": "of the room as a whole, under MPI's own launchers",
+    "tests/cluster/test_suites.py": "of the room as a whole, and transports/mpi: what each transport promises",
     "tests/MPI/test_mpi4py_page.py": "of docs/mpi4py.md",
     "tests/MPI/test_mpi4py_programs.py": "of the room as a whole, beside mpi4py",
     "tests/MPI/test_mpi4py_signatures.py": "of the room as a whole, beside mpi4py",
@@ -229,6 +232,9 @@ SLEEPERS = {
 MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/carrierqueues.py": "tests/test_queues.py",
     "klyng_mp/cli/values.py": "tests/cli/test_parser.py",
+    "klyng_mp/cluster/member.py": "tests/cluster/test_mpiexec.py",
+    "klyng_mp/cluster/shell.py": "tests/cluster/test_mpiexec.py",
+    "klyng_mp/cluster/vigil.py": "tests/cluster/test_mpiexec.py",
     "klyng_mp/green/endpoint.py": "tests/green/test_green_contract.py",
     "klyng_mp/green/bridge.py": "tests/green/test_bridged.py",
     "klyng_mp/green/job.py": "tests/green/test_green_world.py",
@@ -238,6 +244,9 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/green/shell.py": "tests/green/test_green_shell.py",
     "klyng_mp/green/turns.py": "tests/green/test_green_world.py",
     "klyng_mp/ring.py": "tests/test_queues.py",
+    "klyng_mp/transports/mpi.py": "tests/cluster/test_suites.py",
+    "klyng_mp/transports/mpi_messages.py": "tests/cluster/test_suites.py",
+    "klyng_mp/transports/mpi_sending.py": "tests/cluster/test_suites.py",
     "klyng_mp/ringqueues.py": "tests/test_queues.py",
     "klyng_mp/dummy/connection.py": "tests/dummy/test_dummy.py",
     "klyng_mp/forkserver.py": "tests/test_context.py",

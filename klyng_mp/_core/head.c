@@ -192,6 +192,54 @@ head_encode(CoreState *state, bool main_by_reference, PyObject *object, Encoded 
     return LONG_WAY;
 }
 
+/* Whether an object of everyday types is certain to be pickled in `left` bytes; what is left of them is written back. */
+static bool
+is_small(PyObject *object, int depth, Py_ssize_t *left)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    Py_ssize_t size = 16; /* of any number, and of what comes before the content of others */
+    if (type == &PyUnicode_Type)
+        size += PyUnicode_GET_LENGTH(object) * (PyUnicode_IS_ASCII(object) ? 1 : 4);
+    else if (type == &PyBytes_Type)
+        size += PyBytes_GET_SIZE(object);
+    else if (type == &PyLong_Type)
+        size += Py_ABS(Py_SIZE(object)) * (Py_ssize_t)sizeof(digit);
+    if ((*left -= size) < 0)
+        return false;
+    if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyBytes_Type ||
+        type == &PyBool_Type || object == Py_None)
+        return true;
+    if (--depth < 0)
+        return false;
+    if (type == &PyDict_Type) {
+        Py_ssize_t position = 0;
+        PyObject *key, *value;
+        while (PyDict_Next(object, &position, &key, &value))
+            if (!is_small(key, depth, left) || !is_small(value, depth, left))
+                return false;
+        return true;
+    }
+    if (type != &PyList_Type && type != &PyTuple_Type)
+        return false;
+    for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(object); index++)
+        if (!is_small(PySequence_Fast_GET_ITEM(object, index), depth, left))
+            return false;
+    return true;
+}
+
+PyObject *
+core_is_small(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || !PyLong_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "is_small() takes an object and a number of bytes");
+        return NULL;
+    }
+    Py_ssize_t left = PyLong_AsSsize_t(args[1]);
+    if (left < 0)
+        return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
+    return PyBool_FromLong(is_small(args[0], PLAIN_DEPTH, &left));
+}
+
 static PyObject *
 decode_pickle(CoreState *state, PyObject *blame, uint8_t code, PyObject *head, PyObject *buffers)
 {

@@ -21,6 +21,7 @@ PyObject *core_segment_size(PyObject *module, PyObject *args);
 PyObject *core_place_of_end(PyObject *module, PyObject *rank);
 PyObject *core_leave_locks(PyObject *module, PyObject *ignored);
 PyObject *core_pack_tasks(PyObject *module, PyObject *args);
+PyObject *core_is_small(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec)
@@ -148,6 +149,8 @@ static PyMethodDef core_methods[] = {
      "Return where in a segment its owner writes, as four bytes, which incarnation of a rank has ended."},
     {"leave_locks", core_leave_locks, METH_NOARGS,
      "Let all locks that this process holds be those of a process that ended by itself, and was not killed."},
+    {"is_small", (PyCFunction)(void (*)(void))core_is_small, METH_FASTCALL,
+     "Tell whether an object is of everyday types and is certain to be pickled in so many bytes."},
     {"pack_tasks", core_pack_tasks, METH_VARARGS,
      "Take items of an iterator and write them as tasks; return them as bytes, how many they are, what ended it (0: there\n"
      "are as many, or as many bytes, as were allowed; 1: the iterator; 2: an item that needs the codec; 3: an exception of\n"

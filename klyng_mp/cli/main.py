@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from klyng_mp.launch.program import ProgramOptions
+
 __all__ = ["main"]
 
 
@@ -59,23 +61,31 @@ def _about(words: Sequence[str]) -> int:
 def _run(words: Sequence[str]) -> int:
     options = parse_run(words)
     try:
-        if options.hosts is not None:
-            from klyng_mp.cli.spread import run_spread  # noqa: PLC0415 (only for who has other machines)
-
-            return run_spread(options)
-        if options.green:
-            from klyng_mp.green.shell import explore, run_green  # noqa: PLC0415 (only for who has green ranks)
-
-            return explore(options) if options.explore else run_green(options)
-        from klyng_mp.launch.shell import run_program  # noqa: PLC0415 (a wrong command line is refused without it)
-
-        return run_program(options)
+        return _run_somehow(options)
     except ProgramError as error:
         return _complain(error, USAGE_ERROR)
     except KlyngError as error:
         return _complain(error, 1)
     except SyntaxError as error:
         return _show_syntax_error(error)
+
+
+def _run_somehow(options: ProgramOptions) -> int:
+    if options.launched is not None:
+        from klyng_mp.cluster.shell import run_member  # noqa: PLC0415 (only for who was started by MPI's launcher)
+
+        return run_member(options, options.launched)
+    if options.hosts is not None:
+        from klyng_mp.cli.spread import run_spread  # noqa: PLC0415 (only for who has other machines)
+
+        return run_spread(options)
+    if options.green:
+        from klyng_mp.green.shell import explore, run_green  # noqa: PLC0415 (only for who has green ranks)
+
+        return explore(options) if options.explore else run_green(options)
+    from klyng_mp.launch.shell import run_program  # noqa: PLC0415 (a wrong command line is refused without it)
+
+    return run_program(options)
 
 
 def _show_syntax_error(error: SyntaxError) -> int:

@@ -9,14 +9,18 @@ because argparse would take ``--`` and options after the program's name for its 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from klyng_mp.cli.values import read_file, read_picture, read_seed, read_size, read_timeout, read_whole
+from klyng_mp.launch.launched import find_launcher
 from klyng_mp.launch.program import ProgramOptions
 from klyng_mp.machine import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from klyng_mp.launch.launched import Launched
 
 __all__ = [
     "COMMANDS",
@@ -357,6 +361,9 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
     machines = machines or values.machines
     _check_machines(parser, machines, values)
     _check_green(parser, machines, values)
+    launched = find_launcher()
+    if launched is not None:
+        _check_launched(parser, launched, machines, values)
     return ProgramOptions(
         _KINDS[kind],
         target,
@@ -375,7 +382,34 @@ def parse_run(words: Sequence[str]) -> ProgramOptions:
         green=values.green,
         schedule=None if values.schedule is None else read_whole(parser, "--schedule", values.schedule),
         explore=0 if values.explore is None else read_whole(parser, "--explore", values.explore, least=1),
+        launched=launched,
     )
+
+
+def _check_launched(
+    parser: argparse.ArgumentParser, launched: Launched, machines: str | None, values: argparse.Namespace
+) -> None:
+    """Refuse what a launcher of MPI has decided already, or does itself; rank 0 speaks for all."""
+    launcher = launched.launcher
+    complaints = {
+        f"-n asks for {values.size} ranks, and {launcher} has started {launched.size}: leave -n out": (
+            values.size is not None and read_size(parser, values.size) != launched.size
+        ),
+        f"--machines would start ranks that {launcher} has started already: leave one of them out": machines
+        is not None,
+        f"--green means ranks of one process, and {launcher} has started {launched.size}: leave one of them out": (
+            values.green
+        ),
+        f"--timeout ends what klyng-mp has started: give {launcher} a limit of its own": values.timeout is not None,
+        f"--stats and --trace tell of ranks that klyng-mp has started, and {launcher} has started these": (
+            values.stats or values.stats_png is not None or values.trace is not None
+        ),
+    }
+    for complaint, is_so in complaints.items():
+        if is_so:
+            if launched.rank:
+                sys.exit(USAGE_ERROR)
+            parser.error(complaint)
 
 
 def _check_machines(parser: argparse.ArgumentParser, machines: str | None, values: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ Threads: each loop in its own, as many as there are; a request may be awaited in
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from klyng_mp.deadline import Deadline
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop, Future, TimerHandle
 
     from klyng_mp.communicator.lifecycle import Lifecycle
 
@@ -106,6 +107,7 @@ class _LoopGuest:
         self._endpoint = endpoint
         self._fd = -1  # of the poller; kept, since a poller that was closed has none
         self._awaited: dict[Future[None], _Pending] = {}
+        self._timer: TimerHandle | None = None
 
     def enter(self, request: _Pending, future: Future[None]) -> None:
         """Set the future's result when the request is settled, until it leaves; needs the lock."""
@@ -147,8 +149,16 @@ class _LoopGuest:
                     self._endpoint.progress()
             finally:
                 self.called = False
-                if self._tell() and not self._endpoint.room.is_quiet():
-                    self._look_soon()
+                if self._tell():
+                    self._rest(self._endpoint.room.rest())
+
+    def _rest(self, seconds: float) -> None:
+        if seconds == 0:
+            self._look_soon()
+        elif seconds < math.inf:
+            if self._timer is not None:
+                self._timer.cancel()  # each look has one at most
+            self._timer = self.loop.call_later(seconds, self._look)
 
     def _look_soon(self) -> None:
         """Look after the tasks that can run now: the loop does not sleep before."""

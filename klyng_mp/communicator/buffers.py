@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from klyng_mp._core import Port, Slab
+    from klyng_mp.communicator.receiving import Ground
     from klyng_mp.wire.frames import Message, Part
     from klyng_mp.wire.mailbox import Receive
 
@@ -114,13 +115,13 @@ class Target:
             raise ValueError(_CONTIGUOUS)
         self.view = view.cast("B") if view.nbytes else memoryview(bytearray())
 
-    def prepare(self, port: Port, receive: Receive) -> None:
+    def prepare(self, ground: Ground, receive: Receive) -> None:
         """See `Landing.prepare`."""
         source, tag = receive.source, receive.tag
         head = None if self._array is None else array_head(self._array)
         known = self._array is None or head is not None
-        if known and isinstance(tag, int) and 0 <= source < port.size and source != port.rank:
-            port.land(self, source, receive.context, tag, self.view, head)
+        if known and isinstance(tag, int) and 0 <= source < ground.size and source != ground.rank:
+            ground.land(self, source, receive.context, tag, self.view, head)
 
     def take(self, message: Message, codec: _Decoder) -> int:
         """Copy what a message has, unless it is there already; return how many bytes it is.

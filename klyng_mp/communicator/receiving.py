@@ -18,27 +18,51 @@ from klyng_mp.wire.mailbox import ANY_SOURCE, Receive
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from klyng_mp._core import Port
     from klyng_mp.deadline import Deadline
     from klyng_mp.wire.frames import Message
 
-__all__ = ["Landing", "Receiving"]
+__all__ = ["Ground", "Landing", "Receiving"]
+
+
+class Ground(Protocol):
+    """What can put the next large message of a peer where it is wanted; the core's port, or a transport."""
+
+    @property
+    def size(self) -> int:
+        """How many ranks there are."""
+
+    @property
+    def rank(self) -> int:
+        """This one's."""
+
+    def land(  # noqa: PLR0917 - as the core has it
+        self, owner: object, source: int, context: int, tag: int, view: memoryview, head: bytes | None, /
+    ) -> object:
+        """See `klyng_mp._core.Port.land`."""
+
+    def unland(self, owner: object, /) -> object:
+        """Put nothing into this owner's memory any more."""
 
 
 class Landing(Protocol):
     """A buffer that a message may be received into without a copy in between."""
 
-    def prepare(self, port: Port, receive: Receive) -> None:
-        """Have the core's port put the message of a receive there if it can, until its ``unland``.
+    def prepare(self, ground: Ground, receive: Receive) -> None:
+        """Have the message of a receive put there if that can be, until the ground's ``unland``.
 
         Args:
-            port: the core's.
+            ground: of the endpoint.
             receive: posted first in its context, and not matched.
         """
 
 
 class Receiving(Accounts):
     """What an endpoint receives; see `Membership` for its arguments and attributes."""
+
+    @property
+    def ground(self) -> Ground | None:
+        """What can put large messages where they are wanted, if anything can."""
+        return self.port
 
     def receive(
         self,
@@ -94,8 +118,8 @@ class Receiving(Accounts):
                     self._catch_up()
                 return receive.message
             try:
-                if landing is not None and first and self.port is not None:
-                    landing.prepare(self.port, receive)
+                if landing is not None and first and self.ground is not None:
+                    landing.prepare(self.ground, receive)
                 return self._await_message(receive, deadline, doing, among)
             except BaseException:
                 if not self.mailbox.withdraw(receive) and receive.message is not None:
@@ -103,8 +127,8 @@ class Receiving(Accounts):
                     self._room.notify()
                 raise
             finally:
-                if landing is not None and self.port is not None:
-                    self.port.unland(landing)
+                if landing is not None and self.ground is not None:
+                    self.ground.unland(landing)
 
     def start_receive(self, context: int, source: int, tag: int | str, *, doing: str = "irecv") -> Receive:
         """Post a receive; it matches in the order of posting, before any later one."""

@@ -7,6 +7,7 @@ The lock is never held while a thread sleeps, so signal handlers run at once.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from _thread import RLock, allocate_lock
@@ -43,6 +44,11 @@ class PureGate(RLock):  # type: ignore[misc]  # the stubs call it final; it is n
         self.lowest = self.waiting = 0
         self.stopped = False
 
+    def is_open(self, context: int) -> bool:
+        """Tell whether the short way is open to the calling thread, for messages of a context."""
+        del context
+        return False
+
 
 if TYPE_CHECKING or core is None:  # noqa: SIM108 - mypy takes this for a name of the class
     Gate = PureGate
@@ -55,13 +61,15 @@ class EpollPoller:
 
     Attributes:
         callbacks: by descriptor.
-        wait: epoll's own ``poll(timeout, maxevents)``.
+        wait: epoll's own ``poll(timeout, maxevents)``, or one that returns early; see `pace`.
+        pause: says for how long one may sleep, of so many seconds; None: until something shows.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.callbacks: dict[int, Callable[[int], None]] = {}
-        self.wait = self._epoll.poll
+        self.wait: Callable[..., list[tuple[int, int]]] = self._epoll.poll
+        self.pause: Callable[[float], float] | None = None
         self._attended: list[tuple[int, Callable[[bool], bool]]] = []
 
     def register(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
@@ -82,6 +90,17 @@ class EpollPoller:
     def attend(self, fd: int, is_quiet: Callable[[bool], bool]) -> None:
         """See `Poller.attend`."""
         self._attended.append((fd, is_quiet))
+
+    def pace(self, pause: Callable[[float], float]) -> None:
+        """See `Poller.pace`."""
+        poll, self.pause = self._epoll.poll, pause
+
+        def wait(seconds: float | None = None, maxevents: int = MAX_EVENTS) -> list[tuple[int, int]]:
+            if seconds == 0:
+                return poll(0, maxevents)
+            return poll(pause(math.inf if seconds is None or seconds < 0 else seconds), maxevents)
+
+        self.wait = wait
 
     def noises(self, before_sleep: bool) -> list[tuple[int, int]]:
         """Return as events what is due although its descriptor does not show it; nothing, if it is safe to sleep."""

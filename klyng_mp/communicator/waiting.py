@@ -14,6 +14,7 @@ Who waits leaves a note of what it waits for, for whoever asks why nothing goes 
 
 from __future__ import annotations
 
+import math
 from _thread import _count, get_ident
 from collections import defaultdict
 from time import perf_counter_ns
@@ -170,9 +171,16 @@ class WaitingRoom(Room):
         if self._closed:
             self._leave()
 
-    def is_quiet(self) -> bool:
-        """Whether a guest may sleep until the poller's descriptor shows something; needs the lock."""
-        return self._closed or self._polling is not None or not self.poller.noises(True)
+    def rest(self) -> float:
+        """Return for how many seconds a guest may sleep, unless the poller's descriptor shows something.
+
+        Needs the lock.
+        """
+        if self._closed or self._polling is not None:
+            return math.inf
+        if self.poller.noises(True):
+            return 0.0
+        return math.inf if self.poller.pause is None else self.poller.pause(math.inf)
 
     def _leave_for_sure(self) -> None:
         try:

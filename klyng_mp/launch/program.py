@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from traceback import StackSummary, TracebackException
     from types import CodeType, ModuleType, TracebackType
 
+    from klyng_mp.launch.launched import Launched
+
 __all__ = ["Program", "ProgramError", "ProgramOptions", "format_user_traceback", "is_ours", "load", "summarize"]
 
 
@@ -52,11 +54,12 @@ class ProgramOptions:
         green: the ranks take turns in the command's own process.
         schedule: the seed by which chance chooses among them; ``None`` for no chance.
         explore: how many schedules to try, from that one or 0 on; 0 for a single run.
+        launched: what has started this process as one rank of several; ``None`` if nothing has.
     """
 
     __slots__ = (
-        "args", "dry_run", "encrypt", "explore", "files", "green", "hosts", "kind", "label", "schedule", "seed", "size",
-        "stats", "stats_png", "target", "timeout", "trace",
+        "args", "dry_run", "encrypt", "explore", "files", "green", "hosts", "kind", "label", "launched", "schedule",
+        "seed", "size", "stats", "stats_png", "target", "timeout", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +82,7 @@ class ProgramOptions:
         green: bool = False,
         schedule: int | None = None,
         explore: int = 0,
+        launched: Launched | None = None,
     ) -> None:
         self.kind = kind
         self.target = target
@@ -97,6 +101,7 @@ class ProgramOptions:
         self.green = green
         self.schedule = schedule
         self.explore = explore
+        self.launched = launched
 
 
 class Program:

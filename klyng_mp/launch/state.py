@@ -33,6 +33,7 @@ __all__ = [
     "describe_begin",
     "describe_idle",
     "describe_rank",
+    "note_surroundings",
     "users_line",
 ]
 
@@ -43,6 +44,8 @@ ENDED = "ended"  # it has returned from the function of this run, or its program
 IDLE = "idle"  # it waits for the next run
 
 _MOST_UNCLAIMED = 3
+_own_threads = 1  # as the kernel counts them
+_own_handlers: dict[int, object] = {}
 _OURS = ("klyng_mp attendant", "klyng_mp connection")  # threads that only move messages
 
 
@@ -181,7 +184,7 @@ def _doubts(frames: Mapping[int, object]) -> tuple[str, ...]:
     threads = len(frames) - ours
     if threads > 1:
         doubts.append(f"it has {threads} threads")
-    elif native_threads > 1 + ours and "numpy" not in sys.modules:  # NumPy's run no Python
+    elif native_threads > _own_threads + ours and "numpy" not in sys.modules:  # NumPy's run no Python
         doubts.append(f"it has {native_threads} threads, not all of them Python's")
     if _has_running_loop():
         doubts.append("an asyncio loop runs in it")
@@ -192,6 +195,14 @@ def _doubts(frames: Mapping[int, object]) -> tuple[str, ...]:
     if children := _children():
         doubts.append(f"it has {children} child process{'es' if children > 1 else ''}")
     return tuple(doubts)
+
+
+def note_surroundings() -> None:
+    """Take note that the threads, and the handlers of signals, that are here now send no messages of the program's."""
+    global _own_threads  # noqa: PLW0603 - a process has its surroundings once
+    threads, caught = _seen_by_the_kernel()
+    _own_threads = threads
+    _own_handlers.update({number: signal.getsignal(number) for number in caught})
 
 
 def _seen_by_the_kernel() -> tuple[int, list[int]]:
@@ -205,7 +216,7 @@ def _seen_by_the_kernel() -> tuple[int, list[int]]:
 def _is_handled(number: int) -> bool:
     """Tell whether the user's program has a handler in Python for a signal."""
     handler = signal.getsignal(number)
-    return callable(handler) and handler is not signal.default_int_handler
+    return callable(handler) and handler is not signal.default_int_handler and handler is not _own_handlers.get(number)
 
 
 def _name_of(number: int) -> str:

@@ -13,6 +13,7 @@ __all__ = ["TRANSPORTS"]
 TRANSPORTS = {
     "memory": "klyng_mp.transports.memory.MemoryTransport",
     "stream": "klyng_mp.transports.stream.StreamTransport",
+    "mpi": "klyng_mp.transports.mpi.MpiTransport",
 }
 if core is not None:
     TRANSPORTS["shm"] = "klyng_mp.transports.shm.ShmTransport"

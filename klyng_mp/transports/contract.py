@@ -46,8 +46,11 @@ class Poller(Protocol):
     def attend(self, fd: int, is_quiet: Callable[[bool], bool]) -> None:
         """Ask whether nothing is due at ``fd`` that does not show there, with True before a sleep, until `unregister`.
 
-        Who said yes before a sleep sees to it that whatever is due later shows.
+        Who said yes before a sleep sees to it that whatever is due later shows; or, where nothing can, see `pace`.
         """
+
+    def pace(self, pause: Callable[[float], float]) -> None:
+        """Ask before each sleep for how many seconds it may last, out of so many; then ask again who attends."""
 
 
 class TransportStatistics(NamedTuple):

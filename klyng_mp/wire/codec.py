@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
     from klyng_mp.wire.frames import Message
 
-__all__ = ["PICKLE", "Codec", "Encoded", "content_size", "describe", "install_main", "open_carried"]
+__all__ = ["BARE", "PICKLE", "Codec", "Encoded", "content_size", "describe", "install_main", "open_carried"]
 
 # Codes of messages: one byte on the wire.
 _NONE, _BOOL, _INT, _FLOAT, _STR, _BYTES, _BYTES_APART, _BYTEARRAY, _BYTEARRAY_APART, _PICKLE, _PACKED, _RUN = range(12)
 _PLAIN = 12  # small containers of the types above, by marshal; only the core's short way writes it
 _ARRAY = 13
 PICKLE = _PICKLE  # for who makes such messages himself
+BARE = frozenset({_BYTES_APART, _BYTEARRAY_APART, _ARRAY})  # the kinds whose one buffer is all of their content
 
 Encoded = tuple[int, bytes, list[memoryview]]
 """A message's code, its head, and its out-of-band buffers: views of the sender's own memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -36,6 +37,7 @@ MODULES = (
     "task",
 )
 
+needs_mpi = pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed")
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: the kernels cannot be built")
 
 
@@ -308,6 +310,7 @@ def test_every_program_of_every_task_does_no_work_at_size_0_and_agrees_at_a_smal
         ("worlds.py", ["--rounds", 1, "--runs", 3], 4),
         ("streams.py", ["--rounds", 1, "--calls", 10], 4),
         ("tracing.py", ["--rounds", 1, "--pairs", 200], 2),
+        pytest.param("mpi.py", ["--rounds", 1, "--small", 20, "--large", 1], 2, marks=needs_mpi),
         ("green.py", ["--rounds", 1, "--ranks", 50, "--many", 60, "--hops", 200], 4),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -483,14 +484,14 @@ def test_a_guest_need_not_watch_while_a_thread_does(room, welcome):
     assert seen.wait(LIMIT)
     with room.lock:
         room.poller.attend(-1, is_quiet)
-        assert room.is_quiet()
+        assert room.rest() == math.inf
         assert asked == []
         leave.append(True)
         room.notify()
     assert call.result()
     assert guest.woken == 1
     with room.lock:
-        assert not room.is_quiet()
+        assert room.rest() == 0
         room.poller.unregister(-1)
     assert asked == [True]
 
@@ -514,7 +515,7 @@ def test_stopping_wakes_guests_and_closing_waits_for_them(room, welcome):
         assert guest.woken == 1
         room.close()
         assert room.poller.fileno() >= 0
-        assert room.is_quiet()
+        assert room.rest() == math.inf
         room.dismiss(guest)
         assert room._doorbell == -1
         room.guests.append(guest)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,10 @@ FLOCK = [
     "after 6 steps by 0.967",
     "after 8 steps by 0.984",
 ]
+MPIEXEC = str(Path(sys.executable).with_name("mpiexec"))
+needs_mpi = pytest.mark.skipif(
+    not Path(MPIEXEC).exists() or find_spec("mpi4py") is None, reason="mpi4py and an MPI are not installed"
+)
 KLYNG = [sys.executable, "-m", "klyng_mp", "run"]
 
 
@@ -193,6 +198,7 @@ KLYNG = [sys.executable, "-m", "klyng_mp", "run"]
         pytest.param([*KLYNG, "-n", "16", "flock.py"], id="processes"),
         pytest.param([*KLYNG, "--green", "-n", "17", "flock.py"], id="green program"),
         pytest.param([*KLYNG, "-n", "16", "-H", "hosts.json", "flock.py"], id="beacons", marks=pytest.mark.slow),
+        pytest.param([MPIEXEC, "-n", "16", *KLYNG, "flock.py"], id="MPI", marks=needs_mpi),
     ],
 )
 def test_flock_is_the_same_whatever_its_birds_are(command, hosts, tmp_path):

@@ -1,0 +1,154 @@
+"""cluster.lane: what goes the short way, what does not, and what is told of either."""
+
+from __future__ import annotations
+
+import pickle
+from collections import defaultdict, deque
+from types import SimpleNamespace
+
+import pytest
+
+from klyng_mp import native
+
+if native.core is None:
+    pytest.skip("the native core is not in use", allow_module_level=True)
+
+from klyng_mp.cluster.lane import Lane
+from klyng_mp.communicator.endpoint import Endpoint
+from klyng_mp.communicator.express import NOT_YET, NOTHING
+from klyng_mp.errors import CodecError
+from klyng_mp.transports.mpi_messages import Frame, content_of, open_front, pack_message
+from klyng_mp.wire.codec import PICKLE, Codec
+from klyng_mp.wire.frames import Message, make_context, pack_frame
+
+CONTEXT = make_context(1)
+
+
+class Comm:
+    """As mpi4py's, to one peer that is not there: what it has sent is put here."""
+
+    def __init__(self):
+        self.sent = []
+        self.came = deque()
+
+    def Get_size(self):
+        return 3
+
+    def send(self, obj, dest, tag):
+        self.sent.append((obj, dest, tag))
+
+    def improbe(self, source, tag):
+        for index, (sender, number, data) in enumerate(self.came):
+            if (sender, number) == (source, tag):
+                del self.came[index]
+                return SimpleNamespace(recv=lambda: pickle.loads(data))
+        return None
+
+
+class Transport:
+    most = 1000
+
+    def __init__(self):
+        self.comms = [Comm(), Comm()]
+        self.passed_out = [defaultdict(int), defaultdict(int)]
+        self.passed_in = [defaultdict(int), defaultdict(int)]
+        self.incoming = 0
+        self.taken = []
+
+    def take(self, lane, source, frame):
+        self.taken.append((lane, source, frame))
+
+
+@pytest.fixture
+def made():
+    endpoint, transport = Endpoint(0), Transport()
+    lane = Lane(endpoint, transport, 0, context=CONTEXT, codec=Codec(main_by_reference=True), spin=False)
+    yield lane, transport, endpoint
+    endpoint.close()
+
+
+@pytest.mark.parametrize(
+    "obj", [1, -(2**70), 1.5, None, True, "text", b"bytes", (1, ["two", {"three": 3.0}]), "é" * 400, "x" * 1900]
+)
+def test_small_objects_of_everyday_types_go_past_everything(made, obj):
+    lane, transport, _ = made
+    assert lane.send(obj, 2, 7)
+    assert transport.comms[0].sent == [(obj, 2, 7)]
+    assert transport.passed_out == [{2: 1}, {}]
+    assert len(pickle.dumps(obj, 5)) < 4096
+
+
+@pytest.mark.parametrize(
+    ("obj", "dest", "tag"),
+    [
+        ("x" * 2100, 1, 0), (b"x" * 2100, 1, 0), ([0] * 200, 1, 0), (object(), 1, 0), ({1, 2}, 1, 0), (1j, 1, 0),
+        ("é" * 600, 1, 0),  (1, 0, 0), (1, 3, 0), (1, -1, 0), (1, "1", 0), (1, True, 0), (1, 1, "tag"),
+        (1, 1, -1), (1, 1, 1001), (1, 1, 1.0),
+    ],
+)  # fmt: skip
+def test_all_else_is_left_to_the_long_way(made, obj, dest, tag):
+    lane, transport, _ = made
+    assert not lane.send(obj, dest, tag)
+    assert transport.comms[0].sent == []
+    assert transport.passed_out == [{}, {}]
+
+
+def test_what_has_come_is_received_by_source_and_tag(made):
+    lane, transport, endpoint = made
+    transport.comms[0].came += [(1, 5, pickle.dumps("first")), (2, 5, pickle.dumps("other")), (1, 5, pickle.dumps(2))]
+    assert [lane.recv(1, 5), lane.recv(1, 5), lane.recv(1, 5), lane.recv(2, 5)] == ["first", 2, NOT_YET, "other"]
+    assert transport.passed_in == [{1: 2, 2: 1}, {}]
+    assert endpoint.mailbox.taken(1) == 3
+
+
+@pytest.mark.parametrize(("source", "tag"), [(-1, 5), (0, 5), (3, 5), (1, -1), (1, "tag"), (1, 1001), ("1", 5)])
+def test_other_receives_are_left_to_the_long_way(made, source, tag):
+    assert made[0].recv(source, tag) is NOTHING
+
+
+def test_it_looks_at_nothing_while_the_long_way_has_something(made):
+    lane, transport, endpoint = made
+    transport.comms[0].came.append((1, 5, pickle.dumps("in MPI")))
+    endpoint.deliver(1, Message(CONTEXT, 1, 5, 0, PICKLE, pickle.dumps("in the mailbox"), ()))
+    assert lane.recv(1, 5) is NOTHING
+    assert endpoint.mailbox.take(CONTEXT, 1, 5) is not None
+    posted = endpoint.start_receive(CONTEXT, 2, 9)
+    assert lane.recv(1, 5) is NOTHING
+    assert endpoint.withdraw_receive(posted)
+    transport.incoming = 1
+    assert lane.recv(1, 5) is NOTHING
+    transport.incoming = 0
+    endpoint.room.stopped = True
+    assert lane.recv(1, 5) is NOTHING
+    assert not lane.send(1, 1, 5)
+    endpoint.room.stopped = False
+    assert lane.recv(1, 5) == "in MPI"
+
+
+def test_a_frame_is_handed_to_the_transport(made):
+    lane, transport, endpoint = made
+    message = Message(CONTEXT, 1, 5, 0, PICKLE, b"head", ())
+    data = pack_message(7, [100, 0], pack_frame(message))
+    transport.comms[0].came.append((1, 5, data))
+    assert lane.recv(1, 5) is NOTHING
+    ((number, source, frame),) = transport.taken
+    assert (number, source, type(frame)) == (0, 1, Frame)
+    assert bytes(frame) == content_of(bytearray(data))
+    front = open_front(frame)
+    assert (front[0], front[1], bytes(front[2])) == (7, (100, 0), b"".join(pack_frame(message)))
+    assert transport.passed_in == [{}, {}]
+    assert endpoint.mailbox.taken(1) == 0
+
+
+def test_what_is_no_frame_is_not_taken_for_one():
+    assert content_of(bytearray(pickle.dumps(Frame(b"x"), 5))) is None
+    assert content_of(bytearray(b"")) is None
+
+
+def test_what_cannot_be_rebuilt_is_used_up_and_told(made):
+    lane, transport, endpoint = made
+    transport.comms[0].came += [(1, 5, b"cno_such_module\nName\n."), (1, 5, pickle.dumps("next"))]
+    with pytest.raises(CodecError, match="no_such_module"):
+        lane.recv(1, 5)
+    assert lane.recv(1, 5) == "next"
+    assert endpoint.mailbox.taken(1) == 2
