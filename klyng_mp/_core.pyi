@@ -20,6 +20,7 @@ __all__ = [
     "NOT_YET",
     "Bench",
     "Express",
+    "Fence",
     "Flag",
     "Gate",
     "Ledger",
@@ -35,7 +36,6 @@ __all__ = [
     "Slab",
     "Tally",
     "Waiters",
-    "is_small",
     "leave_locks",
     "pack_tasks",
     "place_of_end",
@@ -51,7 +51,6 @@ NOT_YET: Final[object]
 
 def leave_locks() -> None: ...
 def place_of_end(rank: int, /) -> int: ...
-def is_small(obj: object, size_bytes: int, /) -> bool: ...
 def segment_size(ranks: int, ring_size: int, pools: bool, /) -> int: ...
 
 @final
@@ -178,6 +177,29 @@ class Local:
     ) -> Local: ...
     def send(self, obj: object, rank: int, tag: int | str, /) -> bool: ...
     def recv(self, rank: int, tag: int | str, /) -> Any: ...
+
+@final
+class Fence:
+    def __new__(
+        cls,
+        gate: Gate,
+        mailbox: Mailbox,
+        context: int,
+        size: int,
+        own: int,
+        most: int,
+        largest: int,
+        send: Callable[[Any, int, int], object],
+        probe: Callable[[int, int], Any],
+        looks: int,
+        yields: bool,
+    ) -> Fence: ...
+    shut: bool
+    def send(self, obj: object, rank: int, tag: int | str, /) -> bool: ...
+    def look(self, rank: int, tag: int | str, /) -> Any: ...
+    def note_in(self, rank: int, /) -> None: ...
+    def sent(self, rank: int, /) -> int: ...
+    def received(self, rank: int, /) -> int: ...
 
 @final
 class SemLock:

@@ -16,6 +16,7 @@ TESTS_OF_THE_CORE = [
     "tests/wire/test_mailbox.py",
     "tests/transports/test_shm.py",
     "tests/communicator/test_express.py",
+    "tests/cluster/test_lane.py",
     "tests/communicator/test_local.py",
     "tests/test_native.py",
     "tests/test_synchronize.py",

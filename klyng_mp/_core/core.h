@@ -39,6 +39,7 @@ typedef struct {
     PyTypeObject *port_type;
     PyTypeObject *express_type;
     PyTypeObject *local_type;
+    PyTypeObject *fence_type;
     PyTypeObject *keeper_type;
     PyTypeObject *meeting_type;
     PyTypeObject *queue_type;
@@ -76,6 +77,7 @@ int port_setup(PyObject *module, CoreState *state);
 int head_setup(PyObject *module, CoreState *state);
 int express_setup(PyObject *module, CoreState *state);
 int local_setup(PyObject *module, CoreState *state);
+int fence_setup(PyObject *module, CoreState *state);
 int meeting_setup(PyObject *module, CoreState *state);
 int queue_setup(PyObject *module, CoreState *state);
 int mapping_setup(PyObject *module, CoreState *state);
@@ -177,6 +179,7 @@ typedef struct {
 typedef enum { ENCODED, LONG_WAY, RAISED } Encoding;
 
 /* Makes a head of an object, unless the codec has more to do with it. */
+bool head_is_small(PyObject *object, Py_ssize_t *left);
 Encoding head_encode(CoreState *state, bool main_by_reference, PyObject *object, Encoded *result);
 /* Whether an object can be made of such a head. */
 bool head_is_everyday(uint8_t code, size_t size);

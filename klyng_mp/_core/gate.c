@@ -96,22 +96,11 @@ gate_is_owned(Gate *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(self->count && self->owner == PyThread_get_thread_ident());
 }
 
-static PyObject *
-gate_method_is_open(Gate *self, PyObject *object)
-{
-    const uint64_t context = PyLong_AsUnsignedLongLong(object);
-    if (context == (uint64_t)-1 && PyErr_Occurred())
-        return NULL;
-    return PyBool_FromLong(gate_is_open(self, context));
-}
-
 static PyMethodDef gate_methods[] = {
     {"acquire", (PyCFunction)gate_acquire, METH_NOARGS, "Take the lock, which this thread may have already."},
     {"release", (PyCFunction)gate_release, METH_NOARGS, "Give the lock back, once for each time that it was taken."},
     {"__enter__", (PyCFunction)gate_acquire, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))gate_exit, METH_FASTCALL, NULL},
-    {"is_open", (PyCFunction)gate_method_is_open, METH_O,
-     "Tell whether the short way is open to the calling thread, for messages of a context."},
     {"_is_owned", (PyCFunction)gate_is_owned, METH_NOARGS, "Tell whether the calling thread holds it."},
     {NULL},
 };

@@ -227,17 +227,10 @@ is_small(PyObject *object, int depth, Py_ssize_t *left)
     return true;
 }
 
-PyObject *
-core_is_small(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+bool
+head_is_small(PyObject *object, Py_ssize_t *left)
 {
-    if (count != 2 || !PyLong_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "is_small() takes an object and a number of bytes");
-        return NULL;
-    }
-    Py_ssize_t left = PyLong_AsSsize_t(args[1]);
-    if (left < 0)
-        return PyErr_Occurred() ? NULL : Py_NewRef(Py_False);
-    return PyBool_FromLong(is_small(args[0], PLAIN_DEPTH, &left));
+    return is_small(object, PLAIN_DEPTH, left);
 }
 
 static PyObject *

@@ -189,15 +189,6 @@ method_is_posted(Mailbox *self, PyObject *object)
 }
 
 static PyObject *
-method_count_taken(Mailbox *self, PyObject *object)
-{
-    uint64_t context = PyLong_AsUnsignedLongLong(object);
-    if ((context == (uint64_t)-1 && PyErr_Occurred()) || mailbox_count_taken(self, context) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
 method_is_stored(Mailbox *self, PyObject *object)
 {
     uint64_t context = PyLong_AsUnsignedLongLong(object);
@@ -298,7 +289,6 @@ static PyMethodDef mailbox_methods[] = {
     {"peek", (PyCFunction)(void (*)(void))method_peek, METH_FASTCALL, "Return the first message that matches."},
     {"is_stored", (PyCFunction)method_is_stored, METH_O, "Tell whether any message waits in a context."},
     {"is_posted", (PyCFunction)method_is_posted, METH_O, "Tell whether any receive is posted in a context."},
-    {"count_taken", (PyCFunction)method_count_taken, METH_O, "Count a message that was received past the mailbox."},
     {"restore", (PyCFunction)method_restore, METH_O, "Put back a message that was taken and not used."},
     {"post", (PyCFunction)method_post, METH_O, "Match the receive with a waiting message, or with one that comes."},
     {"withdraw", (PyCFunction)method_withdraw, METH_O, "Take a posted receive back."},

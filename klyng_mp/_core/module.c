@@ -7,7 +7,8 @@
        mailbox.c    matching (mailbox_type.c: as Python sees it)
        port.c       rings in shared memory (port_type.c: as Python sees it; parcel.c: messages in pieces)
        slab.c       large buffers that are copied once
-       express.c    the short way of a small message through all of them (local.c: between ranks of one process)
+       express.c    the short way of a small message through all of them (local.c: between ranks of one process;
+                    fence.c: past a mailbox, by messages that others move)
        shared.c     what locks are made of: semlock.c (locks and semaphores), waiters.c (conditions and events)
        unbuffered.c what has no memory, and says so
        crew.c       tasks of a pool on their way out (ledger.c: what its parent knows; bench.c: what its workers do)
@@ -21,7 +22,6 @@ PyObject *core_segment_size(PyObject *module, PyObject *args);
 PyObject *core_place_of_end(PyObject *module, PyObject *rank);
 PyObject *core_leave_locks(PyObject *module, PyObject *ignored);
 PyObject *core_pack_tasks(PyObject *module, PyObject *args);
-PyObject *core_is_small(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 PyTypeObject *
 add_type(PyObject *module, PyType_Spec *spec)
@@ -65,6 +65,7 @@ core_exec(PyObject *module)
     if (gate_setup(module, state) < 0 || message_setup(module, state) < 0 || mailbox_setup(module, state) < 0 ||
         parcel_setup(module, state) < 0 || slab_setup(module, state) < 0 || port_setup(module, state) < 0 ||
         head_setup(module, state) < 0 || express_setup(module, state) < 0 || local_setup(module, state) < 0 ||
+        fence_setup(module, state) < 0 ||
         meeting_setup(module, state) < 0 || semlock_setup(module, state) < 0 || waiters_setup(module, state) < 0 ||
         queue_setup(module, state) < 0 || mapping_setup(module, state) < 0 ||
         ledger_setup(module, state) < 0 || bench_setup(module, state) < 0 || unbuffered_setup(module, state) < 0)
@@ -85,6 +86,7 @@ core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->port_type);
     Py_VISIT(state->express_type);
     Py_VISIT(state->local_type);
+    Py_VISIT(state->fence_type);
     Py_VISIT(state->keeper_type);
     Py_VISIT(state->meeting_type);
     Py_VISIT(state->queue_type);
@@ -114,6 +116,7 @@ core_clear(PyObject *module)
     Py_CLEAR(state->port_type);
     Py_CLEAR(state->express_type);
     Py_CLEAR(state->local_type);
+    Py_CLEAR(state->fence_type);
     Py_CLEAR(state->keeper_type);
     Py_CLEAR(state->meeting_type);
     Py_CLEAR(state->queue_type);
@@ -149,8 +152,6 @@ static PyMethodDef core_methods[] = {
      "Return where in a segment its owner writes, as four bytes, which incarnation of a rank has ended."},
     {"leave_locks", core_leave_locks, METH_NOARGS,
      "Let all locks that this process holds be those of a process that ended by itself, and was not killed."},
-    {"is_small", (PyCFunction)(void (*)(void))core_is_small, METH_FASTCALL,
-     "Tell whether an object is of everyday types and is certain to be pickled in so many bytes."},
     {"pack_tasks", core_pack_tasks, METH_VARARGS,
      "Take items of an iterator and write them as tasks; return them as bytes, how many they are, what ended it (0: there\n"
      "are as many, or as many bytes, as were allowed; 1: the iterator; 2: an item that needs the codec; 3: an exception of\n"

@@ -16,10 +16,12 @@ from klyng_mp.communicator.communicator import Communicator
 from klyng_mp.communicator.current import set_current
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.communicator.express import Ways
-from klyng_mp.deadline import NEVER
+from klyng_mp.deadline import NEVER, Deadline
 from klyng_mp.errors import LaunchError
+from klyng_mp.launch.pending import wait_until_read
 from klyng_mp.launch.shell import say
 from klyng_mp.launch.state import users_line
+from klyng_mp.launch.surroundings import flush_streams
 from klyng_mp.machine import usable_cpus
 from klyng_mp.native import core
 from klyng_mp.transports.mpi import MpiTransport
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Member", "join"]
 
 _RUN = 1
+_OUTPUT_SECONDS = 1.0  # for a launcher to read what a rank has printed last
 
 
 def join(launched: Launched) -> Member:
@@ -101,8 +104,10 @@ class MpiEndpoint(Endpoint):
     def sent_counts(self) -> dict[int, int]:
         """See `Endpoint.sent_counts`."""
         counts = super().sent_counts()
-        for peer, count in self.transport.passed_out[USERS].items():
-            counts[peer] = counts.get(peer, 0) + count
+        passed = self.transport.passed[USERS]
+        for peer in self.incarnations:
+            if count := passed.sent(peer):
+                counts[peer] = counts.get(peer, 0) + count
         return counts
 
 
@@ -188,7 +193,9 @@ class Member:
         self.abort(1)
 
     def abort(self, code: int) -> None:
-        """End all processes of the job, this one too, with an exit code."""
+        """End all processes of the job, this one too, with an exit code; what they have printed is read before."""
+        flush_streams()
+        wait_until_read(Deadline(_OUTPUT_SECONDS))  # a launcher that is told to end all forgets to look
         self._world.Abort(code)
         os._exit(code)  # where MPI only says so
 

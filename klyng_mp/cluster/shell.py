@@ -56,7 +56,6 @@ def run_member(options: ProgramOptions, launched: Launched) -> int:
         member.begin()
         code = _execute(program, member)
         if code:
-            flush_streams()
             member.abort(code)
         left = member.leave()
         if left:

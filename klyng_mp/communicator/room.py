@@ -44,11 +44,6 @@ class PureGate(RLock):  # type: ignore[misc]  # the stubs call it final; it is n
         self.lowest = self.waiting = 0
         self.stopped = False
 
-    def is_open(self, context: int) -> bool:
-        """Tell whether the short way is open to the calling thread, for messages of a context."""
-        del context
-        return False
-
 
 if TYPE_CHECKING or core is None:  # noqa: SIM108 - mypy takes this for a name of the class
     Gate = PureGate

@@ -13,9 +13,16 @@ from __future__ import annotations
 import array
 import fcntl
 import mmap
+import select
 import termios
+from typing import TYPE_CHECKING
 
-__all__ = ["is_quiet", "note", "share"]
+if TYPE_CHECKING:
+    from klyng_mp.deadline import Deadline
+
+__all__ = ["count_unread", "is_quiet", "note", "share", "wait_until_read"]
+
+_PAUSE_SECONDS = 0.001
 
 _shared: mmap.mmap | None = None
 _busy: set[int] = set()
@@ -42,12 +49,21 @@ def is_quiet() -> bool:
     """In a rank: tell whether all that it has written has been read and forwarded, for sure."""
     if _shared is None:
         return False
+    # None: the program has put something else there.
+    return all(count_unread(fd) == 0 for fd in (1, 2)) and not _shared[0]
+
+
+def count_unread(fd: int) -> int | None:
+    """Return how many bytes of what was written to a pipe have not been read; None if it is no pipe."""
     count = array.array("i", [0])
-    for fd in (1, 2):
-        try:
-            fcntl.ioctl(fd, termios.FIONREAD, count)
-        except OSError:  # the program has put something else there
-            return False
-        if count[0]:
-            return False
-    return not _shared[0]
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except OSError:
+        return None
+    return count[0]
+
+
+def wait_until_read(deadline: Deadline) -> None:
+    """Wait until what this process has printed has been read, where it goes into pipes, or the deadline is over."""
+    while not deadline.over() and any(count_unread(fd) for fd in (1, 2)):
+        select.select([], [], [], _PAUSE_SECONDS)  # nothing shows when a pipe becomes empty

@@ -23,11 +23,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from operator import ge
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.transports.contract import TransportStatistics
-from klyng_mp.transports.mpi_messages import Coming, Frame, LandingPlace, content_of, open_front, read_frame
+from klyng_mp.transports.mpi_messages import Coming, Frame, LandingPlace, Patience, content_of, open_front, read_frame
 from klyng_mp.transports.mpi_sending import BEFORE, BYE, CLEAR, CLEARANCE, COLLECTIVE, USERS, Comms, MpiSender, Way
 from klyng_mp.wire.blocks import allocate
 from klyng_mp.wire.codec import PICKLE
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["MpiTransport"]
 
 _AT_ONCE = 256  # messages that are taken before others have their turn
-_PATIENCE_SECONDS = 0.02  # for which who waits looks again and again, where a core is free for it
-_BRIEF_SECONDS = 0.0005  # and where there is none
-_PAUSE_SECONDS = 0.001  # between two looks afterwards
 
 
 class MpiTransport(MpiSender):
@@ -61,8 +57,6 @@ class MpiTransport(MpiSender):
     Attributes:
         comms: likewise.
         hear: is given the messages of the context CONTROL that are not for this transport.
-        incoming: how many messages have arrived whose large buffers have not.
-        passed_in: how many messages came past this transport, by communicator and peer.
     """
 
     def __init__(
@@ -82,20 +76,17 @@ class MpiTransport(MpiSender):
         self._reader = FrameReader()
         self._sink = sink
         self._poller = poller
-        self._patience = _PATIENCE_SECONDS if spin else _BRIEF_SECONDS
+        self._patience = Patience(spin=spin)
         self._coming: dict[int, deque[Coming]] = {}
         self._landing: LandingPlace | None = None
-        self.incoming = 0
-        self.passed_in: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
         self._received: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
         self._leaving: dict[int, tuple[int, int]] = {}  # peers that have said goodbye, and what comes before that
         self._bytes_received = 0
-        self._since: float | None = None
         # The poller knows this transport by a descriptor, at which nothing ever shows.
         self._handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         poller.register(self._handle, 0, self._react)
         poller.attend(self._handle, self._is_quiet)
-        poller.pace(self._pause)
+        poller.pace(self._patience.pause)
 
     # -- in
 
@@ -165,31 +156,22 @@ class MpiTransport(MpiSender):
     def statistics(self) -> TransportStatistics:
         """See `Transport.statistics`."""
         met = {peer for counts in (*self._sent, *self._received) for peer, count in counts.items() if count}
-        sent = _sum(self._sent) + _sum(self.passed_out)
-        received = _sum(self._received) + _sum(self.passed_in)
+        sent = _sum(self._sent) + sum(one.sent(peer) for one in self.passed for peer in self._peers)
+        received = _sum(self._received) + sum(one.received(peer) for one in self.passed for peer in self._peers)
         bytes_sent = sum(size for _, size in self._traffic.values())
         return TransportStatistics(sent, received, bytes_sent, self._bytes_received, 0 if self._closed else len(met))
 
     # -- inside
 
     def _is_quiet(self, before_sleep: bool) -> bool:
-        del before_sleep
-        return self._closed or not self.has_arrived()
-
-    def _pause(self, seconds: float) -> float:
-        """Return for how long the poller may sleep before it asks again, of so many seconds."""
-        now = perf_counter()
-        if self._since is None:
-            self._since = now
-        if now - self._since > self._patience:
-            return min(seconds, _PAUSE_SECONDS)
-        os.sched_yield()
-        return 0.0
+        if self._closed:
+            return True
+        return not any(self.has_arrived() for _ in range(self._patience.looks if before_sleep else 1))
 
     def _react(self, _events: int) -> None:
         if self._closed:
             return
-        self._since = None
+        self._patience.renew()
         for lane in range(3):
             for source, data in self._take_from(lane):
                 self._arrive(lane, source, data)
@@ -255,7 +237,7 @@ class MpiTransport(MpiSender):
 
     def _see_off(self, peer: int) -> None:
         """Tell that a peer is gone, if all that it sent before is delivered."""
-        taken = [self._received[lane][peer] + self.passed_in[lane][peer] for lane in (USERS, COLLECTIVE)]
+        taken = [self._received[lane][peer] + self.passed[lane].received(peer) for lane in (USERS, COLLECTIVE)]
         if peer not in self._coming and all(map(ge, taken, self._leaving[peer])):
             del self._leaving[peer]
             if peer not in self._parted:
@@ -272,17 +254,22 @@ class MpiTransport(MpiSender):
         if queue is None:
             queue = self._coming[source] = deque()
         queue.append(coming)
-        self.incoming += 1
+        self._shut()
         self._hand_on(source)
 
     def _hand_on(self, source: int) -> None:
         """Deliver those of a sender that are here, in their order."""
         queue = self._coming[source]
         while queue and queue[0].is_here():
-            self.incoming -= 1
             self._hand_over(queue.popleft())
         if not queue:
             del self._coming[source]
+            self._shut()
+
+    def _shut(self) -> None:
+        """Let nothing past this transport that may come after what it has, and has not delivered yet."""
+        for one in self.passed:
+            one.shut = bool(self._coming)
 
     def _hand_over(self, coming: Coming) -> None:
         source = coming.message.source

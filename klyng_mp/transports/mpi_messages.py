@@ -5,7 +5,9 @@ Layer: transports; see `klyng_mp.transports.mpi`.
 
 from __future__ import annotations
 
+import os
 import struct
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from klyng_mp.transports.contract import Ticket
@@ -17,9 +19,24 @@ if TYPE_CHECKING:
 
     from klyng_mp.wire.frames import FrameReader, Message
 
-__all__ = ["Coming", "Frame", "LandingPlace", "Sending", "content_of", "open_front", "pack_message", "read_frame"]
+__all__ = [
+    "Coming",
+    "Frame",
+    "LandingPlace",
+    "Patience",
+    "Sending",
+    "content_of",
+    "open_front",
+    "pack_message",
+    "read_frame",
+]
 
 _LOOKS = 4000  # in one go for a large buffer that is on its way, which MPI moves by a part at each: about a millisecond
+
+_PATIENCE_SECONDS = 0.02  # for which who waits looks again and again, where a core is free for it
+_BRIEF_SECONDS = 0.0005  # and where there is none
+_LOOKS_AT_ONCE = 16  # at once, as to come back here takes longer than a few of them
+_PAUSE_SECONDS = 0.001  # between two looks afterwards
 
 # A pickle that makes a Frame of the bytes in it: PROTO 4, GLOBAL, BINBYTES8, TUPLE1, REDUCE, STOP.
 _PREFIX = b"\x80\x04cklyng_mp.transports.mpi_messages\nFrame\n\x8e"
@@ -130,6 +147,36 @@ class LandingPlace:
         self.is_open = False
         fits = list(lengths) == [self.view.nbytes] and message.code & ~SYNCHRONOUS in BARE
         return fits and self.head in (None, message.head)
+
+
+class Patience:
+    """For how long who waits looks again and again, before it sleeps between two looks.
+
+    Args:
+        spin: whether a core is free to wait on.
+
+    Attributes:
+        looks: how many to take at once.
+    """
+
+    def __init__(self, *, spin: bool) -> None:
+        self.looks = _LOOKS_AT_ONCE if spin else 1
+        self._seconds = _PATIENCE_SECONDS if spin else _BRIEF_SECONDS
+        self._since: float | None = None
+
+    def renew(self) -> None:
+        """Take note that something has come."""
+        self._since = None
+
+    def pause(self, seconds: float) -> float:
+        """Return for how long the poller may sleep before it asks again, of so many seconds."""
+        now = perf_counter()
+        if self._since is None:
+            self._since = now
+        if now - self._since > self._seconds:
+            return min(seconds, _PAUSE_SECONDS)
+        os.sched_yield()
+        return 0.0
 
 
 def _look(requests: list[Any], times: int) -> list[Any]:

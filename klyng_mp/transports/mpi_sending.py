@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from klyng_mp.errors import ClosedError, PeerLostError
 from klyng_mp.transports.contract import SENT, Ticket
@@ -17,7 +17,19 @@ from klyng_mp.wire.frames import CONTROL, Message, check_limits, pack_frame
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BEFORE", "BYE", "CLEAR", "CLEARANCE", "COLLECTIVE", "OTHERS", "USERS", "Comms", "MpiSender", "Way"]
+__all__ = [
+    "BEFORE",
+    "BYE",
+    "CLEAR",
+    "CLEARANCE",
+    "COLLECTIVE",
+    "OTHERS",
+    "USERS",
+    "Comms",
+    "MpiSender",
+    "Passed",
+    "Way",
+]
 
 _INLINE_BYTES = 64 * 1024  # of buffers that go within the frame
 _UNBUFFERED_BYTES = 64 * 1024  # for a peer, of small messages, whose senders go on although MPI has not copied them
@@ -70,6 +82,31 @@ class Way(NamedTuple):
     rank: int
 
 
+class Passed(Protocol):
+    """What lets messages past a transport, and counts them.
+
+    Attributes:
+        shut: none may be received so.
+    """
+
+    shut: bool
+
+    def sent(self, peer: int, /) -> int:
+        """Return how many went to a peer."""
+
+    def received(self, peer: int, /) -> int:
+        """Return how many came from it."""
+
+
+class _Nothing:
+    shut = True
+
+    def sent(self, _peer: int, /) -> int:
+        return 0
+
+    received = sent
+
+
 class MpiSender:
     """One side's messages on their way out.
 
@@ -82,7 +119,7 @@ class MpiSender:
     Attributes:
         rank: likewise.
         most: the largest tag that MPI has for a message of a user's.
-        passed_out: how many messages went past this transport, by communicator and peer.
+        passed: what counts the messages that went past this transport, or came, by communicator.
     """
 
     def __init__(self, number: int, peers: Mapping[int, Way], context: int) -> None:
@@ -96,7 +133,7 @@ class MpiSender:
         self.most = int(MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 0) - 1
         self._number = 0
         self._sending: list[Sending] = []
-        self.passed_out: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
+        self.passed: list[Passed] = [_Nothing(), _Nothing(), _Nothing()]
         self._sent: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
         self._unbuffered: defaultdict[int, int] = defaultdict(int)  # bytes that MPI reads here, of sends that are over
         self._traffic: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])  # what has left whole
@@ -155,7 +192,7 @@ class MpiSender:
 
     def say_goodbye(self, peer: int) -> None:
         """Tell a peer that nothing follows; what it sends is still received."""
-        before = [self._sent[lane][peer] + self.passed_out[lane][peer] for lane in (USERS, COLLECTIVE)]
+        before = [self._sent[lane][peer] + self.passed[lane].sent(peer) for lane in (USERS, COLLECTIVE)]
         self.tell(peer, BYE, BEFORE.pack(*before))
 
     def traffic(self) -> dict[int, tuple[int, int]]:

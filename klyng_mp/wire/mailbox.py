@@ -163,10 +163,6 @@ class PureMailbox:
         box = self._boxes.get(context)
         return box is not None and bool(box.stored)
 
-    def count_taken(self, context: int) -> None:
-        """Count a message that was received past the mailbox."""
-        self._boxes.setdefault(context, _Box()).taken += 1
-
     def restore(self, message: PureMessage) -> None:
         """Put back a message that was taken and not used: it is again the first of its sender and tag."""
         box = self._boxes.setdefault(message.context, _Box())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections import defaultdict, deque
+from collections import deque
 from types import SimpleNamespace
 
 import pytest
@@ -50,9 +50,7 @@ class Transport:
 
     def __init__(self):
         self.comms = [Comm(), Comm()]
-        self.passed_out = [defaultdict(int), defaultdict(int)]
-        self.passed_in = [defaultdict(int), defaultdict(int)]
-        self.incoming = 0
+        self.passed = [None, None]
         self.taken = []
 
     def take(self, lane, source, frame):
@@ -74,7 +72,7 @@ def test_small_objects_of_everyday_types_go_past_everything(made, obj):
     lane, transport, _ = made
     assert lane.send(obj, 2, 7)
     assert transport.comms[0].sent == [(obj, 2, 7)]
-    assert transport.passed_out == [{2: 1}, {}]
+    assert [transport.passed[0].sent(rank) for rank in range(3)] == [0, 0, 1]
     assert len(pickle.dumps(obj, 5)) < 4096
 
 
@@ -90,14 +88,14 @@ def test_all_else_is_left_to_the_long_way(made, obj, dest, tag):
     lane, transport, _ = made
     assert not lane.send(obj, dest, tag)
     assert transport.comms[0].sent == []
-    assert transport.passed_out == [{}, {}]
+    assert [transport.passed[0].sent(rank) for rank in range(3)] == [0, 0, 0]
 
 
 def test_what_has_come_is_received_by_source_and_tag(made):
     lane, transport, endpoint = made
     transport.comms[0].came += [(1, 5, pickle.dumps("first")), (2, 5, pickle.dumps("other")), (1, 5, pickle.dumps(2))]
     assert [lane.recv(1, 5), lane.recv(1, 5), lane.recv(1, 5), lane.recv(2, 5)] == ["first", 2, NOT_YET, "other"]
-    assert transport.passed_in == [{1: 2, 2: 1}, {}]
+    assert [transport.passed[0].received(rank) for rank in range(3)] == [0, 2, 1]
     assert endpoint.mailbox.taken(1) == 3
 
 
@@ -115,9 +113,9 @@ def test_it_looks_at_nothing_while_the_long_way_has_something(made):
     posted = endpoint.start_receive(CONTEXT, 2, 9)
     assert lane.recv(1, 5) is NOTHING
     assert endpoint.withdraw_receive(posted)
-    transport.incoming = 1
+    transport.passed[0].shut = True
     assert lane.recv(1, 5) is NOTHING
-    transport.incoming = 0
+    transport.passed[0].shut = False
     endpoint.room.stopped = True
     assert lane.recv(1, 5) is NOTHING
     assert not lane.send(1, 1, 5)
@@ -136,7 +134,7 @@ def test_a_frame_is_handed_to_the_transport(made):
     assert bytes(frame) == content_of(bytearray(data))
     front = open_front(frame)
     assert (front[0], front[1], bytes(front[2])) == (7, (100, 0), b"".join(pack_frame(message)))
-    assert transport.passed_in == [{}, {}]
+    assert transport.passed[0].received(1) == 0
     assert endpoint.mailbox.taken(1) == 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import programs
 
 
@@ -54,3 +56,23 @@ def test_output_of_a_quiet_run_is_there_as_well(tmp_path):
     words = programs.run_script(tmp_path, text).replace("\n", " ").split()
     runs = " ".join(words).split("|")
     assert [run.split() for run in runs[:200]] == [[str(number)] * 2 for number in range(200)]
+
+
+def test_who_waits_for_a_reader_gives_up_in_the_end(run_python):
+    code = """
+        import os, sys
+        from klyng_mp.deadline import Deadline
+        from klyng_mp.launch import pending
+
+        ours, theirs = os.pipe()
+        error = os.dup(2)
+        os.dup2(theirs, 2)
+        os.write(2, b"four")
+        assert (pending.count_unread(2), pending.count_unread(os.open(os.devnull, os.O_WRONLY))) == (4, None)
+        pending.wait_until_read(Deadline(0.01))
+        assert os.read(ours, 10) == b"four"
+        pending.wait_until_read(Deadline(None))
+        os.dup2(error, 2)
+        """
+    done = run_python("-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr

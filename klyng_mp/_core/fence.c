@@ -1,0 +1,242 @@
+/* Whether a small message may go past the mailbox of a rank whose messages others move (klyng_mp/cluster/lane.py), and how
+   many have. As in express.c: nothing is done where another thread is inside or waits, the run is over, the peer is this
+   rank, or the tag is none of those others'; and on the way in where a message or a receive waits in the mailbox. */
+
+#include "core.h"
+#include "mailbox.h"
+
+#include <sched.h>
+#include <structmember.h>
+
+typedef struct {
+    PyObject_HEAD
+    CoreState *state;
+    Gate *gate;
+    Mailbox *mailbox;
+    uint64_t context;
+    uint32_t size, own;
+    int64_t most; /* the largest tag */
+    Py_ssize_t largest; /* bytes of a small object */
+    PyObject *way_out; /* way_out(object, rank, tag) sends it */
+    PyObject *probe;   /* probe(rank, tag): what has come from there, or None */
+    unsigned int looks; /* in one go */
+    bool yields, shut;
+    uint64_t *out, *in; /* by rank */
+} Fence;
+
+static bool
+read_way(const Fence *self, PyObject *rank_object, PyObject *tag_object, uint32_t *rank)
+{
+    if (!PyLong_CheckExact(rank_object) || !PyLong_CheckExact(tag_object))
+        return false;
+    int overflow;
+    const long long number = PyLong_AsLongLongAndOverflow(rank_object, &overflow);
+    if (overflow || number < 0 || number >= self->size || number == self->own)
+        return false;
+    *rank = (uint32_t)number;
+    const long long tag = PyLong_AsLongLongAndOverflow(tag_object, &overflow);
+    return !overflow && tag >= 0 && tag <= self->most;
+}
+
+static PyObject *
+fence_send(Fence *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint32_t rank;
+    if (count != 3) {
+        PyErr_SetString(PyExc_TypeError, "send() takes an object, a rank and a tag");
+        return NULL;
+    }
+    Py_ssize_t left = self->largest;
+    if (!read_way(self, args[1], args[2], &rank) || !gate_is_open(self->gate, self->context) ||
+        !head_is_small(args[0], &left))
+        Py_RETURN_FALSE;
+    PyObject *sent = PyObject_Vectorcall(self->way_out, args, 3, NULL);
+    if (sent == NULL)
+        return NULL;
+    Py_DECREF(sent);
+    self->out[rank]++;
+    Py_RETURN_TRUE;
+}
+
+/* Whether nothing here is before what others have. It may change at each look, which may let other threads run. */
+static bool
+is_passable(const Fence *self)
+{
+    const Envelope any = {.source = ANY, .number = ANY};
+    return !self->shut && gate_is_open(self->gate, self->context) &&
+           mailbox_is_unposted(self->mailbox, self->context) &&
+           mailbox_peek(self->mailbox, self->context, &any) == NULL;
+}
+
+static PyObject *
+fence_look(Fence *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint32_t rank;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "look() takes a rank and a tag");
+        return NULL;
+    }
+    if (!read_way(self, args[0], args[1], &rank))
+        return Py_NewRef(self->state->nothing);
+    for (unsigned int looks = 0; looks < self->looks; looks++) {
+        if (!is_passable(self))
+            return Py_NewRef(self->state->nothing);
+        PyObject *found = PyObject_Vectorcall(self->probe, args, 2, NULL);
+        if (found != Py_None)
+            return found;
+        Py_DECREF(found);
+        if (self->yields)
+            sched_yield();
+    }
+    return Py_NewRef(self->state->not_yet);
+}
+
+/* Reads the number of a rank that there is; -1 with an exception. */
+static int64_t
+read_rank(const Fence *self, PyObject *object)
+{
+    const unsigned long rank = PyLong_AsUnsignedLong(object);
+    if (rank == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    if (rank >= self->size) {
+        PyErr_Format(PyExc_IndexError, "there is no rank %lu", rank);
+        return -1;
+    }
+    return (int64_t)rank;
+}
+
+static PyObject *
+fence_note_in(Fence *self, PyObject *object)
+{
+    const int64_t rank = read_rank(self, object);
+    if (rank < 0 || mailbox_count_taken(self->mailbox, self->context) < 0)
+        return NULL;
+    self->in[rank]++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+fence_sent(Fence *self, PyObject *object)
+{
+    const int64_t rank = read_rank(self, object);
+    return rank < 0 ? NULL : PyLong_FromUnsignedLongLong(self->out[rank]);
+}
+
+static PyObject *
+fence_received(Fence *self, PyObject *object)
+{
+    const int64_t rank = read_rank(self, object);
+    return rank < 0 ? NULL : PyLong_FromUnsignedLongLong(self->in[rank]);
+}
+
+static PyObject *
+fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"gate", "mailbox", "context", "size", "own", "most", "largest", "send", "probe", "looks", "yields", NULL};
+    CoreState *state = state_of_type(type);
+    PyObject *gate, *mailbox, *way_out, *probe;
+    unsigned long long context;
+    unsigned int size, own, looks;
+    int yields;
+    long long most;
+    Py_ssize_t largest;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILnOOIp:Fence", names, state->gate_type, &gate,
+                                     state->mailbox_type, &mailbox, &context, &size, &own, &most, &largest,
+                                     &way_out, &probe, &looks, &yields))
+        return NULL;
+    Fence *self = (Fence *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->state = state;
+    self->gate = (Gate *)Py_NewRef(gate);
+    self->mailbox = (Mailbox *)Py_NewRef(mailbox);
+    self->context = context;
+    self->size = size;
+    self->own = own;
+    self->most = most;
+    self->largest = largest;
+    self->way_out = Py_NewRef(way_out);
+    self->probe = Py_NewRef(probe);
+    self->looks = looks;
+    self->yields = yields;
+    self->out = PyMem_Calloc((size_t)size + 1, sizeof *self->out);
+    self->in = PyMem_Calloc((size_t)size + 1, sizeof *self->in);
+    if (self->out == NULL || self->in == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static int
+fence_traverse(Fence *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->way_out);
+    Py_VISIT(self->probe);
+    return 0;
+}
+
+static int
+fence_clear(Fence *self)
+{
+    Py_CLEAR(self->way_out);
+    Py_CLEAR(self->probe);
+    return 0;
+}
+
+static void
+fence_dealloc(Fence *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    fence_clear(self);
+    Py_XDECREF(self->gate);
+    Py_XDECREF(self->mailbox);
+    PyMem_Free(self->out);
+    PyMem_Free(self->in);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef fence_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))fence_send, METH_FASTCALL,
+     "Send an object to a rank with a tag; return False, having done nothing, where the long way has to be taken."},
+    {"look", (PyCFunction)(void (*)(void))fence_look, METH_FASTCALL,
+     "Return what the probe finds from a rank with a tag, having looked often; NOT_YET where nothing has come, and NOTHING\n"
+     "where the long way has to be taken."},
+    {"note_in", (PyCFunction)fence_note_in, METH_O, "Count a message that was received from a rank past the mailbox."},
+    {"sent", (PyCFunction)fence_sent, METH_O, "Return how many messages were sent to a rank."},
+    {"received", (PyCFunction)fence_received, METH_O, "Return how many messages from a rank were noted."},
+    {NULL},
+};
+
+static PyMemberDef fence_members[] = {
+    {"shut", T_BOOL, offsetof(Fence, shut), 0, "whether the long way has messages that are not in the mailbox yet"},
+    {NULL},
+};
+
+static PyType_Slot fence_slots[] = {
+    {Py_tp_doc, "What small messages pass on their way past a mailbox."},
+    {Py_tp_new, fence_new},
+    {Py_tp_dealloc, fence_dealloc},
+    {Py_tp_traverse, fence_traverse},
+    {Py_tp_clear, fence_clear},
+    {Py_tp_methods, fence_methods},
+    {Py_tp_members, fence_members},
+    {0, NULL},
+};
+
+static PyType_Spec fence_spec = {
+    .name = "klyng_mp._core.Fence",
+    .basicsize = sizeof(Fence),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = fence_slots,
+};
+
+int
+fence_setup(PyObject *module, CoreState *state)
+{
+    state->fence_type = add_type(module, &fence_spec);
+    return state->fence_type == NULL ? -1 : 0;
+}
