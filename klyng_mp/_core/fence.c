@@ -58,10 +58,13 @@ fence_send(Fence *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_TRUE;
 }
 
-/* Whether nothing here is before what others have. It may change at each look, which may let other threads run. */
+/* Whether nothing here is before what others have, and nobody is there who might take in meanwhile what comes after it:
+   a look may let other threads run. */
 static bool
 is_passable(const Fence *self)
 {
+    if (PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) != NULL)
+        return false;
     const Envelope any = {.source = ANY, .number = ANY};
     return !self->shut && gate_is_open(self->gate, self->context) &&
            mailbox_is_unposted(self->mailbox, self->context) &&
@@ -78,9 +81,9 @@ fence_look(Fence *self, PyObject *const *args, Py_ssize_t count)
     }
     if (!read_way(self, args[0], args[1], &rank))
         return Py_NewRef(self->state->nothing);
+    if (!is_passable(self))
+        return Py_NewRef(self->state->nothing);
     for (unsigned int looks = 0; looks < self->looks; looks++) {
-        if (!is_passable(self))
-            return Py_NewRef(self->state->nothing);
         PyObject *found = PyObject_Vectorcall(self->probe, args, 2, NULL);
         if (found != Py_None)
             return found;

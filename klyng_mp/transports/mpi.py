@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from operator import ge
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klyng_mp.transports.contract import TransportStatistics
 from klyng_mp.transports.mpi_messages import Coming, Frame, LandingPlace, Patience, content_of, open_front, read_frame
@@ -33,7 +33,7 @@ from klyng_mp.wire.codec import PICKLE
 from klyng_mp.wire.frames import CONTROL, FrameReader, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from klyng_mp.transports.contract import Poller, Sink
 
@@ -107,7 +107,7 @@ class MpiTransport(MpiSender):
         self._landing = None
         for queue in self._coming.values():
             for coming in queue:
-                coming.settle_in(landing)
+                coming.settle_in(landing, self._status)
 
     def drain(self, peer: int) -> None:
         """See `Transport.drain`."""
@@ -146,6 +146,7 @@ class MpiTransport(MpiSender):
         if not self._closed:
             for peer in self._peers:
                 self.disconnect(peer)
+            self._sending = [one for one in self._sending if not one.advance()]
             self._release()
 
     def abandon(self) -> None:
@@ -195,7 +196,7 @@ class MpiTransport(MpiSender):
             else:
                 self._bytes_received += len(data)
                 message = Message(self._context | lane, source, tag, 0, PICKLE, bytes(data), ())
-                self._deliver(Coming(lane, message, []))
+                self._deliver(Coming(lane, message))
 
     def _arrive(self, lane: int, source: int, data: bytes | bytearray) -> None:
         """Take what a frame holds; ``source`` is the sender's rank in MPI."""
@@ -205,24 +206,23 @@ class MpiTransport(MpiSender):
         if message.context == CONTROL:
             self._obey(message)
             return
-        requests = []
+        coming = Coming(lane, message)
         if number:
-            landing = self._landing
-            lands = landing is not None and landing.accepts(message, lengths)
-            message.buffers = [landing.view] if landing and lands else [allocate(length) for length in lengths]
-            requests = self._await_buffers(message, number, source)
-        self._deliver(Coming(lane, message, requests))
+            self._await_buffers(coming, lengths, number, source)
+        self._deliver(coming)
 
-    def _await_buffers(self, message: Message, number: int, source: int) -> list[Any]:
+    def _await_buffers(self, coming: Coming, lengths: Sequence[int], number: int, source: int) -> None:
         """Post what the buffers of a message are received into, and ask for them."""
-        mpi = self._mpi
+        message, landing = coming.message, self._landing
+        if landing is not None and landing.accepts(message, lengths):
+            message.buffers = [landing.view]
+        else:
+            message.buffers = [allocate(length) for length in lengths]
         self._number += 1
         tag = self._number % self.most
-        comm = self.comms.buffers
-        requests = [comm.Irecv((one, mpi.BYTE), source, tag) for one in message.buffers if len(one)]
-        self._bytes_received += sum(map(len, message.buffers))
+        coming.receive(lambda one: self.comms.buffers.Irecv((one, self._mpi.BYTE), source, tag))
+        self._bytes_received += sum(lengths)
         self.tell(message.source, CLEAR, CLEARANCE.pack(number, tag))
-        return requests
 
     def _obey(self, message: Message) -> None:
         peer = message.source

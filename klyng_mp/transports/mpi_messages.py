@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import struct
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from klyng_mp.transports.contract import Ticket
+from klyng_mp.wire.blocks import allocate
 from klyng_mp.wire.codec import BARE
 from klyng_mp.wire.mailbox import ANY_TAG, SYNCHRONOUS
 
@@ -106,24 +107,51 @@ class Sending(Ticket):
         return self.done
 
 
-class Coming(NamedTuple):
-    """A message that has arrived, but for its large buffers."""
+class Coming:
+    """A message that has arrived, but perhaps for its large buffers.
 
-    lane: int
-    message: Message
-    requests: list[Any]
+    Attributes:
+        lane: which communicator of MPI it came by.
+        message: itself.
+        requests: of the buffers that are not here yet.
+    """
+
+    __slots__ = ("_post", "lane", "message", "requests")
+
+    def __init__(self, lane: int, message: Message) -> None:
+        self.lane = lane
+        self.message = message
+        self.requests: list[Any] = []
+        self._post: Callable[[Any], Any] | None = None
+
+    def receive(self, post: Callable[[Any], Any]) -> None:
+        """Receive its buffers, by a function that returns a request for each."""
+        self._post = post
+        self.requests = [post(one) for one in self.message.buffers if len(one)]
 
     def is_here(self) -> bool:
         """Look whether all of it is."""
-        self.requests[:] = _look(self.requests, _LOOKS)
+        self.requests = _look(self.requests, _LOOKS)
         return not self.requests
 
-    def settle_in(self, place: LandingPlace) -> None:
-        """Take memory of its own if it has the landing's, which MPI may be filling."""
-        if self.message.buffers and self.message.buffers[0] is place.view:
-            for request in self.requests:  # its sender is at it, so this takes no longer than its way
-                request.Wait()
-            self.message.buffers = [bytearray(place.view)]
+    def settle_in(self, place: LandingPlace, status: Any) -> None:
+        """Take memory of its own if it has the landing's, into which MPI writes nothing afterwards.
+
+        Args:
+            place: the landing.
+            status: MPI's, to be filled in.
+        """
+        if not self.message.buffers or self.message.buffers[0] is not place.view:
+            return
+        for request in self.requests:
+            request.Cancel()
+            request.Wait(status)  # where it came too late its sender is at it, so this takes no longer than its way
+            if status.Is_cancelled() and self._post is not None:
+                self.message.buffers = [allocate(place.view.nbytes)]
+                self.receive(self._post)
+                return
+        self.requests = []
+        self.message.buffers = [bytearray(place.view)]
 
 
 class LandingPlace:

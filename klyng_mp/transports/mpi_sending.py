@@ -64,11 +64,6 @@ class Comms(NamedTuple):
         """Return communicators of the same ranks; all of them make the call."""
         return cls(comm.Dup(), comm.Dup(), comm.Dup(), comm.Dup())
 
-    def free(self) -> None:
-        """Free them; all of their ranks make the call."""
-        for comm in self:
-            comm.Free()
-
 
 class Way(NamedTuple):
     """How a peer is reached.
@@ -239,4 +234,5 @@ class MpiSender:
 
     def _leave_rest(self) -> None:
         """Keep the memory of what MPI has not sent, when this side is closed."""
-        _left[:] = [one for one in (*_left, *self._sending) if not one.advance()]
+        _left.extend(self._sending)
+        self._sending = []

@@ -151,6 +151,46 @@ def test_what_was_sent_last_is_received_before_the_end_is_told(python):
 
 
 @each_mpi
+def test_a_large_message_whose_sender_computes_is_given_up_in_time_and_received_later(python, tmp_path):
+    program = tmp_path / "app.py"
+    program.write_text(BUSY)
+    done = mpiexec(python, 2, program)
+    assert (done.returncode, done.stdout) == (0, "given up in time\nreceived\n"), done.stderr
+
+
+BUSY = """
+from time import perf_counter
+
+import numpy as np
+
+import klyng_mp as mp
+
+comm = mp.comm()
+if comm.rank == 1:
+    comm.recv(0, 1)
+    comm.send("it begins", 0, 2)  # and not later, as nothing overtakes a large message
+    request = comm.isend(np.arange(500_000.0), 0, 8)
+    end = perf_counter() + 1.0
+    while perf_counter() < end:
+        pass
+    request.wait()
+else:
+    place = np.zeros(500_000)
+    comm.send("go", 1, 1)
+    comm.recv(1, 2)
+    begin = perf_counter()
+    try:
+        comm.recv_into(place, 1, 8, timeout=0.3)
+    except mp.DeadlineError:
+        print("given up in time" if perf_counter() - begin < 0.8 else "late", flush=True)
+    place[:] = -1
+    assert (comm.recv(1, 8) == np.arange(500_000.0)).all()
+    assert (place == -1).all()
+    print("received")
+"""
+
+
+@each_mpi
 def test_messages_that_nobody_received_are_named(python):
     done = mpiexec(python, 2, "-c", RANK + "r == 1 and c.send(5, 0, 'lost'); r == 1 and c.send(5, 0, 3)")
     assert done.returncode == 0
