@@ -22,7 +22,6 @@ from klyng_mp.launch.pending import wait_until_read
 from klyng_mp.launch.shell import say
 from klyng_mp.launch.state import users_line
 from klyng_mp.launch.surroundings import flush_streams
-from klyng_mp.machine import usable_cpus
 from klyng_mp.native import core
 from klyng_mp.transports.mpi import MpiTransport
 from klyng_mp.transports.mpi_sending import COLLECTIVE, USERS, Comms, Way
@@ -129,7 +128,7 @@ class Member:
         comms = Comms.of(world)
         self.endpoint = endpoint = MpiEndpoint(self.rank)
         self.codec = Codec(main_by_reference=True)
-        endpoint.is_spinning = _neighbours(world) <= usable_cpus()
+        endpoint.is_spinning = _has_a_core_each(world)
         endpoint.transport = MpiTransport(
             endpoint,
             endpoint.poller,
@@ -218,11 +217,14 @@ class Member:
         self.endpoint.mark_lost(peer, "has ended", orderly=True)
 
 
-def _neighbours(world: Any) -> int:
-    """Return how many ranks are on this host; all of them make the call."""
+def _has_a_core_each(world: Any) -> bool:
+    """Whether the ranks of this host may use as many cores as they are; all of them make the call.
+
+    A launcher may have given each some of its own.
+    """
     from mpi4py import MPI  # noqa: PLC0415 - as above
 
     local = world.Split_type(MPI.COMM_TYPE_SHARED)
-    count = int(local.Get_size())
+    cores: list[set[int]] = local.allgather(os.sched_getaffinity(0))
     local.Free()
-    return count
+    return len(cores) <= len(set().union(*cores))
