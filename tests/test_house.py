@@ -245,7 +245,6 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/green/turns.py": "tests/green/test_green_world.py",
     "klyng_mp/ring.py": "tests/test_queues.py",
     "klyng_mp/transports/mpi.py": "tests/cluster/test_suites.py",
-    "klyng_mp/transports/mpi_messages.py": "tests/cluster/test_suites.py",
     "klyng_mp/transports/mpi_sending.py": "tests/cluster/test_suites.py",
     "klyng_mp/ringqueues.py": "tests/test_queues.py",
     "klyng_mp/dummy/connection.py": "tests/dummy/test_dummy.py",
