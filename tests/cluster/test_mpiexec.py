@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from cluster.programs import each_mpi, environment, mpiexec, run
+from cluster.mpiprograms import each_mpi, environment, mpiexec, run
 
 RANK = "import klyng_mp as mp; c = mp.comm(); r, n = c.rank, c.size; "
 

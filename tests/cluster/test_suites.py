@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cluster.programs import each_mpi, mpiexec
+from cluster.mpiprograms import each_mpi, mpiexec
 
 pytestmark = pytest.mark.slow
 
