@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.driver import Job
     from klyng_mp.remote.hosts import Hosts
     from klyng_mp.remote.world_hosts import WorldHosts
+    from klyng_mp.world_job import Maker
 
 __all__ = ["World", "WorldStatistics"]
 
@@ -101,6 +102,9 @@ class World(WorldContext):
             brought to life as ranks are otherwise; see ``docs/green.md`` for what they share.
         schedule: a seed, by which chance chooses which green rank goes on wherever several can; the same seed makes
             the same choices. None: they go on in the order in which they could.
+        engine: "mpi": the cluster's MPI starts the ranks, and moves their messages; see ``docs/mpi.md``.
+        launcher: the words of the command by which it does, with ``{n}`` for the number of ranks; by default
+            ``["mpiexec", "-n", "{n}"]``, or srun within a job of Slurm's.
 
     Raises:
         MachinesError: the hosts are not what they should be; nothing was started.
@@ -125,17 +129,24 @@ class World(WorldContext):
         encrypt: bool = True,
         green: bool | int = False,
         schedule: int | None = None,
+        engine: str | None = None,
+        launcher: Sequence[str] | None = None,
     ) -> None:
-        turns: Turns | None = None
-        if green is not False or schedule is not None:
+        maker: Maker | None = None
+        if engine is not None or launcher is not None:
+            from klyng_mp.cluster.engine import Engine  # noqa: PLC0415 - most Worlds have none
+
+            others = {"method": method, "preload": preload, "hosts": hosts, "label": label}
+            maker = Engine(engine, launcher, green=green, schedule=schedule, **others)
+        elif green is not False or schedule is not None:
             from klyng_mp.green.turns import Turns  # noqa: PLC0415 - most Worlds have processes
 
             def processes(count: int) -> World:
                 return World(count, method=method, env=env, preload=preload, hosts=hosts, files=files, encrypt=encrypt)
 
-            turns = Turns(green, schedule, processes, method=method, env=env, preload=preload, hosts=hosts)
+            maker = Turns(green, schedule, processes, method=method, env=env, preload=preload, hosts=hosts)
         at: WorldHosts | None = None
-        if hosts is not None and turns is None:
+        if hosts is not None and maker is None:
             from klyng_mp.remote.world_hosts import WorldHosts  # noqa: PLC0415 - most Worlds have none
 
             _check_spread(method, preload)
@@ -147,15 +158,14 @@ class World(WorldContext):
             n = at.size
         try:
             method = _check_method(method, preload)
-            spec = _make_spec(_check_size(n), "zygote" if turns is not None else method, env, seed)
+            spec = _make_spec(_check_size(n), "zygote" if maker is not None else method, env, seed)
         except BaseException:
             if at is not None:
                 at.close()
             raise
         modules = (preload,) if isinstance(preload, str) else tuple(preload)
-        if turns is not None:
-            spec.main_by_reference = True
-        super().__init__(spec, method, modules, label=label, hosts=at, turns=turns)
+        spec.main_by_reference = spec.main_by_reference or (maker is not None and engine is None)
+        super().__init__(spec, method, modules, label=label, hosts=at, maker=maker)
         self._codec = Codec(main_by_reference=spec.main_by_reference)
         self._asked = 0
         self._start_ranks()

@@ -35,12 +35,12 @@ from klyng_mp.world_process import WorldProcess, bind, is_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from klyng_mp.green.turns import Turns
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.popen_zygote import Popen
     from klyng_mp.remote.world_hosts import WorldHosts
     from klyng_mp.wire.codec import Codec
+    from klyng_mp.world_job import Maker
 
 __all__ = ["WorldContext"]
 
@@ -52,9 +52,9 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
 
     def __init__(
         self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None,
-        turns: Turns | None = None,
+        maker: Maker | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(spec, method, preload, label=label, hosts=hosts, turns=turns)
+        super().__init__(spec, method, preload, label=label, hosts=hosts, maker=maker)
         self._started: dict[Popen, tuple[str, int]] = {}  # name and place of those whose end is not known
         self._session = 0  # the number of the one that goes on, or 0
         self._sessions = 0  # how many numbers they have had that are no runs'

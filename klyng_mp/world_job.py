@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from klyng_mp.deadline import NEVER
 from klyng_mp.errors import ClosedError, ForkedError, WorldError
@@ -18,13 +18,19 @@ from klyng_mp.launch.job import LocalJob
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from klyng_mp.green.turns import Turns
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.remote.world_hosts import WorldHosts
     from klyng_mp.run import Run
 
-__all__ = ["WorldJob"]
+__all__ = ["Maker", "WorldJob"]
+
+
+class Maker(Protocol):
+    """What makes the job of a World."""
+
+    def launch(self, spec: RankSpec, *, label: bool) -> Job:
+        """Return the job of such ranks."""
 
 
 class WorldJob:
@@ -36,16 +42,16 @@ class WorldJob:
         preload: modules that the zygote imports before it forks.
         label: whether lines of output begin with their rank.
         hosts: where the ranks are; None for this machine.
-        turns: how they take turns, where they are no processes.
+        maker: what brings them to life, where that is neither this machine nor a beacon.
     """
 
     def __init__(
         self, spec: RankSpec, method: str, preload: Sequence[str], *, label: bool, hosts: WorldHosts | None = None,
-        turns: Turns | None = None,
+        maker: Maker | None = None,
     ) -> None:  # fmt: skip
         self._spec = spec
         self._hosts = hosts
-        self._turns = turns
+        self._maker = maker
         self._method = method
         self._preload = preload
         self._label = label
@@ -58,8 +64,8 @@ class WorldJob:
 
     def _start_ranks(self) -> None:
         self._run_number = 0
-        if self._turns is not None:
-            job: Job = self._turns.launch(self._spec, label=self._label)
+        if self._maker is not None:
+            job: Job = self._maker.launch(self._spec, label=self._label)
         elif self._hosts is None:
             job = LocalJob(self._spec, self._method, self._preload, label=self._label)
         else:

@@ -31,8 +31,8 @@ ROOMS = (
     "objects",
     "launch",
     "green",
-    "cluster",
     "remote",
+    "cluster",
     "reduction",
     "util",
     "process",
@@ -121,6 +121,7 @@ LARGER_CLASSES: dict[str, str] = {
     "klyng_mp/world.py:World": "a third of it says what its parameters are",
 }
 HEAVY_AT_THE_TOP = {
+    "klyng_mp/cluster/job.py": "it starts a process, and is imported only for that",
     "klyng_mp/cli/beacon.py": "imported only when a beacon is asked for",
     "klyng_mp/cli/beacon_status.py": "imported only when a beacon is asked for",
     "klyng_mp/cli/doctor.py": "imported only when the doctor is asked for",
@@ -154,6 +155,8 @@ HEAVY_AT_THE_TOP = {
     "klyng_mp/transports/secure.py": "imported only by whoever has peers on other hosts",
 }
 LATE_IMPORTS = {
+    "klyng_mp/cluster/door.py": "cryptography is imported only where certificates are made",
+    "klyng_mp/cluster/engine.py": "TLS is imported only when all that was asked for makes sense",
     "klyng_mp/context.py": "the factory methods: a program imports only what it makes",
     "klyng_mp/cli/main.py": "each command imports only what it needs: run must start fast",
     "klyng_mp/communicator/room.py": "only ranks with peers on other hosts are attended",
@@ -170,6 +173,7 @@ LATE_IMPORTS = {
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }
 TESTS_OF_NO_MODULE = {
+    "tests/cluster/test_mpi_world.py": "of the room as a whole, as a World shows it",
     "tests/cluster/test_mpiexec.py": "of the room as a whole, under MPI's own launchers",
     "tests/cluster/test_suites.py": "of the room as a whole, and transports/mpi: what each transport promises",
     "tests/MPI/test_mpi4py_page.py": "of docs/mpi4py.md",
@@ -232,7 +236,12 @@ SLEEPERS = {
 MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/carrierqueues.py": "tests/test_queues.py",
     "klyng_mp/cli/values.py": "tests/cli/test_parser.py",
+    "klyng_mp/cluster/__main__.py": "tests/cluster/test_mpi_world.py",
+    "klyng_mp/cluster/door.py": "tests/cluster/test_mpi_world.py",
+    "klyng_mp/cluster/job.py": "tests/cluster/test_mpi_world.py",
     "klyng_mp/cluster/member.py": "tests/cluster/test_mpiexec.py",
+    "klyng_mp/cluster/server.py": "tests/cluster/test_mpi_world.py",
+    "klyng_mp/launch/fixed.py": "tests/green/test_green_world.py",
     "klyng_mp/cluster/shell.py": "tests/cluster/test_mpiexec.py",
     "klyng_mp/cluster/vigil.py": "tests/cluster/test_mpiexec.py",
     "klyng_mp/green/endpoint.py": "tests/green/test_green_contract.py",

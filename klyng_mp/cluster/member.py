@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from klyng_mp.communicator.express import ExpressCodec
+    from klyng_mp.launch.control import Cause
     from klyng_mp.launch.launched import Launched
     from klyng_mp.wire.frames import Message
 
 __all__ = ["Member", "join"]
 
-_RUN = 1
 _OUTPUT_SECONDS = 1.0  # for a launcher to read what a rank has printed last
 
 
@@ -79,9 +79,12 @@ class MpiEndpoint(Endpoint):
 
     Attributes:
         is_spinning: whether a core is free to wait on.
+        main: the context of the communicator of all ranks.
+        transport: its own.
     """
 
     is_spinning = False
+    main = 0
     transport: MpiTransport
 
     @property
@@ -92,7 +95,7 @@ class MpiEndpoint(Endpoint):
     def ways(self, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:
         """See `Endpoint.ways`: the communicator of all ranks has some."""
         del members
-        if core is None or context != make_context(_RUN):
+        if core is None or context != self.main:
             return Ways(None, None, None)
         short, collective = (
             Lane(self, self.transport, lane, context=context | lane, codec=codec, spin=self.is_spinning)
@@ -118,6 +121,7 @@ class Member:
 
     Attributes:
         rank, size: of this process.
+        run: the number of the run that it is in, or was in last.
         endpoint: its own.
         codec: of its communicators.
     """
@@ -126,6 +130,7 @@ class Member:
         self._world = world
         self.rank, self.size = int(world.Get_rank()), int(world.Get_size())
         comms = Comms.of(world)
+        self.run = 0
         self.endpoint = endpoint = MpiEndpoint(self.rank)
         self.codec = Codec(main_by_reference=True)
         endpoint.is_spinning = _has_a_core_each(world)
@@ -133,8 +138,8 @@ class Member:
             endpoint,
             endpoint.poller,
             comms=comms,
-            peers={peer: Way(comms, peer) for peer in range(self.size) if peer != self.rank},
-            context=make_context(_RUN),
+            peers=self._ways(comms),
+            context=make_context(1),
             spin=endpoint.is_spinning,
         )
         endpoint.transport.hear = self._hear
@@ -143,16 +148,32 @@ class Member:
             if peer != self.rank:
                 endpoint.mark_present(peer, 0)
         endpoint.on_lost = self._lost
-        self._vigil = Vigil(self, _RUN)
+        self._vigil: Vigil | None = None
         self._comm: Communicator | None = None
 
-    def begin(self) -> Communicator:
-        """Enter the program; return the communicator of all ranks, which is also ``klyng_mp.comm()`` now."""
-        self.endpoint.begin_run(make_context(_RUN))
+    def _ways(self, comms: Comms) -> dict[int, Way]:
+        return {peer: Way(comms, peer) for peer in range(self.size) if peer != self.rank}
+
+    def begin(self, run: int = 1) -> Communicator:
+        """Enter a run; return the communicator of all ranks, which is also ``klyng_mp.comm()`` now.
+
+        All ranks make the call; the program that a launcher has started is the run 1.
+        """
+        endpoint, context = self.endpoint, make_context(run)
+        if self.run:  # so that nothing is received of what an earlier one has left
+            comms = Comms.of(self._world)
+            with endpoint.lock:
+                endpoint.transport.enter(comms, self._ways(comms), context)
+        self.run = run
+        endpoint.main = context
+        endpoint.begin_run(context)
         self._comm = comm = Communicator(
-            self.endpoint, self.codec, context=make_context(_RUN), rank=self.rank, members=range(self.size)
+            endpoint, self.codec, context=context, rank=self.rank, members=range(self.size)
         )
         set_current(comm)
+        if self._vigil is not None:
+            self._vigil.stop()
+        self._vigil = Vigil(self, run)
         self._vigil.begin()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return comm
@@ -172,23 +193,32 @@ class Member:
             (source, tag) of the messages that nobody here has received, oldest first.
         """
         endpoint = self.endpoint
-        low, high = make_context(_RUN), make_context(_RUN + 1)
-        endpoint.conclude(low, high)
+        endpoint.conclude(make_context(self.run), make_context(self.run + 1))
         endpoint.flush(NEVER)
-        self._vigil.leave()
+        self.finish()
         with endpoint.lock:
             for peer in range(self.size):
                 if peer != self.rank:
                     endpoint.transport.say_goodbye(peer)
         endpoint.wait(endpoint.transport.is_alone, NEVER, "waiting for the other ranks to end")
-        left = [(message.source, message.tag) for message in endpoint.unreceived(low, high)]
+        left = self.unreceived()
         endpoint.close()
         set_current(None)
         return left
 
-    def give_up(self, text: str) -> None:
+    def finish(self) -> None:
+        """Leave the run: this rank's part of it is done."""
+        if self._vigil is not None:
+            self._vigil.leave()
+
+    def unreceived(self) -> list[tuple[int, int | str]]:
+        """Return (source, tag) of the messages of this run that nobody here has received, oldest first."""
+        waiting = self.endpoint.unreceived(make_context(self.run), make_context(self.run + 1))
+        return [(message.source, message.tag) for message in waiting]
+
+    def give_up(self, cause: Cause) -> None:
         """Say why no rank can go on, and end all of them."""
-        say(text)
+        say(cause.text)
         self.abort(1)
 
     def abort(self, code: int) -> None:
@@ -205,12 +235,13 @@ class Member:
         doing = f"waits in {waiters[0].call}" if waiters else "computes"
         return f"rank {self.rank} (process {os.getpid()}) {doing}{f', at {where}' if where else ''}"
 
-    def tell(self, peer: int, tag: str, content: bytes = b"") -> None:
+    def tell_rank(self, peer: int, tag: str, content: bytes = b"") -> None:
         """Send a control message to a rank; with the endpoint's lock held."""
         self.endpoint.transport.tell(peer, tag, content)
 
     def _hear(self, message: Message) -> None:
-        self._vigil.hear(message)
+        if self._vigil is not None:
+            self._vigil.hear(message)
 
     def _lost(self, peer: int, reason: str) -> None:
         del reason

@@ -35,7 +35,7 @@ class Vigil:
     def __init__(self, member: Member, run: int) -> None:
         self._member = member
         self._run = run
-        self._ended = False
+        self._ended = self._stopped = False
         self._detector = HangDetector()
         self._question = 0
         self._answers: dict[int, RankState] = {}
@@ -52,6 +52,10 @@ class Vigil:
         """Take note that this rank's program has ended."""
         self._ended = True
 
+    def stop(self) -> None:
+        """Ask no more: another run begins."""
+        self._stopped = True
+
     def state(self) -> RankState:
         """Return what this rank does; with the endpoint's lock held."""
         endpoint = self._member.endpoint
@@ -65,10 +69,10 @@ class Vigil:
         member = self._member
         if message.tag == _ASK:
             state = self.state()
-            member.tell(0, _ANSWER, pickle.dumps((message.head, state._replace(since=monotonic() - state.since))))
+            member.tell_rank(0, _ANSWER, pickle.dumps((message.head, state._replace(since=monotonic() - state.since))))
         elif message.tag == _ANSWER:
             question, state = pickle.loads(message.head)  # noqa: S301 - of a rank, as what others send is
-            if question == b"%d" % self._question:
+            if question == b"%d %d" % (self._run, self._question):
                 self._answers[state.rank] = state._replace(since=monotonic() - state.since)
 
     # -- as a chore of rank 0's
@@ -80,6 +84,8 @@ class Vigil:
 
     def advance(self) -> bool:
         """See `Chore.advance`."""
+        if self._stopped:
+            return True
         member = self._member
         now = monotonic()
         if not self._asked and now >= self._due:
@@ -87,7 +93,7 @@ class Vigil:
             self._question += 1
             self._answers.clear()
             for peer in range(1, member.size):
-                member.tell(peer, _ASK, b"%d" % self._question)
+                member.tell_rank(peer, _ASK, b"%d %d" % (self._run, self._question))
         if self._asked and len(self._answers) == member.size - 1:
             self._asked = False
             self._judge()
@@ -101,4 +107,4 @@ class Vigil:
         if all(state.phase == ENDED for state in states.values()):
             return
         if self._detector.judge(self._run, states):
-            self._member.give_up(deadlock_of(states.values()).text)
+            self._member.give_up(deadlock_of(states.values()))

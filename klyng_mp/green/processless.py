@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
-from klyng_mp.errors import LaunchError
 from klyng_mp.launch.control import UNRECEIVED
-from klyng_mp.launch.driver import Job
+from klyng_mp.launch.fixed import FixedJob
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.frames import CONTROL, Message
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from klyng_mp.deadline import Deadline
-    from klyng_mp.launch.driver import Order
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.wire.codec import Encoded
 
@@ -30,7 +28,7 @@ _NO_PROCESS = (
 )
 
 
-class Processless(Job):
+class Processless(FixedJob):
     """A job without processes that could be started or signalled.
 
     Args:
@@ -39,6 +37,7 @@ class Processless(Job):
     """
 
     is_here = True
+    refusal = _NO_PROCESS
 
     def __init__(self, spec: RankSpec, *, by_reference: bool) -> None:
         super().__init__(spec)
@@ -74,27 +73,6 @@ class Processless(Job):
 
     def _put(self, tag: int | str, rank: int, encoded: Encoded) -> None:
         self._answers[tag].append(Message(CONTROL, rank, tag, 0, *encoded))
-
-    def fence(self, run: int) -> None:
-        """See `Job.fence`: what was printed is written."""
-        self.fenced = run
-
-    def over(self, run: int) -> None:
-        """See `Job.over`."""
-
-    def start_process(self, order: Order, task: int, exit_pipe: int, fds: Sequence[int]) -> tuple[int, int, int | None]:
-        """See `Job.start_process`: it cannot be."""
-        del task, exit_pipe, fds
-        raise LaunchError(f"{order.name} cannot be started: {_NO_PROCESS}")
-
-    def signal_process(self, serial: int, signum: int) -> None:
-        """See `Job.signal_process`: there are none."""
-
-    def refill(self, run: int, *, renew: bool) -> None:
-        """See `Job.refill`: ranks are made anew for each run."""
-
-    def flush(self) -> None:
-        """See `Job.flush`."""
 
     def wait_closed(self, deadline: Deadline, doing: str) -> None:
         """See `Job.wait_closed`."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
     from klyng_mp.transports.contract import Transport
+    from klyng_mp.transports.secure import SecureSocket
     from klyng_mp.wire.codec import Codec
 
 __all__ = ["Job", "Line", "Order", "write_output"]
@@ -98,7 +99,7 @@ class Line:
         """Wait until ``ready()``, or the job is lost, or the deadline is over (DeadlineError)."""
         self.endpoint.wait(lambda: ready() or self.lost is not None or self.closed, deadline, doing)
 
-    def _welcome(self, rank: int, incarnation: int, sock: socket.socket) -> None:
+    def _welcome(self, rank: int, incarnation: int, sock: socket.socket | SecureSocket) -> None:
         """Take note that a rank has come to life, and how it is reached; with the endpoint's lock held."""
         self._incarnations[rank] = incarnation
         self.endpoint.mark_present(rank, incarnation)

@@ -12,7 +12,7 @@ import logging
 import multiprocessing
 import os
 import socket
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from klyng_mp.communicator.awaiting import complete
 from klyng_mp.communicator.current import set_current
@@ -42,9 +42,14 @@ from klyng_mp.wire.mailbox import ANY_TAG
 from klyng_mp.wire.namespace import install_main
 
 if TYPE_CHECKING:
-    from klyng_mp.launch.spec import RankSpec
+    from collections.abc import Callable
 
-__all__ = ["rank_main", "spawned"]
+    from klyng_mp.communicator.communicator import Communicator
+    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.launch.spec import RankSpec
+    from klyng_mp.launch.statistics import RankStatistics
+
+__all__ = ["Server", "rank_main", "spawned"]
 
 _FOREVER = Deadline(None)
 _SPOILT_EXIT_CODE = 72
@@ -67,7 +72,8 @@ def rank_main(ends: BodyEnds, keep: set[int], rehearsal: RankSpec | None = None)
         _import_main(place.spec.preparation)
     if place.start is not None:
         run_started(place, place.start, ends.leash)
-    server = _Server(place)
+    codec = Codec(main_by_reference=place.spec.main_by_reference)
+    server = Server(place, make_link(place, codec), codec)
     server.forward_logs()
     try:
         server.serve()
@@ -110,24 +116,79 @@ def _rehearse(spec: RankSpec) -> None:
         place.shared = segment.fd, segment.bells.pop()
         for bell in segment.bells:
             os.close(bell)
-    server = _Server(place)
+    codec = Codec(main_by_reference=spec.main_by_reference)
+    link = make_link(place, codec)
+    server = Server(place, link, codec)
     work = Codec(main_by_reference=False).encode_run((len, ((),), {}))
     for message in (Message(CONTROL, DRIVER, 1, 1, *work), Message(CONTROL, DRIVER, CLOSE, 1, 0, b"", [])):
         driver.sendall(b"".join(pack_frame(message)))
     server.serve()
-    server.leave()
+    link.endpoint.close()
+    channel.close()
     set_current(None)
     supervisor.close()
     driver.close()
 
 
-class _Server:
-    """What a warm rank does between two runs, and in one."""
+class Seat(Protocol):
+    """Which rank it is, of whom."""
 
-    def __init__(self, place: Place) -> None:
+    spec: RankSpec
+    rank: int
+
+
+class Link(Protocol):
+    """What ties a rank to its job; see `RankLink`."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The rank's."""
+
+    @property
+    def aborted(self) -> int:
+        """Runs up to this one were ended before they reached this rank."""
+
+    def begin(self, run: int) -> Communicator:
+        """Enter a run."""
+
+    def finish(self) -> None:
+        """Leave it."""
+
+    def tell(self, *record: Any) -> None:
+        """Send a record to who supervises the rank."""
+
+    def meet(self, incarnations: dict[int, int]) -> None:
+        """Take note of who occupies the places of other hosts now."""
+
+    def balance(self) -> tuple[dict[int, int], int]:
+        """Return how many of this run's messages were sent to whom, and how many were received."""
+
+    def unreceived(self) -> list[tuple[int, int | str]]:
+        """Return (source, tag) of the messages of this run that nobody has received."""
+
+    def statistics(self) -> RankStatistics:
+        """Return what this rank has done until now."""
+
+    def check_agreement(self) -> None:
+        """Raise the CollectiveMismatchError that nobody has met."""
+
+    def say_goodbye(self, report: Callable[[], tuple[Any, ...]]) -> None:
+        """Let what was sent leave, and tell that this end is meant."""
+
+
+class Server:
+    """What a warm rank does between two runs, and in one.
+
+    Args:
+        place: which rank it is.
+        link: what ties it to its job.
+        codec: of its communicators.
+    """
+
+    def __init__(self, place: Seat, link: Link, codec: Codec) -> None:
         self._place = place
-        self._codec = Codec(main_by_reference=place.spec.main_by_reference)
-        self._link = make_link(place, self._codec)
+        self._codec = codec
+        self._link = link
 
     def forward_logs(self) -> None:
         """Hand this process's log records to the driver, if it wants them."""
@@ -154,11 +215,6 @@ class _Server:
                 self._answer(message.tag, self._codec.encode(self._link.statistics()))
             elif isinstance(message.tag, int) and message.tag > self._link.aborted:
                 self._serve_run(message.tag, message)
-
-    def leave(self) -> None:
-        """Close what ties this rank to its job."""
-        self._link.endpoint.close()
-        self._place.channel.close()
 
     def say_goodbye(self) -> None:
         """Let what was sent leave, and tell the supervisor that this end is meant."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.remote.tls import Credentials
 
-__all__ = ["RankNetwork", "Site", "keep_alive"]
+__all__ = ["RankNetwork", "Site", "closed_on_error", "keep_alive"]
 
 _SECONDS = 10.0  # to open a connection, and to prove it
 _DEAD_MILLISECONDS = 10_000  # what was sent and is not acknowledged for so long ends a connection
@@ -282,7 +282,7 @@ class _Wires:
             sock.sendall(self._prove(b"open", ours + theirs[:_NONCE], (source, peer)) + incarnation)
             return sock, _read_opened(sock)
         tls = self._contexts[1].wrap_socket(sock, server_hostname=rank_name(peer), suppress_ragged_eofs=False)
-        with _closed_on_error(tls):
+        with closed_on_error(tls):
             check_channel(tls, DATA)
             tls.sendall(incarnation)
             other = _read_opened(tls)
@@ -316,7 +316,7 @@ class _Wires:
             sock.sendall(content)
             return sock, incarnation
         tls = self._contexts[0].wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
-        with _closed_on_error(tls):
+        with closed_on_error(tls):
             check_channel(tls, DATA)
             if peer_number(tls) != (DRIVER if is_channel(source) else source):
                 raise RemoteProtocolError(f"rank {peer_number(tls)} says to be {source}")
@@ -357,7 +357,7 @@ class _Wires:
 
 
 @contextmanager
-def _closed_on_error(tls: ssl.SSLSocket) -> Iterator[None]:
+def closed_on_error(tls: ssl.SSLSocket) -> Iterator[None]:
     """Close a connection that comes to nothing; the socket that it was made of is closed already."""
     try:
         yield

@@ -27,7 +27,18 @@ from typing import TYPE_CHECKING
 
 from klyng_mp.transports.contract import TransportStatistics
 from klyng_mp.transports.mpi_messages import Coming, Frame, LandingPlace, Patience, content_of, open_front, read_frame
-from klyng_mp.transports.mpi_sending import BEFORE, BYE, CLEAR, CLEARANCE, COLLECTIVE, USERS, Comms, MpiSender, Way
+from klyng_mp.transports.mpi_sending import (
+    BEFORE,
+    BYE,
+    CLEAR,
+    CLEARANCE,
+    COLLECTIVE,
+    USERS,
+    Comms,
+    MpiSender,
+    Way,
+    forget_sent,
+)
 from klyng_mp.wire.blocks import allocate
 from klyng_mp.wire.codec import PICKLE
 from klyng_mp.wire.frames import CONTROL, FrameReader, Message
@@ -77,16 +88,26 @@ class MpiTransport(MpiSender):
         self._sink = sink
         self._poller = poller
         self._patience = Patience(spin=spin)
-        self._coming: dict[int, deque[Coming]] = {}
-        self._landing: LandingPlace | None = None
-        self._received: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
-        self._leaving: dict[int, tuple[int, int]] = {}  # peers that have said goodbye, and what comes before that
         self._bytes_received = 0
         # The poller knows this transport by a descriptor, at which nothing ever shows.
         self._handle = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         poller.register(self._handle, 0, self._react)
         poller.attend(self._handle, self._is_quiet)
         poller.pace(self._patience.pause)
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._coming: dict[int, deque[Coming]] = {}
+        self._landing: LandingPlace | None = None
+        self._received: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
+        self._leaving: dict[int, tuple[int, int]] = {}  # peers that have said goodbye, and what comes before that
+
+    def enter(self, comms: Comms, peers: Mapping[int, Way], context: int) -> None:
+        """Move messages through these from now on, and forget those of before; all sides do so."""
+        self._leave_rest()
+        forget_sent()
+        self.comms, self._peers, self._context = comms, peers, context
+        self._begin()
 
     # -- in
 

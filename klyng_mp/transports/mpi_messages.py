@@ -37,6 +37,8 @@ _LOOKS = 4000  # in one go for a large buffer that is on its way, which MPI move
 _PATIENCE_SECONDS = 0.02  # for which who waits looks again and again, where a core is free for it
 _BRIEF_SECONDS = 0.0005  # and where there is none
 _LOOKS_AT_ONCE = 16  # at once, as to come back here takes longer than a few of them
+_IDLE_SECONDS = 1.0  # after which it is in no hurry any more
+_LONG_PAUSE_SECONDS = 0.005
 _PAUSE_SECONDS = 0.001  # between two looks afterwards
 
 # A pickle that makes a Frame of the bytes in it: PROTO 4, GLOBAL, BINBYTES8, TUPLE1, REDUCE, STOP.
@@ -201,8 +203,9 @@ class Patience:
         now = perf_counter()
         if self._since is None:
             self._since = now
-        if now - self._since > self._seconds:
-            return min(seconds, _PAUSE_SECONDS)
+        waited = now - self._since
+        if waited > self._seconds:
+            return min(seconds, _PAUSE_SECONDS if waited < _IDLE_SECONDS else _LONG_PAUSE_SECONDS)
         os.sched_yield()
         return 0.0
 

@@ -127,13 +127,17 @@ class MpiSender:
         # The last one is for all that are no such numbers.
         self.most = int(MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 0) - 1
         self._number = 0
+        self._begin()
+        self._traffic: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])  # what has left whole
+        self._closed = False
+
+    def _begin(self) -> None:
+        """Begin afresh, with nobody parted from and nothing on its way."""
         self._sending: list[Sending] = []
         self.passed: list[Passed] = [_Nothing(), _Nothing(), _Nothing()]
         self._sent: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
         self._unbuffered: defaultdict[int, int] = defaultdict(int)  # bytes that MPI reads here, of sends that are over
-        self._traffic: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])  # what has left whole
         self._parted: set[int] = set()
-        self._closed = False
 
     @property
     def size(self) -> int:
@@ -236,3 +240,8 @@ class MpiSender:
         """Keep the memory of what MPI has not sent, when this side is closed."""
         _left.extend(self._sending)
         self._sending = []
+
+
+def forget_sent() -> None:
+    """Give back the memory of messages that sides had left to MPI, and that it has sent since."""
+    _left[:] = [one for one in _left if not one.advance()]

@@ -51,11 +51,16 @@ def environment(**more):
     return {**kept, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]), **ROOT_IS_FINE, **more}
 
 
+def launcher(python):
+    """Return the words that start n ranks, also more than there are cores."""
+    command = str(Path(python).with_name("mpiexec"))
+    is_open_mpi = run([command, "--version"]).stdout.startswith("mpiexec (Open")
+    return [command, *(["--oversubscribe"] if is_open_mpi else []), "-n", "{n}"]
+
+
 def mpiexec(python, ranks, *words, module="klyng_mp", env=None, cwd=None, timeout=60.0):
     """Run ``python -m klyng_mp`` with these words on so many ranks; return what it printed and its exit code."""
-    command = [str(Path(python).with_name("mpiexec")), "-n", str(ranks), python, "-m", module, *map(str, words)]
-    if run([command[0], "--version"]).stdout.startswith("mpiexec (Open"):
-        command[1:1] = ["--oversubscribe"]
+    command = [*launcher(python)[:-1], str(ranks), python, "-m", module, *map(str, words)]
     with TemporaryDirectory() as folder:  # an MPI that is aborted leaves something
         own = {"TMPDIR": folder, "OMPI_MCA_btl_sm_backing_directory": folder, **(env or {})}
         return _communicate(command, environment(**own), cwd, timeout * FACTOR)
