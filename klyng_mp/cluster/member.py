@@ -160,10 +160,9 @@ class Member:
         All ranks make the call; the program that a launcher has started is the run 1.
         """
         endpoint, context = self.endpoint, make_context(run)
-        if self.run:  # so that nothing is received of what an earlier one has left
-            comms = Comms.of(self._world)
-            with endpoint.lock:
-                endpoint.transport.enter(comms, self._ways(comms), context)
+        comms = Comms.of(self._world)  # so that nothing is received of what an earlier run has left
+        with endpoint.lock:
+            endpoint.transport.enter(comms, self._ways(comms), context)
         self.run = run
         endpoint.main = context
         endpoint.begin_run(context)
