@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from klyng_mp.cli.values import read_file, read_picture, read_seed, read_size, read_timeout, read_whole
-from klyng_mp.launch.launched import find_launcher
+from klyng_mp.launch.launched import find_launcher, leave_it_to_the_first
 from klyng_mp.launch.program import ProgramOptions
 from klyng_mp.machine import usable_cpus
 
@@ -408,6 +408,7 @@ def _check_launched(
     for complaint, is_so in complaints.items():
         if is_so:
             if launched.rank:
+                leave_it_to_the_first(launched)
                 sys.exit(USAGE_ERROR)
             parser.error(complaint)
 

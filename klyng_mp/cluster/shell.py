@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.cluster.member import join
 from klyng_mp.errors import LaunchError
 from klyng_mp.launch.balance import describe_unreceived
-from klyng_mp.launch.launched import hide_launcher
+from klyng_mp.launch.launched import hide_launcher, leave_it_to_the_first
 from klyng_mp.launch.program import format_user_traceback, load
 from klyng_mp.launch.shell import exit_code_of, say
 from klyng_mp.launch.surroundings import flush_streams, seed_random_numbers
@@ -46,6 +46,7 @@ def run_member(options: ProgramOptions, launched: Launched) -> int:
         member = join(launched)
     except (LaunchError, SyntaxError):
         if launched.rank:
+            leave_it_to_the_first(launched)
             return 1
         raise
     hide_launcher(launched)

@@ -6,13 +6,15 @@ Layer: launch; looks at the environment only, so that it costs nothing to ask.
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Launched", "find_launcher", "hide_launcher"]
+__all__ = ["Launched", "find_launcher", "hide_launcher", "leave_it_to_the_first"]
 
+_PATIENCE_SECONDS = 2.0
 _TAKEN = "KLYNG_MP_MPI_RANK"  # set in a rank, whose own children are none
 
 
@@ -46,6 +48,16 @@ def find_launcher(environ: Mapping[str, str] = os.environ) -> Launched | None:
         if environ.get(rank, "").isdecimal() and environ.get(size, "").isdecimal():
             return Launched(launcher, int(environ[rank]), int(environ[size]))
     return None
+
+
+def leave_it_to_the_first(launched: Launched) -> None:
+    """In all ranks but the first: wait to be ended with it, which says what is wrong for all, and fails.
+
+    Whichever fails first is the one that a launcher ends the others for, before they could speak. One that waits until
+    all have ended by themselves is not kept waiting for long.
+    """
+    if launched.rank:
+        time.sleep(_PATIENCE_SECONDS)
 
 
 def hide_launcher(launched: Launched) -> None:
