@@ -50,7 +50,7 @@ def main(rounds: int, small: int, large: int) -> None:
     for turn in range(rounds + 1):  # the first one warms up
         for name, (times, send, receive) in list(sides.items())[:: 1 if turn % 2 else -1]:
             theirs.Barrier()
-            play(send, receive, rank, (times + 1) // 2)  # what comes first after the other kind is slower, whoever plays it
+            play(send, receive, rank, (times + 1) // 2)  # what comes after the other kind is slower, whoever plays
             seconds = play(send, receive, rank, times)
             if turn:
                 samples[name].append(seconds)
