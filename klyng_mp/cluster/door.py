@@ -112,6 +112,11 @@ class Door:
                 one.shutdown(socket.SHUT_RDWR)  # which wakes who accepts
             one.close()
 
+    def abandon(self) -> None:
+        """In a forked child: close its copies of the sockets, which its parent goes on to listen at."""
+        for one in self._sockets:
+            one.close()
+
     def _accept(self, server: socket.socket) -> None:
         while True:
             try:

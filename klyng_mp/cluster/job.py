@@ -219,5 +219,5 @@ class MpiJob(FixedJob):
 
     def forget(self) -> None:
         """See `Job.forget`."""
-        self._door.close()
+        self._door.abandon()
         self._process = None

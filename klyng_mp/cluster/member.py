@@ -162,7 +162,9 @@ class Member:
         endpoint, context = self.endpoint, make_context(run)
         comms = Comms.of(self._world)  # so that nothing is received of what an earlier run has left
         with endpoint.lock:
+            former = endpoint.transport.comms
             endpoint.transport.enter(comms, self._ways(comms), context)
+        former.free()
         self.run = run
         endpoint.main = context
         endpoint.begin_run(context)

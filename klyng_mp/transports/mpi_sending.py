@@ -64,6 +64,11 @@ class Comms(NamedTuple):
         """Return communicators of the same ranks; all of them make the call."""
         return cls(comm.Dup(), comm.Dup(), comm.Dup(), comm.Dup())
 
+    def free(self) -> None:
+        """Free them, of which MPI has no more than some hundreds; all of their ranks make the call."""
+        for comm in self:
+            comm.Free()
+
 
 class Way(NamedTuple):
     """How a peer is reached.
