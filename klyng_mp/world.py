@@ -46,7 +46,7 @@ class WorldStatistics(NamedTuple):
     Attributes:
         size: how many ranks it has.
         native: whether the C core is in use.
-        transport: how messages between its ranks move: "shm" (shared memory) or "stream" (sockets).
+        transport: how messages between its ranks move: "shm" (shared memory), "stream" (sockets) or "mpi".
         runs: how many runs its present ranks have begun.
         ranks: what each rank has done; index = rank.
     """
@@ -164,7 +164,8 @@ class World(WorldContext):
                 at.close()
             raise
         modules = (preload,) if isinstance(preload, str) else tuple(preload)
-        spec.main_by_reference = spec.main_by_reference or (maker is not None and engine is None)
+        spec.by_mpi = engine is not None
+        spec.main_by_reference = spec.main_by_reference or (maker is not None and not spec.by_mpi)
         super().__init__(spec, method, modules, label=label, hosts=at, maker=maker)
         self._codec = Codec(main_by_reference=spec.main_by_reference)
         self._asked = 0
@@ -283,7 +284,7 @@ class World(WorldContext):
                 self._asked += 1
                 self._end_session(self._job)
                 self._known = _ask_ranks(self._job, self._codec, self._asked, Deadline(timeout))
-            transport = "shm" if self._spec.shares_memory else "stream"
+            transport = "mpi" if self._spec.by_mpi else "shm" if self._spec.shares_memory else "stream"
             runs = self._run_number - self._sessions
             return WorldStatistics(self.size, native.core is not None, transport, runs, list(self._known))
 

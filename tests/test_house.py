@@ -247,7 +247,7 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/green/endpoint.py": "tests/green/test_green_contract.py",
     "klyng_mp/green/bridge.py": "tests/green/test_bridged.py",
     "klyng_mp/green/job.py": "tests/green/test_green_world.py",
-    "klyng_mp/green/labels.py": "tests/green/test_green_world.py",
+    "klyng_mp/launch/labels.py": "tests/green/test_green_world.py",
     "klyng_mp/green/play.py": "tests/green/test_green_world.py",
     "klyng_mp/green/processless.py": "tests/green/test_green_world.py",
     "klyng_mp/green/shell.py": "tests/green/test_green_shell.py",

@@ -179,7 +179,7 @@ typedef struct {
 typedef enum { ENCODED, LONG_WAY, RAISED } Encoding;
 
 /* Makes a head of an object, unless the codec has more to do with it. */
-bool head_is_small(PyObject *object, Py_ssize_t *left);
+bool head_is_small(PyObject *object, Py_ssize_t size); /* everyday, and pickled in so many bytes */
 Encoding head_encode(CoreState *state, bool main_by_reference, PyObject *object, Encoded *result);
 /* Whether an object can be made of such a head. */
 bool head_is_everyday(uint8_t code, size_t size);

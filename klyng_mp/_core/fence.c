@@ -1,6 +1,6 @@
-/* Whether a small message may go past the mailbox of a rank whose messages others move (klyng_mp/cluster/lane.py), and how
-   many have. As in express.c: nothing is done where another thread is inside or waits, the run is over, the peer is this
-   rank, or the tag is none of those others'; and on the way in where a message or a receive waits in the mailbox. */
+/* Whether a small message may go past the mailbox of a rank whose messages others move (klyng_mp/cluster/lane.py), and
+   how many have. As in express.c: nothing is done where another thread is inside or waits, the run is over, the peer is
+   this rank, or the tag is none of those others'; and on the way in where a message or a receive waits in the mailbox. */
 
 #include "core.h"
 #include "mailbox.h"
@@ -46,9 +46,8 @@ fence_send(Fence *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "send() takes an object, a rank and a tag");
         return NULL;
     }
-    Py_ssize_t left = self->largest;
     if (!read_way(self, args[1], args[2], &rank) || !gate_is_open(self->gate, self->context) ||
-        !head_is_small(args[0], &left))
+        !head_is_small(args[0], self->largest))
         Py_RETURN_FALSE;
     PyObject *sent = PyObject_Vectorcall(self->way_out, args, 3, NULL);
     if (sent == NULL)

@@ -99,13 +99,28 @@ encode_pickle(CoreState *state, bool main_by_reference, PyObject *object, Encode
     return ENCODED;
 }
 
-/* Whether marshal writes an object as pickle would: it is put together of everyday types, and of few of them. Marshal
-   is the faster one, but it takes a bytearray or an array for bytes. */
+/* Returns at most how many bytes an object that holds no others takes in a pickle. */
+static Py_ssize_t
+pickled_size(PyObject *object)
+{
+    const PyTypeObject *type = Py_TYPE(object);
+    const Py_ssize_t front = 16; /* any float, and what comes before the content of others */
+    if (type == &PyUnicode_Type)
+        return front + PyUnicode_GET_LENGTH(object) * (PyUnicode_IS_ASCII(object) ? 1 : 4);
+    if (type == &PyBytes_Type)
+        return front + PyBytes_GET_SIZE(object);
+    if (type == &PyLong_Type)
+        return front + Py_ABS(Py_SIZE(object)) * (Py_ssize_t)sizeof(digit);
+    return front;
+}
+
+/* Whether an object is put together of everyday types, of so many parts at most or, `by_size`, of bytes when pickled;
+   what is left of them is written back. */
 static bool
-is_plain(PyObject *object, int depth, int *left)
+is_everyday(PyObject *object, int depth, Py_ssize_t *left, bool by_size)
 {
     PyTypeObject *type = Py_TYPE(object);
-    if (--*left < 0)
+    if ((*left -= by_size ? pickled_size(object) : 1) < 0)
         return false;
     if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyBytes_Type ||
         type == &PyBool_Type || object == Py_None)
@@ -116,16 +131,31 @@ is_plain(PyObject *object, int depth, int *left)
         Py_ssize_t position = 0;
         PyObject *key, *value;
         while (PyDict_Next(object, &position, &key, &value))
-            if (!is_plain(key, depth, left) || !is_plain(value, depth, left))
+            if (!is_everyday(key, depth, left, by_size) || !is_everyday(value, depth, left, by_size))
                 return false;
         return true;
     }
     if (type != &PyList_Type && type != &PyTuple_Type)
         return false;
     for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(object); index++)
-        if (!is_plain(PySequence_Fast_GET_ITEM(object, index), depth, left))
+        if (!is_everyday(PySequence_Fast_GET_ITEM(object, index), depth, left, by_size))
             return false;
     return true;
+}
+
+/* Whether marshal writes an object as pickle would: it is of few everyday parts. Marshal is the faster one, but it takes
+   a bytearray or an array for bytes. */
+static bool
+is_plain(PyObject *object)
+{
+    Py_ssize_t left = PLAIN_PARTS;
+    return is_everyday(object, PLAIN_DEPTH, &left, false);
+}
+
+bool
+head_is_small(PyObject *object, Py_ssize_t size)
+{
+    return is_everyday(object, PLAIN_DEPTH, &size, true);
 }
 
 static Encoding
@@ -152,10 +182,8 @@ head_encode(CoreState *state, bool main_by_reference, PyObject *object, Encoded 
     result->size = 0;
     if (type == &PyLong_Type)
         return encode_int(object, result);
-    if (type == &PyDict_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PySet_Type) {
-        int left = PLAIN_PARTS;
-        return is_plain(object, PLAIN_DEPTH, &left) ? encode_plain(object, result) : encode_pickle(state, main_by_reference, object, result);
-    }
+    if (type == &PyDict_Type || type == &PyTuple_Type || type == &PyList_Type || type == &PySet_Type)
+        return is_plain(object) ? encode_plain(object, result) : encode_pickle(state, main_by_reference, object, result);
     if (type == &PyBytes_Type) {
         result->code = BYTES;
         result->data = PyBytes_AS_STRING(object);
@@ -190,47 +218,6 @@ head_encode(CoreState *state, bool main_by_reference, PyObject *object, Encoded 
         return ENCODED;
     }
     return LONG_WAY;
-}
-
-/* Whether an object of everyday types is certain to be pickled in `left` bytes; what is left of them is written back. */
-static bool
-is_small(PyObject *object, int depth, Py_ssize_t *left)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    Py_ssize_t size = 16; /* of any number, and of what comes before the content of others */
-    if (type == &PyUnicode_Type)
-        size += PyUnicode_GET_LENGTH(object) * (PyUnicode_IS_ASCII(object) ? 1 : 4);
-    else if (type == &PyBytes_Type)
-        size += PyBytes_GET_SIZE(object);
-    else if (type == &PyLong_Type)
-        size += Py_ABS(Py_SIZE(object)) * (Py_ssize_t)sizeof(digit);
-    if ((*left -= size) < 0)
-        return false;
-    if (type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyBytes_Type ||
-        type == &PyBool_Type || object == Py_None)
-        return true;
-    if (--depth < 0)
-        return false;
-    if (type == &PyDict_Type) {
-        Py_ssize_t position = 0;
-        PyObject *key, *value;
-        while (PyDict_Next(object, &position, &key, &value))
-            if (!is_small(key, depth, left) || !is_small(value, depth, left))
-                return false;
-        return true;
-    }
-    if (type != &PyList_Type && type != &PyTuple_Type)
-        return false;
-    for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(object); index++)
-        if (!is_small(PySequence_Fast_GET_ITEM(object, index), depth, left))
-            return false;
-    return true;
-}
-
-bool
-head_is_small(PyObject *object, Py_ssize_t *left)
-{
-    return is_small(object, PLAIN_DEPTH, left);
 }
 
 static PyObject *

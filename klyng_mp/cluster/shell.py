@@ -7,13 +7,12 @@ all of them, the launcher does.
 from __future__ import annotations
 
 import signal
-import sys
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from klyng_mp.cluster.member import join
 from klyng_mp.errors import LaunchError
 from klyng_mp.launch.balance import describe_unreceived
+from klyng_mp.launch.labels import labelled
 from klyng_mp.launch.launched import hide_launcher, leave_it_to_the_first
 from klyng_mp.launch.program import format_user_traceback, load
 from klyng_mp.launch.shell import exit_code_of, say
@@ -21,8 +20,6 @@ from klyng_mp.launch.surroundings import flush_streams, seed_random_numbers
 from klyng_mp.machine import hostname
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from klyng_mp.cluster.member import Member
     from klyng_mp.launch.launched import Launched
     from klyng_mp.launch.program import Program, ProgramOptions
@@ -53,7 +50,7 @@ def run_member(options: ProgramOptions, launched: Launched) -> int:
     if options.seed is not None:
         seed_random_numbers(options.seed, _RUN, member.rank)
     signal.signal(signal.SIGUSR1, lambda _signum, frame: say(member.describe(frame)))
-    with _labelled(f"[{member.rank}@{hostname()}] " if options.label else None):
+    with labelled(hostname() if options.label else None, lambda: member.rank):
         member.begin()
         code = _execute(program, member)
         if code:
@@ -79,43 +76,3 @@ def _execute(program: Program, member: Member) -> int:
         say(f"rank {member.rank} on {hostname()} failed:\n{text}")
         return 1
     return 0
-
-
-class _Lines:
-    """A text stream that puts a label before each line; what it does not do, the stream itself does."""
-
-    def __init__(self, stream: Any, label: str) -> None:
-        self._stream = stream
-        self._label = label
-        self._begun = ""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write what is whole lines now, each by one call; keep the rest."""
-        *lines, self._begun = (self._begun + text).split("\n")
-        if lines:
-            self._stream.write("".join(f"{self._label}{line}\n" for line in lines))
-            self._stream.flush()
-        return len(text)
-
-    def finish(self) -> None:
-        """Write the line that never ended."""
-        if self._begun:
-            self.write("\n")
-
-
-@contextmanager
-def _labelled(label: str | None) -> Iterator[None]:
-    if label is None:
-        yield
-        return
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = lines = [_Lines(stream, label) for stream in before]
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
-        for one in lines:
-            one.finish()

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from klyng_mp.communicator.current import comm as comm_here
 from klyng_mp.deadline import NEVER, Deadline
 from klyng_mp.errors import CodecError, DeadlineError
-from klyng_mp.green.labels import labelled
-from klyng_mp.green.play import Play
+from klyng_mp.green.play import Play, rank_here
 from klyng_mp.launch.control import GRACE_SECONDS
+from klyng_mp.launch.labels import labelled
 from klyng_mp.launch.surroundings import seed_random_numbers
 from klyng_mp.machine import hostname
 from klyng_mp.wire.codec import Codec
@@ -94,7 +94,7 @@ def perform(
         seed_random_numbers(task.seed, task.run, comm.rank)
     packed = codec.encode((args, kwargs), names=("args", "kwargs"))
     host = hostname()
-    with labelled(host if task.label else None):
+    with labelled(host if task.label else None, rank_here):
         try:
             play.begin(func, packed)
             play.drive(lambda: False, NEVER)

@@ -10,12 +10,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.errors import WorldError
-from klyng_mp.green.labels import labelled
-from klyng_mp.green.play import Play
+from klyng_mp.green.play import Play, rank_here
 from klyng_mp.green.processless import Processless
 from klyng_mp.launch.control import GRACE_SECONDS, Cause
 from klyng_mp.launch.hangs import render_report
 from klyng_mp.launch.job import JOBS
+from klyng_mp.launch.labels import labelled
 from klyng_mp.launch.surroundings import seed_random_numbers
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class GreenJob(Processless):
             WorldError: they have begun in another thread, in which alone they can go on.
         """
         play = self._play
-        with labelled(self._labels):
+        with labelled(self._labels, rank_here):
             while not (ready() or self.lost is not None or self.closed):
                 if play is None or play is not self._play:
                     raise WorldError(f"{doing} would wait for ever: no ranks run here")

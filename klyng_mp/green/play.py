@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from klyng_mp.green.endpoint import GreenEndpoint
     from klyng_mp.wire.codec import Codec, Encoded
 
-__all__ = ["Play", "Rank"]
+__all__ = ["Play", "Rank", "rank_here"]
 
 _MOST_UNCLAIMED = 3
 _THROWS = 3  # of GreenletExit at who does not end by it
@@ -246,3 +246,9 @@ def _comm_here() -> Communicator | None:
     while here is not None and type(here) is not Rank:
         here = here.parent
     return None if here is None else here.comm
+
+
+def rank_here() -> int | None:
+    """Return which rank has its turn, or None."""
+    number: int | None = getattr(getcurrent(), "number", None)
+    return number

@@ -12,10 +12,10 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from klyng_mp.deadline import Deadline
-from klyng_mp.green.labels import labelled
-from klyng_mp.green.play import Play
+from klyng_mp.green.play import Play, rank_here
 from klyng_mp.launch.balance import describe_unreceived
 from klyng_mp.launch.control import GRACE_SECONDS, INTERRUPT_GRACE_SECONDS, Cause
+from klyng_mp.launch.labels import labelled
 from klyng_mp.launch.program import load
 from klyng_mp.launch.shell import exit_code_of, say, tell_cause
 from klyng_mp.launch.surroundings import flush_streams, seed_random_numbers
@@ -121,7 +121,7 @@ def _perform(program: Program, options: ProgramOptions, schedule: int | None) ->
     play.scheduler.around = mains
     host = hostname()
     deadline = Deadline(options.timeout)
-    with labelled(host if options.label else None), mains:
+    with labelled(host if options.label else None, rank_here), mains:
         grace = GRACE_SECONDS
         try:
             play.begin(lambda: _execute(program), None)

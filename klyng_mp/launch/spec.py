@@ -109,14 +109,15 @@ class RankSpec:
         may_spin: whether there is a CPU for each rank, so that one that waits a moment need not sleep.
         seed: base of every rank's random numbers, or None for numbers that cannot be foretold.
         main_by_reference: whether things of ``__main__`` are found in a rank by their name.
+        by_mpi: whether MPI starts them, and moves their messages.
         preparation: what ``multiprocessing.spawn.prepare`` needs, where ranks import the main module.
         log_level: level of the root logger from which records are sent to the driver; None for none.
     """
 
     __slots__ = (
-        "affinity", "argv", "blas_threads", "cwd", "environment", "host", "incarnations", "inherited_fds", "limits",
-        "log_level", "main_by_reference", "may_spin", "network", "path", "preparation", "seed", "share", "size",
-        "umask",
+        "affinity", "argv", "blas_threads", "by_mpi", "cwd", "environment", "host", "incarnations", "inherited_fds",
+        "limits", "log_level", "main_by_reference", "may_spin", "network", "path", "preparation", "seed", "share",
+        "size", "umask",
     )  # fmt: skip
 
     def __init__(self, size: int, host: str) -> None:
@@ -133,7 +134,7 @@ class RankSpec:
         self.affinity = os.sched_getaffinity(0)
         self.limits = [(kind, *resource.getrlimit(kind)) for kind in _LIMITS]
         self.blas_threads: int | None = None
-        self.may_spin = False
+        self.may_spin = self.by_mpi = False
         self.seed: int | None = None
         self.main_by_reference = False
         self.inherited_fds: set[int] = set()

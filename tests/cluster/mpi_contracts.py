@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from cluster.mpijoin import close_inboxes, make_transport, open_inboxes
 from contracts import ranks
 from contracts.awaiting import AwaitingContract
 from contracts.collectives import CollectivesContract
 from contracts.communicator import CommunicatorContract
 from contracts.probing import ProbingContract
+from contracts.ranks import leave_out
 from contracts.synchronous import SynchronousContract
 from contracts.transport import TransportContract
 
@@ -53,11 +53,6 @@ class TestSynchronous(SynchronousContract):
 
 class TestAwaiting(AwaitingContract):
     transport = "mpi"
-
-
-def leave_out(contract, why, *names):
-    for name in names:
-        setattr(contract, name, pytest.mark.skip(reason=why)(getattr(contract, name)))
 
 
 leave_out(TestTransport, _UNBUFFERED, "test_small_messages_are_with_the_kernel_at_once")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from contracts.collectives import CollectivesContract
 from contracts.communicator import CommunicatorContract
 from contracts.probing import ProbingContract
+from contracts.ranks import leave_out
 from contracts.synchronous import SynchronousContract
 
 _THREADS = "the threads of a green rank's process share one greenlet at a time, and cannot wait beside each other"
@@ -29,11 +29,6 @@ class TestGreenSynchronous(SynchronousContract):
 
 class TestGreenCollectives(CollectivesContract):
     transport = "green"
-
-
-def leave_out(contract, why, *names):
-    for name in names:
-        setattr(contract, name, pytest.mark.skip(reason=why)(getattr(contract, name)))
 
 
 leave_out(

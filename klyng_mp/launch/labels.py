@@ -1,6 +1,6 @@
-"""Lines of output that begin with the rank that wrote them, where ranks share one process.
+"""Lines of output that begin with the rank that wrote them, where no supervisor reads what ranks print.
 
-Layer: green.
+Layer: launch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["Labelled", "labelled"]
 
@@ -24,11 +22,13 @@ class Labelled(io.TextIOBase):
     Args:
         stream: where they go.
         host: the ranks' host.
+        whose: says which rank writes; None for none.
     """
 
-    def __init__(self, stream: Any, host: str) -> None:
+    def __init__(self, stream: Any, host: str, whose: Callable[[], int | None]) -> None:
         self._stream = stream
         self._host = host
+        self._whose = whose
         self._begun: dict[int, str] = {}
 
     @property
@@ -50,7 +50,7 @@ class Labelled(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write what is whole lines now; keep the rest for more of the same rank."""
-        number = getattr(getcurrent(), "number", None)
+        number = self._whose()
         if number is None:
             self._stream.write(text)
             return len(text)
@@ -77,13 +77,18 @@ class Labelled(io.TextIOBase):
 
 
 @contextmanager
-def labelled(host: str | None) -> Iterator[None]:
-    """Have what ranks print within this block begin with their number and host, unless ``host`` is None."""
+def labelled(host: str | None, whose: Callable[[], int | None]) -> Iterator[None]:
+    """Have what ranks print within this block begin with their number and host, unless ``host`` is None.
+
+    Args:
+        host: theirs.
+        whose: says which rank writes; None for none.
+    """
     if host is None:
         yield
         return
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = streams = [Labelled(stream, host) for stream in before]
+    sys.stdout, sys.stderr = streams = [Labelled(stream, host, whose) for stream in before]
     try:
         yield
     finally:
