@@ -60,8 +60,8 @@ class Pool(standard.Pool):
     """A pool of worker processes; see ``multiprocessing.Pool``.
 
     Args:
-        processes: how many; None: as many as this process has CPUs to use (`usable_cpus`), or as a World with hosts has
-            places, which are the most that it can have.
+        processes: how many; None: as many as this process has CPUs to use (`usable_cpus`), or as a World with hosts
+            or of MPI has places, which are the most that it can have.
         initializer: each worker calls it when it starts, with `initargs`.
         initargs: its arguments.
         maxtasksperchild: a worker is replaced after so many tasks; None: never.
@@ -103,6 +103,11 @@ class Pool(standard.Pool):
         bars = _find_tqdm() if progress else None
         if world is not None and processes > world.size:
             raise ValueError(f"its World has places for {world.size} workers, not for {processes}")
+        if retries and world is not None and world.has_guests:
+            raise ValueError(
+                f"retries={retries} has no meaning with engine='mpi': MPI ends all ranks with one that dies, so nobody "
+                "is left to do a task again"
+            )
         self._ctx = context or START_METHOD.context()
         self._processes = processes
         worker = WorkerOptions(

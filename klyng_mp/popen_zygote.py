@@ -18,8 +18,8 @@ from multiprocessing.context import set_spawning_popen
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from klyng_mp.deadline import Deadline
+from klyng_mp.launch.exitpipe import EXIT_CODE
 from klyng_mp.launch.job import PASSED_ON, pass_on_interrupt
-from klyng_mp.launch.processes import EXIT_CODE
 from klyng_mp.launch.started import InheritedFd
 from klyng_mp.launch.task import is_sealed
 from klyng_mp.objects.leaving import refuse_descriptor

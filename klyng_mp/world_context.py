@@ -99,19 +99,19 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
         Raises:
             ClosedError: the World is closed.
             CodecError: the target or an argument cannot travel; nothing was started.
-            LaunchError: there is no room for another process, or in a World with hosts no free place.
+            LaunchError: there is no room for another process, or in a World that is spread no free place.
             NotAcrossHostsError: it is started with something that cannot leave this machine; nothing was started.
         """
         wants_rank = not is_server(process_obj)
         with gather_ends() as ends:
-            task, fds = popen.gather(lambda: self._pack(process_obj), is_spread=self._hosts is not None)
+            task, fds = popen.gather(lambda: self._pack(process_obj), is_spread=self.is_spread)
         try:
             with self._lock:
                 job = self._open_job()
                 rank, reason = self._find_place(job) if wants_rank else (NO_RANK, "servers of managers never have one")
                 if rank == NO_RANK and job.is_spread:
                     what = f"{process_obj.name} cannot be started, since it would have no rank"
-                    raise LaunchError(f"{what}, which it needs in a World with hosts: {reason}")
+                    raise LaunchError(f"{what}, which it needs where ranks may be on other hosts: {reason}")
                 order = Order(process_obj.name, self._run_number, rank, reason)
                 with promise_ends(ends, [(rank, job.incarnations.get(rank, 0))]):
                     serial, pid, pidfd = job.start_process(order, task, popen.exit_pipe, fds)
@@ -140,7 +140,12 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
     @property
     def is_spread(self) -> bool:
         """Whether some of its ranks are on other machines, or may be."""
-        return self._hosts is not None
+        return self._hosts is not None or self._spec.by_mpi
+
+    @property
+    def has_guests(self) -> bool:
+        """See `Job.has_guests`."""
+        return self._spec.by_mpi
 
     def next_channel(self) -> int:
         """Return a number that no channel has had."""

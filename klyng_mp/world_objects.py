@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from klyng_mp.context import BaseContext
+from klyng_mp.errors import NotAcrossHostsError
 from klyng_mp.wire.codec import Codec
 
 if TYPE_CHECKING:
@@ -17,10 +18,20 @@ if TYPE_CHECKING:
 
     from klyng_mp.launch.driver import Job
     from klyng_mp.launch.spec import RankSpec
-    from klyng_mp.objects.shared import Numbers
     from klyng_mp.remote.world_hosts import WorldHosts
 
 __all__ = ["WorldObjects"]
+
+
+class _NoObjects:
+    """What a World has instead of objects where it has none: whoever makes one is told."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotAcrossHostsError(
+            "a lock, queue, value or pipe of a World with engine='mpi'",
+            "send messages between its ranks (klyng_mp.comm()), give a Manager an address of a network, or use a World "
+            "of this machine or with hosts=",
+        )
 
 
 class WorldObjects(BaseContext):
@@ -33,10 +44,12 @@ class WorldObjects(BaseContext):
     _spec: RankSpec
     _hosts: WorldHosts | None
     _job: Job | None
-    _objects: Numbers | None = None
+    _objects: Any = None  # Numbers, where processes may be on several hosts
 
     def _serve_objects(self) -> None:
         """Let the present ranks use what was made, and what will be."""
+        if self._spec.by_mpi:
+            self._objects = _NoObjects()
         if self._hosts is None or self._job is None:
             return
         if self._objects is None:

@@ -6,6 +6,9 @@ that lives as long as the job. Who comes without a certificate of it gets no fur
 The port is on loopback, unless the environment says that a scheduler has given the job several nodes, or names the
 address (``KLYNG_MP_DRIVER_HOST``) at which the ranks find the driver.
 
+A rank comes once to stay, as the driver's peer, and again for each *channel* that the driver opens to a process in its
+place: then it says the channel's number, and waits until the driver has, too.
+
 Threads: one accepts, and each connection that is being proved has one.
 """
 
@@ -18,6 +21,7 @@ import socket
 import struct
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from klyng_mp.errors import BeaconError, RemoteProtocolError
@@ -31,12 +35,13 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-__all__ = ["Door", "Invitation", "enter", "fetch"]
+__all__ = ["OWN", "Door", "Invitation", "enter", "fetch"]
 
 _VARIABLE = "KLYNG_MP_DRIVER_HOST"
 _SECONDS = 10.0  # to open a connection, and to prove it
 _COURIER = DRIVER - 1  # its number in its certificate
-_LENGTH = struct.Struct("<Q")
+_NUMBER = struct.Struct("<Q")
+OWN = 0  # the channel by which a rank is the driver's peer
 _SPARE = 64  # connections of strangers that may be at the door at once, beside all ranks
 
 
@@ -89,7 +94,8 @@ class Door:
         self._size = size
         self._welcome = welcome
         self._came: set[int] = set()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._channels: dict[tuple[int, int], Callable[[SecureSocket], None]] = {}  # those that the driver has opened
         self._room = threading.BoundedSemaphore(size + _SPARE)
         name = _own_name()
         self._sockets = [socket.create_server(("127.0.0.1", 0))]
@@ -104,6 +110,12 @@ class Door:
         self._description = describe([Invitation(addresses, authority.issue(rank)) for rank in range(size)])
         for one in self._sockets:
             threading.Thread(target=self._accept, args=(one,), name="klyng_mp connection", daemon=True).start()
+
+    def open_channel(self, rank: int, number: int, opened: Callable[[SecureSocket], None]) -> None:
+        """Let a rank come for a channel; ``opened`` is called in a thread with its connection, which it owns then."""
+        with self._changed:
+            self._channels[rank, number] = opened
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let nobody in any more."""
@@ -128,13 +140,15 @@ class Door:
             else:
                 sock.close()
 
-    def _seat(self, rank: int) -> int:
-        """Return the number of a rank that comes for the first time."""
-        with self._lock:
-            if rank >= self._size or rank in self._came:
-                raise RemoteProtocolError(f"there is no place for a rank {rank}")
-            self._came.add(rank)
-        return rank
+    def _seat(self, rank: int, number: int) -> Callable[[SecureSocket], None]:
+        """Return what is to be called with the connection of a rank that comes for a channel."""
+        with self._changed:
+            if number == OWN and rank < self._size and rank not in self._came:
+                self._came.add(rank)
+                return partial(self._welcome, rank)
+            if self._changed.wait_for(lambda: (rank, number) in self._channels, _SECONDS):
+                return self._channels.pop((rank, number))
+        raise RemoteProtocolError(f"there is nothing for a rank {rank} that comes for a channel {number}")
 
     def _prove(self, sock: socket.socket) -> None:
         try:
@@ -143,12 +157,14 @@ class Door:
             tls = self._context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False)
             with closed_on_error(tls):
                 check_channel(tls, DATA)
-                number = peer_number(tls)
-                rank = None if number == _COURIER else self._seat(number)
-                if rank is None:
-                    tls.sendall(_LENGTH.pack(len(self._description)) + self._description)
-            if rank is not None:
-                self._welcome(rank, SecureSocket(tls))
+                rank = peer_number(tls)
+                if rank == _COURIER:
+                    tls.sendall(_NUMBER.pack(len(self._description)) + self._description)
+                    tls.close()
+                    return
+                (number,) = _NUMBER.unpack(_read(tls, _NUMBER.size))
+                take = self._seat(rank, number)
+            take(SecureSocket(tls))
         except (OSError, BeaconError, RemoteProtocolError):
             sock.close()  # whoever it was: a rank of this job has all that is asked for
         finally:
@@ -162,17 +178,19 @@ def fetch(invitation: Invitation) -> bytes:
         OSError: the door is not to be reached at any of its addresses, or is closed.
     """
     with _knock(invitation) as tls:
-        (size,) = _LENGTH.unpack(_read(tls, _LENGTH.size))
+        (size,) = _NUMBER.unpack(_read(tls, _NUMBER.size))
         return _read(tls, size)
 
 
-def enter(invitation: Invitation) -> SecureSocket:
-    """Return a rank's connection to the driver, proved on both sides.
+def enter(invitation: Invitation, channel: int = OWN) -> SecureSocket:
+    """Return a rank's connection to the driver for a channel, proved on both sides.
 
     Raises:
         OSError: as by `fetch`.
     """
-    return SecureSocket(_knock(invitation))
+    tls = _knock(invitation)
+    tls.sendall(_NUMBER.pack(channel))
+    return SecureSocket(tls)
 
 
 def _knock(invitation: Invitation) -> ssl.SSLSocket:
@@ -195,7 +213,7 @@ def _read(tls: ssl.SSLSocket, size: int) -> bytes:
     data = b""
     while len(data) < size:
         if not (more := tls.recv(size - len(data))):
-            raise OSError("the driver has closed its door")
+            raise OSError("the other side has closed the connection")
         data += more
     return data
 

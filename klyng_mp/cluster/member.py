@@ -154,10 +154,14 @@ class Member:
     def _ways(self, comms: Comms) -> dict[int, Way]:
         return {peer: Way(comms, peer) for peer in range(self.size) if peer != self.rank}
 
-    def begin(self, run: int = 1) -> Communicator:
+    def begin(self, run: int = 1, *, is_watched: bool = True) -> Communicator:
         """Enter a run; return the communicator of all ranks, which is also ``klyng_mp.comm()`` now.
 
         All ranks make the call; the program that a launcher has started is the run 1.
+
+        Args:
+            run: its number.
+            is_watched: whether ranks that all wait for each other are found; of no use where others may come.
         """
         endpoint, context = self.endpoint, make_context(run)
         comms = Comms.of(self._world)  # so that nothing is received of what an earlier run has left
@@ -174,8 +178,10 @@ class Member:
         set_current(comm)
         if self._vigil is not None:
             self._vigil.stop()
-        self._vigil = Vigil(self, run)
-        self._vigil.begin()
+        self._vigil = None
+        if is_watched:
+            self._vigil = Vigil(self, run)
+            self._vigil.begin()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return comm
 

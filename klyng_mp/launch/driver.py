@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from klyng_mp.launch.control import Cause
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.state import RankState
-    from klyng_mp.transports.contract import Transport
+    from klyng_mp.transports.contract import Sink, Transport
     from klyng_mp.transports.secure import SecureSocket
     from klyng_mp.wire.codec import Codec
 
@@ -66,10 +66,14 @@ class Line:
         self.unreachable: dict[int, HostLostError] = {}
         self._incarnations = dict.fromkeys(range(spec.size), 1)
         self.endpoint = Endpoint(DRIVER)
-        self._transport = StreamTransport(self.endpoint, self.endpoint.poller, connect=lambda _peer: None)
+        self._transport = StreamTransport(self._sink(), self.endpoint.poller, connect=lambda _peer: None)
         self._ways: Transport = self._transport
         self.endpoint.use(self._ways)
         self.endpoint.on_lost = lambda _peer, _reason: None  # the supervisor says what it means
+
+    def _sink(self) -> Sink:
+        """Return what takes the messages of ranks that come by streams."""
+        return self.endpoint
 
     @property
     def incarnations(self) -> dict[int, int]:
@@ -119,11 +123,13 @@ class Job(Line):
         has_started: whether processes were started from it.
         is_spread: whether some of its ranks are on other hosts, where no descriptor of this one means anything.
         is_here: whether its ranks are in this process, and use the modules that it has imported.
+        has_guests: whether a process that is started is a guest in a rank, which goes on after it.
     """
 
     has_started = False
     is_spread = False
     is_here = False
+    has_guests = False
 
     def __init__(self, spec: RankSpec) -> None:
         super().__init__(spec)
@@ -167,7 +173,8 @@ class Job(Line):
             fds: descriptors that it needs.
 
         Returns:
-            its serial number in this job, its process number, and a descriptor that means it, where it is on this host.
+            its serial number in this job, its process number, and a descriptor that means it, where it is on this host
+            and one of its own.
 
         Raises:
             LaunchError: it could not be started.

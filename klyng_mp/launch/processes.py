@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from klyng_mp.errors import describe_exitcode
+from klyng_mp.launch.exitpipe import ExitPipe
 from klyng_mp.launch.occupant import Occupant, StartedProcess
 from klyng_mp.launch.surroundings import NO_RANK
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from klyng_mp.launch.spec import RankSpec
     from klyng_mp.launch.supervisor import Owner, Supervisor
 
-__all__ = ["EXIT_CODE", "MAIL_BYTES", "Processes"]
+__all__ = ["MAIL_BYTES", "Processes"]
 
-EXIT_CODE = struct.Struct("<i")  # as multiprocessing counts them
 MAIL_BYTES = 1 << 20  # of a message that is kept for a process of another host: it goes there in pieces
 
 
@@ -168,7 +167,7 @@ class Processes:
                 self._owner.left(process.serial, estate)
             self._owner.exited(process.serial, exitcode)
         else:
-            _write(process.exit_pipe, exitcode)
+            ExitPipe(process.exit_pipe).tell(exitcode)
 
     # Those of other hosts
 
@@ -268,12 +267,3 @@ def _has_come(occupant: Occupant, run: int) -> bool:
 def _close(fds: list[int]) -> None:
     while fds:
         os.close(fds.pop())
-
-
-def _write(pipe: int, exitcode: int) -> None:
-    try:
-        os.write(pipe, EXIT_CODE.pack(exitcode))
-    except BrokenPipeError:  # nobody wants to know
-        pass
-    finally:
-        os.close(pipe)

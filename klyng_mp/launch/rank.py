@@ -206,15 +206,20 @@ class Server:
             )
             if message.tag == CLOSE:
                 return
-            if message.tag == PRESENT:
-                self._link.meet(self._codec.decode(message.code, message.head, message.buffers))
-            if isinstance(message.tag, str) and message.tag.startswith(UNRECEIVED):
-                self._link.endpoint.progress()
-                self._answer(message.tag, self._codec.encode(self._link.unreceived()))
-            elif isinstance(message.tag, str) and message.tag.startswith(STATISTICS):
-                self._answer(message.tag, self._codec.encode(self._link.statistics()))
-            elif isinstance(message.tag, int) and message.tag > self._link.aborted:
+            if isinstance(message.tag, str):
+                self._obey(message.tag, message)
+            elif message.tag > self._link.aborted:
                 self._serve_run(message.tag, message)
+
+    def _obey(self, tag: str, message: Message) -> None:
+        """Do what the driver asks for between runs."""
+        if tag == PRESENT:
+            self._link.meet(self._codec.decode(message.code, message.head, message.buffers))
+        elif tag.startswith(UNRECEIVED):
+            self._link.endpoint.progress()
+            self._answer(tag, self._codec.encode(self._link.unreceived()))
+        elif tag.startswith(STATISTICS):
+            self._answer(tag, self._codec.encode(self._link.statistics()))
 
     def say_goodbye(self) -> None:
         """Let what was sent leave, and tell the supervisor that this end is meant."""

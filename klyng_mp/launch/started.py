@@ -9,28 +9,45 @@ import multiprocessing
 import os
 import signal
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from klyng_mp.communicator.current import forbid
 from klyng_mp.errors import ClosedError, LaunchError
-from klyng_mp.launch.link import RankLink, make_link
+from klyng_mp.launch.link import make_link
 from klyng_mp.launch.surroundings import NO_RANK, end_process, seed_random_numbers
 from klyng_mp.launch.task import Task, read_task
 from klyng_mp.wire.codec import Codec
 from klyng_mp.wire.namespace import install_main
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from klyng_mp.deadline import Deadline
+    from klyng_mp.launch.link import RankLink
     from klyng_mp.launch.surroundings import Place, Start
 
-__all__ = ["InheritedFd", "bequeath", "claim_channel", "run_started"]
+__all__ = ["InheritedFd", "Ties", "bequeath", "claim_channel", "rebuild_process", "run_started", "tied"]
 
-_inherited: Sequence[int] = ()
+_inherited: list[int] = []
 _detached: set[int] = set()
-_links: list[RankLink] = []  # this process's, if it has a place
+_ties: list[Ties] = []  # this process's, if it has a place
+
+
+class _Wires(Protocol):
+    def claim(self, number: int, deadline: Deadline) -> Any:
+        """Return the socket of a channel, or None if it was not opened in time."""
+
+
+class Ties(Protocol):
+    """What a process in a place has of its job; see `RankLink`."""
+
+    @property
+    def wires(self) -> _Wires | None:
+        """Lead to its driver, where that may be on another host."""
+
+    def tell_with(self, kind: str, fd: int) -> None:
+        """Send a descriptor to who supervises it."""
 
 
 class InheritedFd:
@@ -51,9 +68,9 @@ def claim_channel(number: int, deadline: Deadline) -> Any:
     Raises:
         LaunchError: it did not until then, or this process has no place in a World with hosts.
     """
-    wires = _links[0].wires if _links else None
+    wires = _ties[0].wires if _ties else None
     if wires is None:
-        raise LaunchError("this process has no place in a World with hosts, so no channel leads here")
+        raise LaunchError("this process has no place in a World that may have other hosts, so no channel leads here")
     sock = wires.claim(number, deadline)
     if sock is None:
         raise LaunchError(f"the driver opened no channel within {deadline.seconds:g} s: is the network up?")
@@ -66,20 +83,32 @@ def bequeath(fd: int) -> None:
     Args:
         fd: a memfd that is not larger than `ESTATE_BYTES`; still the caller's.
     """
-    if _links:
-        _links[0].tell_with("bequeath", fd)
+    if _ties:
+        _ties[0].tell_with("bequeath", fd)
+
+
+@contextmanager
+def tied(ties: Ties | None) -> Iterator[None]:
+    """Let the process that was started find what it has of its job."""
+    if ties is not None:
+        _ties.append(ties)
+    try:
+        yield
+    finally:
+        _ties.clear()
 
 
 def run_started(place: Place, start: Start, leash: int) -> NoReturn:
     """Be the process that was started in this place, or in none; the leash is that of `BodyEnds`."""
-    global _inherited
-    fd, *_inherited = place.task
+    fd, *inherited = place.task
     task = read_task(fd)
     link = _take_rank(place, start, task)
-    if link is not None:
-        _links.append(link)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = _bootstrap(task, leash)
+    code = 1
+    with tied(link):
+        process = rebuild_process(task, inherited)
+        if process is not None:
+            code = process._bootstrap(parent_sentinel=_reopen(leash))  # noqa: SLF001 - as each start method does
     end_process(code, lambda: _say_goodbye(place, link))
 
 
@@ -95,24 +124,30 @@ def _take_rank(place: Place, start: Start, task: Task) -> RankLink | None:
     return link
 
 
-def _bootstrap(task: Task, leash: int) -> int:
-    """Rebuild the process object and let it run; return its exit code."""
+def rebuild_process(task: Task, inherited: Sequence[int]) -> Any:
+    """Return the process object, or None: then its program's error has been printed, and the exit code is 1.
+
+    Args:
+        task: what it is to do.
+        inherited: descriptors that came along; those that nothing wants are closed.
+    """
+    _inherited[:] = inherited
+    _detached.clear()
     own: Any = multiprocessing.current_process()
     own.authkey = task.authkey
     _set_up_logger(task)
     own._inheriting = True  # noqa: SLF001 - by this, proxies know that they were handed over at a start
     try:
         process = _load(task)
-    except Exception:  # noqa: BLE001 - as an exception of the program: the traceback, and exit code 1
+    except Exception:  # noqa: BLE001 - as an exception of the program: its traceback
         sys.stderr.write(f"Process {task.name}:\n")
         sys.excepthook(*sys.exc_info())
-        return 1
+        process = None
     finally:
         del own._inheriting  # noqa: SLF001
-    for index in set(range(len(_inherited))) - _detached:
-        os.close(_inherited[index])
-    exitcode: int = process._bootstrap(parent_sentinel=_reopen(leash))  # noqa: SLF001 - as each start method does
-    return exitcode
+    for index in set(range(len(inherited))) - _detached:
+        os.close(inherited[index])
+    return process
 
 
 def _load(task: Task) -> Any:

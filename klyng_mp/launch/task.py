@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Task", "is_sealed", "read_task", "seal", "write_task"]
+    from klyng_mp.wire.frames import Part
+
+__all__ = ["Task", "is_sealed", "read_task", "seal", "write_copy", "write_task"]
 
 _ALIGNMENT = 64  # of buffers, as arrays like it
 _LENGTH = struct.Struct("<Q")
@@ -58,6 +60,23 @@ def write_task(task: Task) -> int:
             for view in views:
                 file.write(bytes(-file.tell() % _ALIGNMENT))
                 file.write(view)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def write_copy(content: Part) -> int:
+    """Return the descriptor of a sealed file in memory with this content, as another process has it.
+
+    Raises:
+        OSError: as by `write_task`.
+    """
+    fd = os.memfd_create("klyng-copy", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        seal(fd)
     except BaseException:
         os.close(fd)
         raise

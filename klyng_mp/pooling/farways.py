@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from klyng_mp.deadline import Deadline
 from klyng_mp.launch.started import bequeath, claim_channel
-from klyng_mp.pooling.seats import OPEN_WAYS, WorkerTransport, never_connect, open_stream
+from klyng_mp.pooling.seats import OPEN_WAYS, WorkerTransport, open_stream
 from klyng_mp.pooling.trays import TrayContent, make_tray, map_tray, read_tray
 from klyng_mp.transports.stream import StreamTransport
 
@@ -50,20 +50,26 @@ class Dialler(Protocol):
     def has_place(self) -> bool:
         """Whether another process could be started now; raises why none ever can."""
 
+    @property
+    def has_guests(self) -> bool:
+        """Whether its processes are guests in ranks, which go on after them."""
+
 
 class FarSeat:
     """A worker's place; see `klyng_mp.pooling.seats.Seat`. It is made of numbers only, so it travels to any host.
 
     Attributes:
         channel: the number of the channel.
+        is_guest: whether the worker's process goes on after it.
     """
 
     shares_memory = False
 
-    def __init__(self, place: int, incarnation: int, channel: int) -> None:
+    def __init__(self, place: int, incarnation: int, channel: int, *, is_guest: bool) -> None:
         self.place = place
         self.incarnation = incarnation
         self.channel = channel
+        self.is_guest = is_guest
 
     def open(self, sink: Sink, poller: Poller) -> WorkerTransport:
         """Return the worker's transport, once the channel is open.
@@ -81,10 +87,14 @@ class FarSeat:
 
 
 class FarWays:
-    """A channel to each worker."""
+    """A channel to each worker.
+
+    Attributes:
+        can_be_cut: whether a channel that ends before its process means that the worker cannot be reached any more;
+            that of a guest ends before.
+    """
 
     ledger: Any = None
-    can_be_cut = True
 
     def __init__(self, sink: Sink, desk: Desk, world: Dialler) -> None:
         self._sink = sink
@@ -93,14 +103,16 @@ class FarWays:
         self._numbers: dict[int, int] = {}
         self._processes: dict[int, Any] = {}
         self._places: dict[int, tuple[int, str]] = {}
+        self._opened: dict[int, int] = {}  # the channel of each place that was opened last
         self.has_place = world.has_place
-        self.transport = StreamTransport(sink, desk.poller, connect=never_connect)
+        self.can_be_cut = not world.has_guests
+        self.transport = StreamTransport(sink, desk.poller, connect=_await_channel)
         OPEN_WAYS.add(self)
 
     def seat(self, place: int, incarnation: int) -> FarSeat:
         """Return what the next worker at a place is given."""
         number = self._numbers[place] = self._world.next_channel()
-        return FarSeat(place, incarnation, number)
+        return FarSeat(place, incarnation, number, is_guest=self._world.has_guests)
 
     def seated(self, place: int, process: Any) -> None:
         """Open the channel to a worker that was started."""
@@ -111,7 +123,7 @@ class FarWays:
 
     def is_open(self, place: int) -> bool:
         """Tell whether more may come from a worker, although it has ended."""
-        return self.transport.is_known(place)
+        return self._opened.get(place) == self._numbers.get(place) and self.transport.is_known(place)
 
     def fate_of(self, place: int) -> tuple[str, str]:
         """Return where a worker was, and why its host is lost, if it is."""
@@ -140,9 +152,17 @@ class FarWays:
         with self._desk.lock:
             wanted = self._numbers.get(place) == number
             if sock is None:
-                if wanted:
+                if wanted and self.transport.is_known(place):
+                    self.transport.give_up(place, reason)
+                elif wanted:
                     self._sink.lost(place, reason)
             elif wanted:
+                self._opened[place] = number
                 self.transport.adopt(place, sock)
             else:
                 sock.close()
+
+
+def _await_channel(place: int) -> None:
+    """Let what is sent to a worker wait until its channel is open."""
+    del place

@@ -67,7 +67,10 @@ class Seat:
         places: how many there are, with the parent's.
         incarnation: the how-manieth worker at this place.
         fds: (segment, own bell, the parent's bell), or (socket, tray).
+        is_guest: see `klyng_mp.pooling.farways.FarSeat`; no worker is one that is started here.
     """
+
+    is_guest = False
 
     def __init__(self, place: int, places: int, incarnation: int, fds: tuple[int, ...]) -> None:
         self.place = place

@@ -12,6 +12,7 @@ Invariants: the transport is used with the condition held. Answers leave in the 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from select import EPOLLIN
@@ -66,7 +67,8 @@ class StreamWorker:
         self._mark = time.monotonic_ns()  # since then answers are held
         self._hold_ns = _HOLD_NS
         self._closed = False
-        threading.Thread(target=self._attend, name="klyng_mp pool's worker", daemon=True).start()
+        self._attendant = threading.Thread(target=self._attend, name="klyng_mp pool's worker", daemon=True)
+        self._attendant.start()
 
     @property
     def claims(self) -> int:
@@ -221,6 +223,13 @@ class StreamWorker:
                 pause = None if self._is_idle and not self._bench.ahead else _PAUSE
 
     def close(self) -> None:
-        """Read no more. The stream ends with the process, so that its end means that."""
+        """Read no more. The stream ends with the process, so that its end means that; a guest's ends here."""
         with self._changed:
             self._closed = True
+        if self._seat.is_guest:
+            bell = os.eventfd(1)
+            self.poller.register(bell, EPOLLIN, lambda _: None)  # which wakes the thread
+            self._attendant.join()
+            self._transport.close()
+            self.poller.close()
+            os.close(bell)

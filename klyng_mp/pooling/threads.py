@@ -50,23 +50,27 @@ def limit_forks(number: int | None) -> AbstractContextManager[Any]:
     return limits
 
 
-def limit_threads(number: int, *, is_fork: bool) -> None:
-    """Let libraries use so many threads in this process.
+def limit_threads(number: int, *, is_fork: bool) -> AbstractContextManager[Any]:
+    """Let libraries use so many threads in this process from now on.
 
     Args:
         number: of threads.
         is_fork: this process was just forked, in `limit_forks`.
+
+    Returns:
+        A context at whose end libraries may use as many as before, where this process is no fork.
     """
     os.environ.update(dict.fromkeys(BLAS_VARIABLES, str(number)))
     controller = _find_libraries()
     if controller is None:
-        return
+        return nullcontext()
     if not is_fork:
-        controller.limit(limits=number)
-        return
+        limits: AbstractContextManager[Any] = controller.limit(limits=number)
+        return limits
     for library in controller.lib_controllers:
         if (place := _number_of(library)) is not None:
             place.value = number
+    return nullcontext()
 
 
 def _number_of(library: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import signal
+from contextlib import nullcontext
 from multiprocessing import util
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ from klyng_mp.wire.frames import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from klyng_mp.wire.codec import Codec
 
@@ -153,15 +155,31 @@ class _Worker:
 
 def worker_main(seat: Seat, options: WorkerOptions) -> None:
     """Be a worker, in a process that was started for it."""
-    is_fork = bool(OPEN_WAYS)
+    is_fork = bool(OPEN_WAYS) and not seat.is_guest
     if is_fork:
         # What the parent made stays as it is: a collection would write to, and so copy, all its pages.
         gc.freeze()
-    for ways in list(OPEN_WAYS):
-        ways.abandon(seat)  # a fork has its parent's descriptors, and those of its parent's other pools
-    _prepare(options, is_fork=is_fork)
+        for ways in list(OPEN_WAYS):
+            ways.abandon(seat)  # a fork has its parent's descriptors, and those of its parent's other pools
+    limits = _prepare(options, is_fork=is_fork)
     kind = _Worker if seat.shares_memory else StreamWorker
+    if not seat.is_guest:
+        worker = kind(seat, codec(by_reference=True))
+        _work(worker, options)
+        worker.close()
+        return
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # which would leave a worker half made
     worker = kind(seat, codec(by_reference=True))
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        with limits:
+            _work(worker, options)
+    finally:
+        worker.close()
+        install_shared(None)
+
+
+def _work(worker: _Worker | StreamWorker, options: WorkerOptions) -> None:
     parent = parent_process()
     if parent is not None:  # also where nothing else tells: a sibling may hold the other end of what it held
         worker.leave_with(parent.sentinel)
@@ -175,13 +193,11 @@ def worker_main(seat: Seat, options: WorkerOptions) -> None:
     worker.send(ORDER, READY, 0, b"", ())
     worker.serve(options.maxtasks)
     util.debug(f"worker exiting after {worker.claims} tasks")
-    worker.close()
 
 
-def _prepare(options: WorkerOptions, *, is_fork: bool) -> None:
+def _prepare(options: WorkerOptions, *, is_fork: bool) -> AbstractContextManager[Any]:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Not ignored: what a task starts must have it as it is by default.
         signal.signal(signal.SIGINT, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # it was blocked while the process started
-    if options.threads is not None:
-        limit_threads(options.threads, is_fork=is_fork)
+    return nullcontext() if options.threads is None else limit_threads(options.threads, is_fork=is_fork)

@@ -6,11 +6,9 @@ at: the exit code goes there when its host has told it, or the end comes without
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.launch.processes import EXIT_CODE
+from klyng_mp.launch.exitpipe import ExitPipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,20 +27,11 @@ class _Started:
     def __init__(self, site: Site, rank: int, exit_pipe: int) -> None:
         self.site = site
         self.rank = rank
-        self.exit_pipe = exit_pipe
+        self.exit_pipe = ExitPipe(exit_pipe)
         self.pid: int | None = None  # 0: it could not be started
         self.wrong = ""
         self.taken = False  # whether who has started it knows what came of that
         self.has_ended = False
-
-    def tell(self, exitcode: int | None) -> None:
-        """Tell its process object the exit code, or with None that nobody knows it."""
-        if self.exit_pipe >= 0:
-            fd, self.exit_pipe = self.exit_pipe, -1
-            if exitcode is not None:
-                with suppress(BrokenPipeError):  # nobody wants to know
-                    os.write(fd, EXIT_CODE.pack(exitcode))
-            os.close(fd)
 
 
 class StartedProcesses:
@@ -117,7 +106,7 @@ class StartedProcesses:
         process = self._started[serial]
         process.has_ended = True
         self._give_up(process)
-        process.tell(exitcode)
+        process.exit_pipe.tell(exitcode)
         if process.taken:
             del self._started[serial]
 

@@ -26,7 +26,7 @@ from operator import ge
 from typing import TYPE_CHECKING
 
 from klyng_mp.transports.contract import TransportStatistics
-from klyng_mp.transports.mpi_messages import Coming, Frame, LandingPlace, Patience, content_of, open_front, read_frame
+from klyng_mp.transports.mpi_messages import Coming, LandingPlace, Patience, content_of, open_front, read_frame
 from klyng_mp.transports.mpi_sending import (
     BEFORE,
     BYE,
@@ -136,9 +136,18 @@ class MpiTransport(MpiSender):
         if not self._closed:
             self._react(0)
 
-    def take(self, lane: int, source: int, frame: Frame) -> None:
-        """Take a message that the short way has met, and deliver it as soon as it may be."""
-        self._arrive(lane, source, frame)
+    def take(self, lane: int, source: int, data: bytes | bytearray) -> None:
+        """Take a frame's content, also one that the short way has met; ``source`` is the sender's rank in MPI."""
+        self._bytes_received += len(data)
+        number, lengths, frame = open_front(data)
+        message = read_frame(self._reader, frame)
+        if message.context == CONTROL:
+            self._obey(message)
+            return
+        coming = Coming(lane, message)
+        if number:
+            self._await_buffers(coming, lengths, number, source)
+        self._deliver(coming)
 
     def has_arrived(self) -> bool:
         """Whether MPI has a message for this rank, or has taken one from it."""
@@ -157,6 +166,10 @@ class MpiTransport(MpiSender):
             if not dead:
                 self.say_goodbye(peer)
             self._part_from(peer, "was disconnected from")
+
+    def keep(self, peer: int) -> None:
+        """Take note that a peer is there although it has said goodbye: another program has come to its rank."""
+        self._leaving.pop(peer, None)
 
     def is_alone(self) -> bool:
         """Whether all peers have said goodbye, and MPI has all that was sent."""
@@ -196,7 +209,7 @@ class MpiTransport(MpiSender):
         self._patience.renew()
         for lane in range(3):
             for source, data in self._take_from(lane):
-                self._arrive(lane, source, data)
+                self.take(lane, source, data)
         self._sending = [one for one in self._sending if not self._is_gone(one)]
         for source in list(self._coming):
             self._hand_on(source)
@@ -218,19 +231,6 @@ class MpiTransport(MpiSender):
                 self._bytes_received += len(data)
                 message = Message(self._context | lane, source, tag, 0, PICKLE, bytes(data), ())
                 self._deliver(Coming(lane, message))
-
-    def _arrive(self, lane: int, source: int, data: bytes | bytearray) -> None:
-        """Take what a frame holds; ``source`` is the sender's rank in MPI."""
-        self._bytes_received += len(data)
-        number, lengths, frame = open_front(data)
-        message = read_frame(self._reader, frame)
-        if message.context == CONTROL:
-            self._obey(message)
-            return
-        coming = Coming(lane, message)
-        if number:
-            self._await_buffers(coming, lengths, number, source)
-        self._deliver(coming)
 
     def _await_buffers(self, coming: Coming, lengths: Sequence[int], number: int, source: int) -> None:
         """Post what the buffers of a message are received into, and ask for them."""

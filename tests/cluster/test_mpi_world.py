@@ -2,36 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from cluster.mpiprograms import each_mpi, environment, launcher, run
-
-BEGIN = """
-import os, sys, time
-import klyng_mp as mp
-
-LAUNCHER = {launcher!r}
-
-def ring(word):
-    comm = mp.comm()
-    comm.send((word, comm.rank), (comm.rank + 1) % comm.size, 1)
-    return comm.recv((comm.rank - 1) % comm.size, 1)
-
-def world(n=3, **more):
-    return mp.World(n, engine="mpi", launcher=LAUNCHER, **more)
-"""
-
-
-def drive(python, body):
-    """Run a driver; return what it printed by lines, and its standard error."""
-    with TemporaryDirectory() as folder:
-        own = {"TMPDIR": folder, "OMPI_MCA_btl_sm_backing_directory": folder}
-        program = Path(folder) / "driver.py"
-        program.write_text(BEGIN.format(launcher=launcher(python)) + body)
-        done = run([python, str(program)], env=environment(**own))
-        assert done.returncode == 0, done.stderr
-        return [line for line in done.stdout.splitlines() if line.startswith("driver: ")], done.stderr
+from cluster.mpidriver import drive
+from cluster.mpiprograms import each_mpi
 
 
 @each_mpi
@@ -122,23 +94,6 @@ with world(2) as w:
         "driver: the run was cancelled",
         "driver: [('d', 1), ('d', 0)]",
     ]
-
-
-@each_mpi
-def test_what_it_cannot_do_is_refused_by_name(python):
-    lines, _ = drive(
-        python,
-        """
-with world(2) as w:
-    for attempt in (lambda: w.Process(target=print).start(), lambda: w.Pool(2)):
-        try:
-            attempt()
-        except mp.LaunchError as error:
-            print("driver:", "a World with engine='mpi' are all that MPI has started" in str(error))
-    print("driver:", w.run(ring, "e"))
-""",
-    )
-    assert lines == ["driver: True", "driver: True", "driver: [('e', 1), ('e', 0)]"]
 
 
 @each_mpi

@@ -7,7 +7,7 @@ import resource
 
 import pytest
 
-from klyng_mp.launch.task import Task, is_sealed, read_task, seal, write_task
+from klyng_mp.launch.task import Task, is_sealed, read_task, seal, write_copy, write_task
 
 
 def make_task(*buffers):
@@ -68,3 +68,12 @@ def test_what_cannot_be_sealed_is_not():
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_a_copy_is_sealed_and_has_the_content():
+    fd = write_copy(memoryview(b"content"))
+    try:
+        assert is_sealed(fd)
+        assert os.pread(fd, 100, 0) == b"content"
+    finally:
+        os.close(fd)

@@ -37,8 +37,8 @@ def pool(world):
 
 
 def test_a_seat_travels_anywhere():
-    seat = pickle.loads(pickle.dumps(FarSeat(1, 2, 3)))
-    assert (seat.place, seat.incarnation, seat.channel, seat.shares_memory) == (1, 2, 3, False)
+    seat = pickle.loads(pickle.dumps(FarSeat(1, 2, 3, is_guest=True)))
+    assert (seat.place, seat.incarnation, seat.channel, seat.is_guest, seat.shares_memory) == (1, 2, 3, True, False)
 
 
 def test_it_has_a_worker_in_each_place(world, pool):
