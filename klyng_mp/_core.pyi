@@ -188,6 +188,7 @@ class Fence:
         size: int,
         own: int,
         most: int,
+        half: int,
         largest: int,
         send: Callable[[Any, int, int], object],
         probe: Callable[[int, int], Any],

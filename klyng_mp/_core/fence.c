@@ -15,7 +15,8 @@ typedef struct {
     Mailbox *mailbox;
     uint64_t context;
     uint32_t size, own;
-    int64_t most; /* the largest tag */
+    int64_t most; /* the largest tag of theirs */
+    int64_t half; /* from here on tags go within the message, under what is left of them above this; or 0 */
     Py_ssize_t largest; /* bytes of a small object */
     PyObject *way_out; /* way_out(object, rank, tag) sends it */
     PyObject *probe;   /* probe(rank, tag): what has come from there, or None */
@@ -24,8 +25,9 @@ typedef struct {
     uint64_t *out, *in; /* by rank */
 } Fence;
 
+/* Reads a peer and a tag; false where the long way has to be taken. */
 static bool
-read_way(const Fence *self, PyObject *rank_object, PyObject *tag_object, uint32_t *rank)
+read_way(const Fence *self, PyObject *rank_object, PyObject *tag_object, uint32_t *rank, int64_t *tag)
 {
     if (!PyLong_CheckExact(rank_object) || !PyLong_CheckExact(tag_object))
         return false;
@@ -34,22 +36,50 @@ read_way(const Fence *self, PyObject *rank_object, PyObject *tag_object, uint32_
     if (overflow || number < 0 || number >= self->size || number == self->own)
         return false;
     *rank = (uint32_t)number;
-    const long long tag = PyLong_AsLongLongAndOverflow(tag_object, &overflow);
-    return !overflow && tag >= 0 && tag <= self->most;
+    *tag = PyLong_AsLongLongAndOverflow(tag_object, &overflow);
+    return !overflow && *tag >= 0 && (*tag <= self->most || self->half);
+}
+
+static bool
+is_wrapped(const Fence *self, int64_t tag)
+{
+    return self->half && tag >= self->half;
+}
+
+static PyObject *
+left_of(const Fence *self, int64_t tag)
+{
+    return PyLong_FromLongLong(self->half + tag % self->half);
+}
+
+/* Sends a tag and an object under what is left of the tag; returns what way_out returns. */
+static PyObject *
+send_wrapped(Fence *self, PyObject *const *args, int64_t tag)
+{
+    PyObject *sent = NULL, *left = left_of(self, tag), *wrapped = PyTuple_Pack(2, args[2], args[0]);
+    if (left != NULL && wrapped != NULL) {
+        PyObject *sending[] = {wrapped, args[1], left};
+        sent = PyObject_Vectorcall(self->way_out, sending, 3, NULL);
+    }
+    Py_XDECREF(left);
+    Py_XDECREF(wrapped);
+    return sent;
 }
 
 static PyObject *
 fence_send(Fence *self, PyObject *const *args, Py_ssize_t count)
 {
     uint32_t rank;
+    int64_t tag;
     if (count != 3) {
         PyErr_SetString(PyExc_TypeError, "send() takes an object, a rank and a tag");
         return NULL;
     }
-    if (!read_way(self, args[1], args[2], &rank) || !gate_is_open(self->gate, self->context) ||
+    if (!read_way(self, args[1], args[2], &rank, &tag) || !gate_is_open(self->gate, self->context) ||
         !head_is_small(args[0], self->largest))
         Py_RETURN_FALSE;
-    PyObject *sent = PyObject_Vectorcall(self->way_out, args, 3, NULL);
+    PyObject *sent = is_wrapped(self, tag) ? send_wrapped(self, args, tag)
+                                           : PyObject_Vectorcall(self->way_out, args, 3, NULL);
     if (sent == NULL)
         return NULL;
     Py_DECREF(sent);
@@ -74,23 +104,27 @@ static PyObject *
 fence_look(Fence *self, PyObject *const *args, Py_ssize_t count)
 {
     uint32_t rank;
+    int64_t tag;
     if (count != 2) {
         PyErr_SetString(PyExc_TypeError, "look() takes a rank and a tag");
         return NULL;
     }
-    if (!read_way(self, args[0], args[1], &rank))
+    if (!read_way(self, args[0], args[1], &rank, &tag) || !is_passable(self))
         return Py_NewRef(self->state->nothing);
-    if (!is_passable(self))
-        return Py_NewRef(self->state->nothing);
+    PyObject *left = is_wrapped(self, tag) ? left_of(self, tag) : Py_NewRef(args[1]);
+    if (left == NULL)
+        return NULL;
+    PyObject *looking[] = {args[0], left}, *found = NULL;
     for (unsigned int looks = 0; looks < self->looks; looks++) {
-        PyObject *found = PyObject_Vectorcall(self->probe, args, 2, NULL);
+        found = PyObject_Vectorcall(self->probe, looking, 2, NULL);
         if (found != Py_None)
-            return found;
-        Py_DECREF(found);
+            break;
+        Py_CLEAR(found);
         if (self->yields)
             sched_yield();
     }
-    return Py_NewRef(self->state->not_yet);
+    Py_DECREF(left);
+    return found == NULL && !PyErr_Occurred() ? Py_NewRef(self->state->not_yet) : found;
 }
 
 /* Reads the number of a rank that there is; -1 with an exception. */
@@ -134,16 +168,17 @@ fence_received(Fence *self, PyObject *object)
 static PyObject *
 fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"gate", "mailbox", "context", "size", "own", "most", "largest", "send", "probe", "looks", "yields", NULL};
+    static char *names[] = {"gate", "mailbox", "context", "size", "own", "most", "half",
+                            "largest", "send", "probe", "looks", "yields", NULL};
     CoreState *state = state_of_type(type);
     PyObject *gate, *mailbox, *way_out, *probe;
     unsigned long long context;
     unsigned int size, own, looks;
     int yields;
-    long long most;
+    long long most, half;
     Py_ssize_t largest;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILnOOIp:Fence", names, state->gate_type, &gate,
-                                     state->mailbox_type, &mailbox, &context, &size, &own, &most, &largest,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILLnOOIp:Fence", names, state->gate_type, &gate,
+                                     state->mailbox_type, &mailbox, &context, &size, &own, &most, &half, &largest,
                                      &way_out, &probe, &looks, &yields))
         return NULL;
     Fence *self = (Fence *)type->tp_alloc(type, 0);
@@ -156,6 +191,7 @@ fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->size = size;
     self->own = own;
     self->most = most;
+    self->half = half;
     self->largest = largest;
     self->way_out = Py_NewRef(way_out);
     self->probe = Py_NewRef(probe);

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.native import core
 from klyng_mp.transports.mpi_messages import Frame
+from klyng_mp.transports.mpi_sending import COLLECTIVE
 from klyng_mp.wire.codec import PICKLE
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Lane:
             size=comm.Get_size(),
             own=endpoint.number,
             most=transport.most,
+            half=transport.half if lane == COLLECTIVE else 0,
             largest=_MOST_BYTES,
             send=comm.send,
             probe=comm.improbe,
@@ -85,5 +87,11 @@ class Lane:
             with self._gate:
                 self._transport.take(self._lane, source, obj)
             return NOTHING
+        if self._lane == COLLECTIVE and tag >= self._transport.half:  # type: ignore[operator]  # str tags find nothing
+            own, obj = obj
+            if own != tag:  # it is of a call that this rank has given up
+                with self._gate:
+                    self._transport.take_wrapped(source, own, obj)
+                return NOTHING
         self._note_in(source)
         return obj

@@ -119,6 +119,8 @@ class MpiSender:
     Attributes:
         rank: likewise.
         most: the largest tag that MPI has for a message of a user's.
+        half: in the communicator for collectives, whose tags are beyond bounds, those up to here are MPI's own; a larger
+            one goes within the message, under what is left of it above this.
         passed: what counts the messages that went past this transport, or came, by communicator.
     """
 
@@ -131,6 +133,7 @@ class MpiSender:
         self._context = context
         # The last one is for all that are no such numbers.
         self.most = int(MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 0) - 1
+        self.half = (self.most + 1) // 2
         self._number = 0
         self._begin()
         self._traffic: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])  # what has left whole
@@ -209,7 +212,11 @@ class MpiSender:
         """Return the communicator of MPI, and the tag there, for messages of a context and tag."""
         if context | 1 != self._context | 1:
             return OTHERS, 0
-        return context & 1, tag if isinstance(tag, int) and tag <= self.most else self.most + 1
+        if not isinstance(tag, int):
+            return context & 1, self.most + 1
+        if context & 1 == COLLECTIVE:
+            return COLLECTIVE, tag if tag < self.half else self.half + tag % self.half
+        return USERS, min(tag, self.most + 1)
 
     def _is_gone(self, ticket: Sending) -> bool:
         """Whether MPI has all of a message; then it is counted."""
