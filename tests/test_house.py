@@ -173,6 +173,7 @@ LATE_IMPORTS = {
     "klyng_mp/cli/doctor.py": "a doctor must survive what cannot be imported",
 }
 TESTS_OF_NO_MODULE = {
+    "tests/cluster/test_mpi_collectives.py": "transports/mpi_natives and communicator/shortcuts, over MPI",
     "tests/cluster/test_mpi_processes.py": "of the room as a whole, as processes of a World show it",
     "tests/cluster/test_mpi_world.py": "of the room as a whole, as a World shows it",
     "tests/cluster/test_mpiexec.py": "of the room as a whole, under MPI's own launchers",
@@ -258,7 +259,10 @@ MODULES_TESTED_ELSEWHERE = {
     "klyng_mp/green/turns.py": "tests/green/test_green_world.py",
     "klyng_mp/ring.py": "tests/test_queues.py",
     "klyng_mp/transports/mpi.py": "tests/cluster/test_suites.py",
+    "klyng_mp/transports/mpi_natives.py": "tests/cluster/test_mpi_collectives.py",
+    "klyng_mp/transports/mpi_receiving.py": "tests/cluster/test_suites.py",
     "klyng_mp/transports/mpi_sending.py": "tests/cluster/test_suites.py",
+    "klyng_mp/transports/shortcuts.py": "tests/communicator/test_shortcuts.py",
     "klyng_mp/ringqueues.py": "tests/test_queues.py",
     "klyng_mp/dummy/connection.py": "tests/dummy/test_dummy.py",
     "klyng_mp/forkserver.py": "tests/test_context.py",

@@ -11,6 +11,7 @@ is small if MPI surely takes it at once (`_MOST_BYTES`), so that a send here nev
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.communicator.express import NOT_YET, NOTHING
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.express import ExpressCodec
     from klyng_mp.transports.mpi import MpiTransport
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "unwrap"]
 
 _MOST_BYTES = 2000  # of a pickle: all MPIs send 4 KiB eagerly
 _LOOKS = 1500  # for a message, where a core is free to wait on: about half a millisecond
@@ -91,7 +92,13 @@ class Lane:
             own, obj = obj
             if own != tag:  # it is of a call that this rank has given up
                 with self._gate:
-                    self._transport.take_wrapped(source, own, obj)
+                    self._transport.take_bare(self._lane, source, own, pickle.dumps(obj, pickle.HIGHEST_PROTOCOL))
                 return NOTHING
         self._note_in(source)
         return obj
+
+
+def unwrap(data: bytes | bytearray) -> tuple[int, bytes]:
+    """Return a tag, and the pickle of an object, that went as one pickle."""
+    tag, obj = pickle.loads(data)  # noqa: S301 - of a rank, as what others send is
+    return tag, pickle.dumps(obj, pickle.HIGHEST_PROTOCOL)

@@ -9,7 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.cluster.lane import Lane
+from klyng_mp.cluster.lane import Lane, unwrap
 from klyng_mp.cluster.vigil import Vigil
 from klyng_mp.communicator.agreement import disagreement
 from klyng_mp.communicator.communicator import Communicator
@@ -95,13 +95,16 @@ class MpiEndpoint(Endpoint):
     def ways(self, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:
         """See `Endpoint.ways`: the communicator of all ranks has some."""
         del members
-        if core is None or context != self.main:
+        if context != self.main:
             return Ways(None, None, None)
+        if core is None:
+            return Ways(None, None, None, natives=self.transport.natives)
         short, collective = (
             Lane(self, self.transport, lane, context=context | lane, codec=codec, spin=self.is_spinning)
             for lane in (USERS, COLLECTIVE)
         )
-        return Ways(short, collective, None)  # type: ignore[arg-type]  # they are as the core's
+        natives = self.transport.natives
+        return Ways(short, collective, None, natives=natives)  # type: ignore[arg-type]  # they are as the core's
 
     def sent_counts(self) -> dict[int, int]:
         """See `Endpoint.sent_counts`."""
@@ -143,6 +146,7 @@ class Member:
             spin=endpoint.is_spinning,
         )
         endpoint.transport.hear = self._hear
+        endpoint.transport.unwrap = unwrap
         endpoint.use(endpoint.transport)
         for peer in range(self.size):
             if peer != self.rank:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from klyng_mp.launch.hangs import HangDetector, deadlock_of
-from klyng_mp.launch.state import ENDED, RankState, describe_idle, describe_rank, note_surroundings
+from klyng_mp.launch.state import ENDED, RUNNING, WAITING, RankState, describe_idle, describe_rank, note_surroundings
 from klyng_mp.launch.watch import PAUSE_SECONDS, PAUSE_SECONDS_PER_RANK, SUSPICIOUS_PAUSE_SECONDS
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ class Vigil:
     def state(self) -> RankState:
         """Return what this rank does; with the endpoint's lock held."""
         endpoint = self._member.endpoint
+        natives = endpoint.transport.natives
         if self._ended:
             endpoint.take_in()
-            return describe_idle(self._member.rank, endpoint.sent_counts(), endpoint.pending(), ended=True)
-        return describe_rank(endpoint, self._run)
+            state = describe_idle(self._member.rank, endpoint.sent_counts(), endpoint.pending(), ended=True)
+            return state._replace(begun=natives.begun)
+        return describe_rank(endpoint, self._run)._replace(begun=natives.begun, meets=natives.waits_in)
 
     def hear(self, message: Message) -> None:
         """Take a question or an answer; with the endpoint's lock held."""
@@ -102,9 +104,21 @@ class Vigil:
         return False
 
     def _judge(self) -> None:
-        states = {0: self.state(), **self._answers}
+        states = _find_absent({0: self.state(), **self._answers})
         states = {rank: self._detector.remember(state) for rank, state in states.items()}
         if all(state.phase == ENDED for state in states.values()):
             return
         if self._detector.judge(self._run, states):
             self._member.give_up(deadlock_of(states.values()))
+
+
+def _find_absent(states: dict[int, RankState]) -> dict[int, RankState]:
+    """Find out for whom those wait that wait in a collective of MPI's: for who has not begun it."""
+    found = {}
+    for rank, state in states.items():
+        if state.meets and state.phase == WAITING:
+            absent = tuple(other for other, one in states.items() if one.begun < state.meets)
+            found[rank] = state._replace(peers=absent) if absent else state._replace(phase=RUNNING)
+        else:
+            found[rank] = state
+    return found

@@ -17,7 +17,7 @@ from klyng_mp.wire.mailbox import ANY_SOURCE, ANY_TAG
 if TYPE_CHECKING:
     from klyng_mp.communicator.base import Base
 
-__all__ = ["disagreement", "find_stranger", "may_disagree"]
+__all__ = ["disagreement", "find_stranger", "may_disagree", "mismatch"]
 
 
 def find_stranger(
@@ -79,9 +79,19 @@ def disagreement(
         ask: whether the other rank may be asked for the line of its program, and waited for.
     """
     stranger = find_stranger(comm, own_tag, source, needs=needs)
-    if stranger is None:
-        return None
-    peer, tag = stranger
+    return None if stranger is None else mismatch(comm, own_tag, *stranger, ask=ask)
+
+
+def mismatch(comm: Base, own_tag: int, peer: int, tag: int, *, ask: bool) -> CollectiveMismatchError:
+    """Return the error that says that another rank has made another call; see `disagreement`.
+
+    Args:
+        comm: the communicator.
+        own_tag: of this rank's call.
+        peer: the other's number, of its endpoint.
+        tag: of its call.
+        ask: as of `disagreement`.
+    """
     own, other = number_of(own_tag), number_of(tag)
     comm.call_log.abandoned.update((own, min(own, other)))
     ours = comm.call_log.find(min(own, other)) or "something else"

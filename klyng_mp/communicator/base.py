@@ -51,14 +51,14 @@ class Base:
         size: how many ranks there are.
         call_log: the collective calls that were made.
         short_collective: the core's short way for their messages, or None.
-        direct, in_turns, gathering: how collectives had better go; see `Ways`.
+        direct, in_turns, gathering, natives: how collectives had better go; see `Ways`.
         meeting: the core's way to meet without messages, or None.
         closed: whether this rank's program uses the communicator no more.
     """
 
     __slots__ = (
         "_ranks", "_short", "call_log", "closed", "codec", "context", "direct", "endpoint", "gathering", "in_turns",
-        "meeting", "members", "rank", "short_collective", "size",
+        "meeting", "members", "natives", "rank", "short_collective", "size",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
@@ -73,6 +73,7 @@ class Base:
         ways = endpoint.ways(context, members, codec)
         self._short, self.short_collective, self.meeting = ways.short, ways.collective, ways.meeting
         self.direct, self.in_turns, self.gathering = ways.direct, ways.in_turns, ways.gathering
+        self.natives = ways.natives if self.size > 1 else None
         self.closed = False
         endpoint.call_logs[context] = self.call_log
 

@@ -158,6 +158,26 @@ class Target:
         return view.cast("B") if view.nbytes else memoryview(b"")
 
 
+def bytes_of(obj: Any, *, writable: bool = False) -> tuple[str, memoryview] | None:
+    """Return what kind of elements something has, "" for bytes, and its memory.
+
+    Returns:
+        None where its memory is not in one piece, is not to be written to and should be, or has elements of which this
+        does not tell the kind.
+    """
+    if _is_array(obj):
+        if not obj.flags.c_contiguous or obj.dtype.kind in "OV" or (writable and not obj.flags.writeable):
+            return None
+        return obj.dtype.str, memoryview(_as_bytes(obj))
+    try:
+        view = memoryview(obj)
+    except (TypeError, ValueError):
+        return None
+    if not view.c_contiguous or view.format == "O" or (writable and view.readonly):
+        return None
+    return "", view.cast("B") if view.nbytes else memoryview(b"")
+
+
 def _is_array(obj: object) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(obj, numpy.ndarray)

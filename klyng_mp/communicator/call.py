@@ -101,7 +101,7 @@ class Call:
         if comm.meeting is not None and kind != "barrier":
             comm.meeting.enter(tag)
         if may_disagree(comm, self.number):
-            self._check_agreement()
+            self.check_agreement()
 
     @property
     def doing(self) -> str:
@@ -178,7 +178,7 @@ class Call:
             self.comm.call_log.abandoned.add(self.number)
             raise
         if may_disagree(self.comm, self.number + 1):  # what a peer sent before comes before
-            self._check_agreement()
+            self.check_agreement()
         return result
 
     def _receive(self, source: int) -> Any:
@@ -231,7 +231,7 @@ class Call:
             )
             if receive.message is not None:
                 return receive.message
-            self._check_agreement(source)
+            self.check_agreement(source)
             return endpoint.wait_received(receive, deadline=self.deadline, doing=self.doing)
         finally:
             endpoint.withdraw_receive(receive)
@@ -273,7 +273,7 @@ class Call:
 
         endpoint.wait_within(ready, self.deadline, self.doing, absent)
         if not meeting.arrive(self.tag):
-            self._check_agreement()
+            self.check_agreement()
             raise loss() or ClosedError(f"this communicator is closed, so {self.doing} cannot be done")
 
     # -- without
@@ -300,7 +300,8 @@ class Call:
         """See `agreement.disagreement`."""
         return disagreement(self.comm, self.tag, source, ask=ask, needs=needs)
 
-    def _check_agreement(self, source: int | None = None) -> None:
+    def check_agreement(self, source: int | None = None) -> None:
+        """Raise the CollectiveMismatchError that can be told now."""
         error = self.disagreement(source, ask=True, needs=source)
         if error is not None:
             raise error

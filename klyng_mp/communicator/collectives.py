@@ -18,6 +18,8 @@ from klyng_mp.communicator import algorithms, reducing
 from klyng_mp.communicator.call import Call
 from klyng_mp.communicator.point_to_point import PointToPoint
 from klyng_mp.communicator.reductions import SUM
+from klyng_mp.communicator.shortcuts import take_shortcut
+from klyng_mp.transports.shortcuts import Shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     Opened = tuple[Call, Steps[Any]]
     Operator = Callable[[Any, Any], Any]
 
-__all__ = ["Collectives", "Openings"]
+__all__ = ["Collectives", "Openings", "run"]
 
 
 _MOST_MEETINGS = 2**32 - 1  # from there on the core's count is too short
@@ -115,7 +117,8 @@ def _check_operator(doing: str, op: Any) -> None:
         raise TypeError(f"{doing}(): op must be SUM, MAX or the like, or a function of two operands, not {op!r}")
 
 
-def _run(opened: Opened) -> Any:
+def run(opened: Opened) -> Any:
+    """Take all steps of a call; return what they return."""
     call, steps = opened
     return call.run(steps)
 
@@ -141,10 +144,10 @@ class Collectives(Openings):
         At the deadline those that wait for this rank may still pass.
         """
         call = Call(self, "barrier", timeout)
-        if self.meeting is None or call.number >= _MOST_MEETINGS:
-            call.run(algorithms.barrier(call))
-        else:
+        if self.meeting is not None and call.number < _MOST_MEETINGS:
             call.meet(self.meeting)
+        elif self.natives is None or not take_shortcut(call, self.natives, Shortcut("barrier", ("barrier",))):
+            call.run(algorithms.barrier(call))
 
     def bcast(self, obj: Any = None, root: int = 0, *, timeout: float | None = None) -> Any:
         """Give the root's object to all ranks.
@@ -159,7 +162,7 @@ class Collectives(Openings):
 
         Cost: see `algorithms.bcast`.
         """
-        return _run(self._bcast(obj, root, timeout))
+        return run(self._bcast(obj, root, timeout))
 
     def scatter(self, objs: Sequence[Any] | None = None, root: int = 0, *, timeout: float | None = None) -> Any:
         """Give each rank one of the root's objects.
@@ -174,7 +177,7 @@ class Collectives(Openings):
 
         Cost: see `algorithms.scatter`.
         """
-        return _run(self._scatter(objs, root, timeout))
+        return run(self._scatter(objs, root, timeout))
 
     def gather(self, obj: Any, root: int = 0, *, timeout: float | None = None) -> list[Any] | None:
         """Bring one object of each rank to the root.
@@ -184,7 +187,7 @@ class Collectives(Openings):
 
         Cost: see `algorithms.gather`.
         """
-        found: list[Any] | None = _run(self._gather(obj, root, timeout))
+        found: list[Any] | None = run(self._gather(obj, root, timeout))
         return found
 
     def allgather(self, obj: Any, *, timeout: float | None = None) -> list[Any]:
@@ -195,7 +198,7 @@ class Collectives(Openings):
 
         Cost: see `algorithms.allgather`.
         """
-        found: list[Any] = _run(self._allgather(obj, timeout))
+        found: list[Any] = run(self._allgather(obj, timeout))
         return found
 
     def alltoall(self, objs: Sequence[Any], *, timeout: float | None = None) -> list[Any]:
@@ -210,7 +213,7 @@ class Collectives(Openings):
 
         Cost: see `algorithms.alltoall`.
         """
-        found: list[Any] = _run(self._alltoall(objs, timeout))
+        found: list[Any] = run(self._alltoall(objs, timeout))
         return found
 
     def reduce(self, obj: Any, op: Operator = SUM, root: int = 0, *, timeout: float | None = None) -> Any:
@@ -227,7 +230,7 @@ class Collectives(Openings):
 
         Cost: see `reducing.reduce`.
         """
-        return _run(self._reduce(obj, op, root, timeout))
+        return run(self._reduce(obj, op, root, timeout))
 
     def allreduce(self, obj: Any, op: Operator = SUM, *, timeout: float | None = None) -> Any:
         """Combine one object of each rank, for all; see `reduce`.
@@ -237,7 +240,7 @@ class Collectives(Openings):
 
         Cost: see `reducing.allreduce`.
         """
-        return _run(self._allreduce(obj, op, timeout))
+        return run(self._allreduce(obj, op, timeout))
 
     def reduce_scatter(self, objs: Sequence[Any], op: Operator = SUM, *, timeout: float | None = None) -> Any:
         """Combine, for each rank, one object of each.
@@ -252,18 +255,18 @@ class Collectives(Openings):
 
         Cost: see `reducing.reduce_scatter`.
         """
-        return _run(self._reduce_scatter(objs, op, timeout))
+        return run(self._reduce_scatter(objs, op, timeout))
 
     def scan(self, obj: Any, op: Operator = SUM, *, timeout: float | None = None) -> Any:
         """Combine the objects of this rank and all before it; see `reduce`.
 
         Cost: see `reducing.scan`.
         """
-        return _run(self._scan(obj, op, timeout))
+        return run(self._scan(obj, op, timeout))
 
     def exscan(self, obj: Any, op: Operator = SUM, *, timeout: float | None = None) -> Any:
         """Combine the objects of all ranks before this one; None at rank 0. See `reduce`.
 
         Cost: see `reducing.exscan`.
         """
-        return _run(self._exscan(obj, op, timeout))
+        return run(self._exscan(obj, op, timeout))

@@ -12,11 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from klyng_mp.communicator.buffers import Target
-from klyng_mp.communicator.collectives import Collectives
+from klyng_mp.communicator.collectives import Collectives, run
 from klyng_mp.communicator.reductions import SUM, Operation, is_array
+from klyng_mp.communicator.shortcuts import moving_bytes, reducing_arrays, take_shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from klyng_mp.communicator.collectives import Opened
+    from klyng_mp.transports.shortcuts import Shortcut
 
     Operator = Callable[[Any, Any], Any]
 
@@ -38,7 +42,10 @@ class CollectivesInto(Collectives):
         here = self.rank == self.check_rank("bcast_into", "root", root)
         content = _content("bcast_into", buffer)
         place = None if here else _Place("bcast_into", buffer)
-        got = self.bcast(content if here else None, root, timeout=timeout)
+        opened = self._bcast(content if here else None, root, timeout)
+        if self._is_done(opened, lambda: moving_bytes("bcast", None, buffer, self.size, root=root, here=here)):
+            return
+        got = run(opened)
         if place is not None:
             place.fill(0, 1, got)
 
@@ -47,14 +54,21 @@ class CollectivesInto(Collectives):
         here = self.rank == self.check_rank("scatter_into", "root", root)
         parts = _parts("scatter_into", array, self.size) if here else None
         place = _Place("scatter_into", buffer, 1, parts[0] if parts else None)
-        place.fill(0, 1, self.scatter(parts, root, timeout=timeout))
+        opened = self._scatter(parts, root, timeout)
+        given = array if here else None
+        if not self._is_done(opened, lambda: moving_bytes("scatter", given, buffer, self.size, root=root, here=here)):
+            place.fill(0, 1, run(opened))
 
     def gather_into(self, array: Any, buffer: Any, root: int = 0, *, timeout: float | None = None) -> None:
         """Fill the root's buffer with the arrays of all ranks, by rank; it is None elsewhere; see `gather`."""
         here = self.rank == self.check_rank("gather_into", "root", root)
         content = _content("gather_into", array)
         place = _Place("gather_into", buffer, self.size, array) if here else None
-        found = self.gather(content, root, timeout=timeout)
+        opened = self._gather(content, root, timeout)
+        filled = buffer if here else None
+        if self._is_done(opened, lambda: moving_bytes("gather", array, filled, self.size, root=root, here=here)):
+            return
+        found = run(opened)
         if place is not None and found is not None:
             place.fill_all(found, root)
 
@@ -62,13 +76,17 @@ class CollectivesInto(Collectives):
         """Fill each rank's buffer with the arrays of all, by rank; see `allgather`."""
         content = _content("allgather_into", array)
         place = _Place("allgather_into", buffer, self.size, array)
-        place.fill_all(self.allgather(content, timeout=timeout), self.rank)
+        opened = self._allgather(content, timeout)
+        if not self._is_done(opened, lambda: moving_bytes("allgather", array, buffer, self.size)):
+            place.fill_all(run(opened), self.rank)
 
     def alltoall_into(self, array: Any, buffer: Any, *, timeout: float | None = None) -> None:
         """Fill each rank's buffer, by rank, with its part of all arrays, each of equal parts; see `alltoall`."""
         parts = _parts("alltoall_into", array, self.size)
         place = _Place("alltoall_into", buffer, self.size, parts[0])
-        place.fill_all(self.alltoall(parts, timeout=timeout), self.rank)
+        opened = self._alltoall(parts, timeout)
+        if not self._is_done(opened, lambda: moving_bytes("alltoall", array, buffer, self.size)):
+            place.fill_all(run(opened), self.rank)
 
     def reduce_into(
         self, array: Any, buffer: Any, op: Operator = SUM, root: int = 0, *, timeout: float | None = None
@@ -77,7 +95,11 @@ class CollectivesInto(Collectives):
         here = self.rank == self.check_rank("reduce_into", "root", root)
         _content("reduce_into", array)
         place = _Place("reduce_into", buffer, 1, _result_like(array, op)) if here else None
-        got = self.reduce(array, op, root, timeout=timeout)
+        opened = self._reduce(array, op, root, timeout)
+        filled = buffer if here else None
+        if self._is_done(opened, lambda: reducing_arrays("reduce", array, filled, op, root=root)):
+            return
+        got = run(opened)
         if place is not None:
             place.fill_result(got, op)
 
@@ -86,8 +108,10 @@ class CollectivesInto(Collectives):
         _content("allreduce_into", array)
         place = _Place("allreduce_into", buffer, 1, _result_like(array, op))
         fits = is_array(buffer) and is_array(array) and (buffer.shape, buffer.dtype) == (array.shape, array.dtype)
-        call, steps = self._allreduce(array, op, timeout, buffer if fits else None)
-        got = call.run(steps)
+        opened = self._allreduce(array, op, timeout, buffer if fits else None)
+        if self._is_done(opened, lambda: reducing_arrays("allreduce", array, buffer, op)):
+            return
+        got = run(opened)
         if got is not buffer:
             place.fill_result(got, op)
 
@@ -95,21 +119,32 @@ class CollectivesInto(Collectives):
         """Fill each rank's buffer with what its parts of all arrays make, each of equal parts; see `reduce_scatter`."""
         parts = _parts("reduce_scatter_into", array, self.size)
         place = _Place("reduce_scatter_into", buffer, 1, _result_like(parts[0], op))
-        place.fill_result(self.reduce_scatter(parts, op, timeout=timeout), op)
+        opened = self._reduce_scatter(parts, op, timeout)
+        if not self._is_done(opened, lambda: reducing_arrays("reduce_scatter", array, buffer, op, parts=self.size)):
+            place.fill_result(run(opened), op)
 
     def scan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
         """Fill each rank's buffer with what the arrays up to its own make; see `scan`."""
         _content("scan_into", array)
         place = _Place("scan_into", buffer, 1, _result_like(array, op))
-        place.fill_result(self.scan(array, op, timeout=timeout), op)
+        opened = self._scan(array, op, timeout)
+        if not self._is_done(opened, lambda: reducing_arrays("scan", array, buffer, op)):
+            place.fill_result(run(opened), op)
 
     def exscan_into(self, array: Any, buffer: Any, op: Operator = SUM, *, timeout: float | None = None) -> None:
         """Fill each rank's buffer with what the arrays before its own make; rank 0's stays as it is; see `exscan`."""
         _content("exscan_into", array)
         place = _Place("exscan_into", buffer, 1, _result_like(array, op))
-        got = self.exscan(array, op, timeout=timeout)
+        opened = self._exscan(array, op, timeout)
+        if self._is_done(opened, lambda: reducing_arrays("exscan", array, buffer, op)):
+            return
+        got = run(opened)
         if self.rank:
             place.fill_result(got, op)
+
+    def _is_done(self, opened: Opened, wanted: Callable[[], Shortcut]) -> bool:
+        """Do a call by the transport's own means, if it has such; return whether that was possible on all ranks."""
+        return self.natives is not None and take_shortcut(opened[0], self.natives, wanted())
 
 
 class _Place:

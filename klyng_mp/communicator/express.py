@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from klyng_mp.communicator.gathering import Gathering
     from klyng_mp.communicator.membership import Membership
     from klyng_mp.errors import CodecError
+    from klyng_mp.transports.shortcuts import Natives
 
 __all__ = ["NOTHING", "NOT_YET", "ExpressCodec", "Ways", "make_ways"]
 
@@ -48,6 +49,7 @@ class Ways(NamedTuple):
         direct: whether each rank had better send to each of the others than by way of some of them.
         in_turns: whether its ranks run one after the other, so that few messages are better than few rounds of them.
         gathering: where these leave what they give to a collective; it is there on all of them or on none.
+        natives: the collectives that the transport has itself; they are there on all of them or on none.
     """
 
     short: core.Express | core.Local | None
@@ -56,6 +58,7 @@ class Ways(NamedTuple):
     direct: bool = False
     in_turns: bool = False
     gathering: Gathering | None = None
+    natives: Natives | None = None
 
 
 def make_ways(endpoint: Membership, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:

@@ -17,6 +17,7 @@ from klyng_mp.communicator.algorithms import LARGE_BYTES, alltoall, share, up_an
 from klyng_mp.communicator.buffers import allocate
 from klyng_mp.communicator.gathering import answer_all, combine_pairs, gather_here
 from klyng_mp.communicator.reductions import Operation, is_array
+from klyng_mp.communicator.shortcuts import reducing_arrays, take_shortcut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ class _Large(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     operation: str
+    waits: bool  # whether its call does
 
 
 class _Mixed(NamedTuple):
@@ -73,12 +75,12 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
     which each of the others sends one and gets one. Among ranks that take turns 2 (n - 1) messages. Under a named
     operation among few ranks that share memory one round of n (n - 1) messages, and each combines all n. For large
     arrays 2 (n - 1) more rounds, in which each rank sends 2 m (n - 1) / n bytes; between two of them one more, of m
-    bytes each.
+    bytes each; where the transport has an allreduce itself, its own.
     """
     if call.size == 1:
         return obj.copy() if is_array(obj) else obj
     operation = _operation_on_pieces(obj, op)
-    first = obj if operation is None else _Large(obj.shape, obj.dtype.str, operation.name)
+    first = obj if operation is None else _Large(obj.shape, obj.dtype.str, operation.name, call.tickets is None)
     if call.comm.gathering is not None:
         # As `up_and_down`, but without what each of ten thousand ranks would have to keep meanwhile.
         values = gather_here(call, first)
@@ -91,6 +93,10 @@ def allreduce(call: Call, obj: Any, op: Operator, port: Port | None = None, out:
         return found
     if operation is None or type(found) is not _Large:
         return (yield from _combine(call, obj, op))
+    if (natives := call.comm.natives) is not None and found.waits:
+        result = out if out is not None else allocate(port, obj.shape, obj.dtype)
+        if take_shortcut(call, natives, reducing_arrays("allreduce", obj, result, operation)):
+            return result
     if call.size == 2:
         return (yield from _swap(call, obj, operation, out))
     result = out if out is not None else allocate(port, obj.shape, obj.dtype)

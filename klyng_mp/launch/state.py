@@ -71,6 +71,8 @@ class RankState(NamedTuple):
         stack: where it computes, as far as it could be seen.
         holder: the name of the process that holds the place, where it is not a rank that serves runs.
         exchanged: how many messages went to each rank of another host, and came from it.
+        begun: how many collectives of its transport's own it has begun.
+        meets: the number of the one that it waits in, or 0.
     """
 
     rank: int
@@ -92,6 +94,8 @@ class RankState(NamedTuple):
     stack: str = ""
     holder: str = ""
     exchanged: dict[int, tuple[int, int]] = {}  # noqa: RUF012 - nobody changes it
+    begun: int = 0
+    meets: int = 0
 
     @property
     def is_stuck(self) -> bool:

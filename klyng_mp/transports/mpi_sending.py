@@ -17,6 +17,8 @@ from klyng_mp.wire.frames import CONTROL, Message, check_limits, pack_frame
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from klyng_mp.transports.mpi_natives import MpiNatives
+
 __all__ = [
     "BEFORE",
     "BYE",
@@ -35,9 +37,10 @@ _INLINE_BYTES = 64 * 1024  # of buffers that go within the frame
 _UNBUFFERED_BYTES = 64 * 1024  # for a peer, of small messages, whose senders go on although MPI has not copied them
 
 CLEAR = "clear"  # the tag of the control message that asks for the buffers of a message
-BYE = "bye"  # and of the last one, which tells how many messages came before it in the first two communicators
+BYE = "bye"  # and of the last one, which tells how many messages came before it in the first two communicators, and how
+# many of MPI's collectives had been begun
 CLEARANCE = struct.Struct("<QI")  # the sender's number, and the receiver's tag for the buffers
-BEFORE = struct.Struct("<QQ")
+BEFORE = struct.Struct("<QQQ")
 
 USERS, COLLECTIVE, OTHERS = range(3)  # the communicators in which messages are looked for
 
@@ -52,17 +55,19 @@ class Comms(NamedTuple):
         collective: for those of its collectives.
         others: for all other contexts.
         buffers: for large buffers.
+        natives: for MPI's own collectives.
     """
 
     users: Any
     collective: Any
     others: Any
     buffers: Any
+    natives: Any
 
     @classmethod
     def of(cls, comm: Any) -> Comms:
         """Return communicators of the same ranks; all of them make the call."""
-        return cls(comm.Dup(), comm.Dup(), comm.Dup(), comm.Dup())
+        return cls(*(comm.Dup() for _ in cls._fields))
 
     def free(self) -> None:
         """Free them, of which MPI has no more than some hundreds; all of their ranks make the call."""
@@ -119,10 +124,13 @@ class MpiSender:
     Attributes:
         rank: likewise.
         most: the largest tag that MPI has for a message of a user's.
-        half: in the communicator for collectives, whose tags are beyond bounds, those up to here are MPI's own; a larger
-            one goes within the message, under what is left of it above this.
+        half: in the communicator for collectives, whose tags are beyond bounds, those up to here are MPI's own; a
+            larger one goes within the message, under what is left of it above this.
         passed: what counts the messages that went past this transport, or came, by communicator.
+        natives: the collectives that go past it.
     """
+
+    natives: MpiNatives
 
     def __init__(self, number: int, peers: Mapping[int, Way], context: int) -> None:
         from mpi4py import MPI  # noqa: PLC0415 - to import it is to start MPI
@@ -200,7 +208,7 @@ class MpiSender:
     def say_goodbye(self, peer: int) -> None:
         """Tell a peer that nothing follows; what it sends is still received."""
         before = [self._sent[lane][peer] + self.passed[lane].sent(peer) for lane in (USERS, COLLECTIVE)]
-        self.tell(peer, BYE, BEFORE.pack(*before))
+        self.tell(peer, BYE, BEFORE.pack(*before, self.natives.begun))
 
     def traffic(self) -> dict[int, tuple[int, int]]:
         """See `Transport.traffic`."""

@@ -13,7 +13,7 @@ from klyng_mp import native
 if native.core is None:
     pytest.skip("the native core is not in use", allow_module_level=True)
 
-from klyng_mp.cluster.lane import Lane
+from klyng_mp.cluster.lane import Lane, unwrap
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.errors import CodecError
@@ -47,6 +47,7 @@ class Comm:
 
 class Transport:
     most = 1000
+    half = 500
 
     def __init__(self):
         self.comms = [Comm(), Comm()]
@@ -55,6 +56,9 @@ class Transport:
 
     def take(self, lane, source, frame):
         self.taken.append((lane, source, frame))
+
+    def take_bare(self, lane, source, tag, data):
+        self.taken.append((lane, source, tag, pickle.loads(data)))
 
 
 @pytest.fixture
@@ -136,6 +140,22 @@ def test_a_frame_is_handed_to_the_transport(made):
     assert (front[0], front[1], bytes(front[2])) == (7, (100, 0), b"".join(pack_frame(message)))
     assert transport.passed[0].received(1) == 0
     assert endpoint.mailbox.taken(1) == 0
+
+
+def test_a_collectives_tag_that_is_too_large_goes_within_the_message():
+    endpoint, transport = Endpoint(0), Transport()
+    lane = Lane(endpoint, transport, 1, context=CONTEXT | 1, codec=Codec(main_by_reference=True), spin=False)
+    comm = transport.comms[1]
+    assert lane.send("small", 1, 499)
+    assert lane.send("large", 1, 500)
+    assert lane.send("larger", 1, 500_001)
+    assert comm.sent == [("small", 1, 499), ((500, "large"), 1, 500), ((500_001, "larger"), 1, 501)]
+    comm.came += [(1, 501, pickle.dumps((1, "given up"))), (1, 501, pickle.dumps((500_001, "larger")))]
+    assert lane.recv(1, 500_001) is NOTHING
+    assert transport.taken == [(1, 1, 1, "given up")]
+    assert lane.recv(1, 500_001) == "larger"
+    assert unwrap(pickle.dumps((7, ["object"]))) == (7, pickle.dumps(["object"], pickle.HIGHEST_PROTOCOL))
+    endpoint.close()
 
 
 def test_what_is_no_frame_is_not_taken_for_one():
