@@ -1,4 +1,4 @@
-"""What does a message through MPI cost by klyng_mp, beside mpi4py alone?
+"""What does a message through MPI cost by klyng_mp, and a collective, beside mpi4py alone?
 
 One mpiexec for each reading, of two ranks that play both by turns; medians of the rounds:
 
@@ -6,6 +6,7 @@ One mpiexec for each reading, of two ranks that play both by turns; medians of t
 
 * a small object (a tuple of three), by ``send`` and ``recv`` of each: at most 1.5 times mpi4py's.
 * an array of 16 MiB, by ``send`` and ``recv_into``, beside mpi4py's buffer methods: at most 1.1 times those.
+* a barrier, and a broadcast and a sum of 1 KiB and of 16 MiB, by the calls that fill buffers; without a limit.
 
 What the ranks do is in ``mpi_peer.py``.
 """
@@ -42,7 +43,10 @@ def main() -> None:
         ours, theirs = (median(samples[f"{what}, {side}"]) for side in (OURS, THEIRS))
         table.append([what, seconds(ours), seconds(theirs), f"{ours / theirs:.2f}"])
         figures.append(Figure(f"{what}, one way", ours, limit, theirs, THEIRS))
-    print(text_table(["one way", OURS, THEIRS, "ratio"], table), end="\n\n")
+    for what in sorted({name.partition(", ")[0] for name in samples} - LIMITS.keys()):
+        ours, theirs = (median(samples[f"{what}, {side}"]) for side in (OURS, THEIRS))
+        table.append([what, seconds(ours), seconds(theirs), f"{ours / theirs:.2f}"])
+    print(text_table(["a message one way, or a call", OURS, THEIRS, "ratio"], table), end="\n\n")
     publish(figures, samples, options.json)
 
 

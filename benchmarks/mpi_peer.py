@@ -1,15 +1,16 @@
-"""Plays ping-pong through MPI, by klyng_mp and by mpi4py alone, in turns; rank 0 prints what it took, as JSON.
+"""Plays through MPI, by klyng_mp and by mpi4py alone, in turns; rank 0 prints what it took, as JSON.
 
     mpiexec -n 2 python -m klyng_mp benchmarks/mpi_peer.py ROUNDS SMALL LARGE
 
-SMALL and LARGE are how often a round plays with a small object, and with an array of 16 MiB. What is printed are
-seconds one way: {"small, klyng_mp": [...], "small, mpi4py": [...], "large, ...": [...]}.
+SMALL and LARGE are how often a round plays with something small, and with an array of 16 MiB. What is printed are
+seconds, of a message one way, or of a call: {"small, klyng_mp": [...], "small, mpi4py": [...], "large, ...": [...]}.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OBJECT = ("a small object", 1, 2.5)
-LARGE_BYTES = 16 * 1024 * 1024
+SMALL_BYTES, LARGE_BYTES = 1024, 16 * 1024 * 1024
 TAG = 5
 
 
-def play(send: Callable[[], Any], receive: Callable[[], Any], rank: int, times: int) -> float:
-    first, second = (send, receive) if rank == 0 else (receive, send)
+def ping_pong(send: Callable[[], Any], receive: Callable[[], Any], times: int) -> float:
+    first, second = (send, receive) if mp.rank() == 0 else (receive, send)
     begin = perf_counter()
     for _ in range(times):
         first()
@@ -35,26 +36,51 @@ def play(send: Callable[[], Any], receive: Callable[[], Any], rank: int, times: 
     return (perf_counter() - begin) / times / 2
 
 
+def together(call: Callable[[], Any], times: int) -> float:
+    begin = perf_counter()
+    for _ in range(times):
+        call()
+    return (perf_counter() - begin) / times
+
+
 def main(rounds: int, small: int, large: int) -> None:
     ours = mp.comm()
     theirs = MPI.COMM_WORLD.Dup()
-    rank, other = ours.rank, 1 - ours.rank
+    other = 1 - ours.rank
     array, place = np.ones(LARGE_BYTES // 8), np.ones(LARGE_BYTES // 8)
-    sides: dict[str, tuple[int, Callable[[], Any], Callable[[], Any]]] = {
-        "small, klyng_mp": (small, lambda: ours.send(OBJECT, other, TAG), lambda: ours.recv(other, TAG)),
-        "small, mpi4py": (small, lambda: theirs.send(OBJECT, other, TAG), lambda: theirs.recv(source=other, tag=TAG)),
-        "large, klyng_mp": (large, lambda: ours.send(array, other, TAG), lambda: ours.recv_into(place, other, TAG)),
-        "large, mpi4py": (large, lambda: theirs.Send(array, other, TAG), lambda: theirs.Recv(place, other, TAG)),
-    }
+    sides: dict[str, tuple[int, Callable[[int], float]]] = {}
+
+    def play(name: str, times: int, *calls: Callable[[], Any]) -> None:
+        half = len(calls) // 2
+        how = ping_pong if half == 2 else together
+        sides[f"{name}, klyng_mp"] = times, partial(how, *calls[:half])
+        sides[f"{name}, mpi4py"] = times, partial(how, *calls[half:])
+
+    play(
+        "small", small,
+        lambda: ours.send(OBJECT, other, TAG), lambda: ours.recv(other, TAG),
+        lambda: theirs.send(OBJECT, other, TAG), lambda: theirs.recv(source=other, tag=TAG),
+    )  # fmt: skip
+    play(
+        "large", large,
+        lambda: ours.send(array, other, TAG), lambda: ours.recv_into(place, other, TAG),
+        lambda: theirs.Send(array, other, TAG), lambda: theirs.Recv(place, other, TAG),
+    )  # fmt: skip
+    play("barrier", small, ours.barrier, theirs.Barrier)
+    for size, times in ((SMALL_BYTES, small), (LARGE_BYTES, large)):
+        own, room = array[: size // 8], place[: size // 8]
+        name = f"{size >> 10} KiB"
+        play(f"bcast {name}", times, partial(ours.bcast_into, room), partial(theirs.Bcast, room))
+        play(f"allreduce {name}", times, partial(ours.allreduce_into, own, room), partial(theirs.Allreduce, own, room))
     samples: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):  # the first one warms up
-        for name, (times, send, receive) in list(sides.items())[:: 1 if turn % 2 else -1]:
+        for name, (times, how) in list(sides.items())[:: 1 if turn % 2 else -1]:
             theirs.Barrier()
-            play(send, receive, rank, (times + 1) // 2)  # what comes after the other kind is slower, whoever plays
-            seconds = play(send, receive, rank, times)
+            how((times + 1) // 2)  # what comes after the other kind is slower, whoever plays
+            seconds = how(times)
             if turn:
                 samples[name].append(seconds)
-    if rank == 0:
+    if ours.rank == 0:
         print(json.dumps(samples))
 
 

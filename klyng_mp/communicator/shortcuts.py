@@ -112,8 +112,6 @@ def take_shortcut(call: Call, natives: Natives, shortcut: Shortcut) -> bool:
             if not taken.is_over:
                 natives.waits_in = taken.number
                 _wait(call, natives, taken)
-            if taken.strangers:
-                raise _mismatch(call, taken)
     except BaseException:
         comm.call_log.abandoned.add(call.number)
         if taken is not None:
@@ -122,6 +120,8 @@ def take_shortcut(call: Call, natives: Natives, shortcut: Shortcut) -> bool:
         raise
     finally:
         natives.waits_in = 0
+    if taken.strangers:
+        raise _mismatch(call, taken)
     return taken.was_possible
 
 

@@ -28,7 +28,7 @@ from klyng_mp.transports.contract import TransportStatistics
 from klyng_mp.transports.mpi_messages import Patience
 from klyng_mp.transports.mpi_natives import MpiNatives
 from klyng_mp.transports.mpi_receiving import MpiReceiver
-from klyng_mp.transports.mpi_sending import BEFORE, BYE, CLEAR, CLEARANCE, COLLECTIVE, USERS, Comms, Way, forget_sent
+from klyng_mp.transports.mpi_sending import BEFORE, BYE, COLLECTIVE, USERS, Comms, Way, forget_sent
 
 if TYPE_CHECKING:
     from collections import defaultdict
@@ -172,11 +172,8 @@ class MpiTransport(MpiReceiver):
             users, collective, self.natives.left[peer] = BEFORE.unpack(message.head)
             self._leaving[peer] = users, collective
             self._see_off(peer)
-        elif message.tag != CLEAR:
-            self.hear(message)
         else:
-            number, tag = CLEARANCE.unpack(message.head)
-            self._lend(peer, number, tag)
+            self.hear(message)
 
     def _see_off(self, peer: int) -> None:
         """Tell that a peer is gone, if all that it sent before is delivered."""

@@ -9,7 +9,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
 from klyng_mp.transports.mpi_messages import Coming, LandingPlace, content_of, open_front, read_frame
-from klyng_mp.transports.mpi_sending import CLEAR, CLEARANCE, COLLECTIVE, Comms, MpiSender
+from klyng_mp.transports.mpi_sending import CLEAR, CLEARANCE, COLLECTIVE, OTHERS, Comms, MpiSender
 from klyng_mp.wire.blocks import allocate
 from klyng_mp.wire.codec import PICKLE
 from klyng_mp.wire.frames import CONTROL, FrameReader, Message
@@ -109,6 +109,8 @@ class MpiReceiver(MpiSender):
             content = content_of(data)
             if content is not None:
                 yield source, content
+            elif lane == OTHERS and tag == CLEAR:
+                self._lend(*CLEARANCE.unpack(data))
             elif lane == COLLECTIVE and tag >= self.half:
                 self.take_bare(lane, source, *self.unwrap(data))
             else:
@@ -125,7 +127,7 @@ class MpiReceiver(MpiSender):
         tag = self._number % self.most
         coming.receive(lambda one: self.comms.buffers.Irecv((one, self._mpi.BYTE), source, tag))
         self._bytes_received += sum(lengths)
-        self.tell(message.source, CLEAR, CLEARANCE.pack(number, tag))
+        self.clear(message.source, number, tag)
 
     def _deliver(self, coming: Coming) -> None:
         """Deliver a message, or let it wait for those of its sender that came before, and for its buffers."""

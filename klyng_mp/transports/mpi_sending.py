@@ -36,10 +36,11 @@ __all__ = [
 _INLINE_BYTES = 64 * 1024  # of buffers that go within the frame
 _UNBUFFERED_BYTES = 64 * 1024  # for a peer, of small messages, whose senders go on although MPI has not copied them
 
-CLEAR = "clear"  # the tag of the control message that asks for the buffers of a message
-BYE = "bye"  # and of the last one, which tells how many messages came before it in the first two communicators, and how
-# many of MPI's collectives had been begun
-CLEARANCE = struct.Struct("<QI")  # the sender's number, and the receiver's tag for the buffers
+CLEAR = 1  # MPI's tag, in the communicator for others, of what asks for the buffers of a message: no frame
+# The tag of the last control message, which tells how many messages came before it in the first two communicators, and
+# how many of MPI's collectives had been begun.
+BYE = "bye"
+CLEARANCE = struct.Struct("<IQI")  # the receiver, the sender's number, and the receiver's tag for the buffers
 BEFORE = struct.Struct("<QQQ")
 
 USERS, COLLECTIVE, OTHERS = range(3)  # the communicators in which messages are looked for
@@ -154,6 +155,7 @@ class MpiSender:
         self._sent: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
         self._unbuffered: defaultdict[int, int] = defaultdict(int)  # bytes that MPI reads here, of sends that are over
         self._parted: set[int] = set()
+        self._asking: list[Any] = []  # requests of what is small, and of which nobody asks
 
     @property
     def size(self) -> int:
@@ -196,6 +198,14 @@ class MpiSender:
     def tell(self, peer: int, tag: str, content: bytes = b"") -> None:
         """Send a control message to a peer."""
         self.send(peer, Message(CONTROL, self.rank, tag, 0, 0, content, ()), copy=True)
+
+    def clear(self, peer: int, number: int, tag: int) -> None:
+        """Ask a peer for the buffers of a message of its, which are received under a tag."""
+        way = self._peers[peer]
+        said = way.comms[OTHERS].Isend((CLEARANCE.pack(self.rank, number, tag), self._mpi.BYTE), way.rank, CLEAR)
+        self._asking = [one for one in self._asking if not one.Test()]
+        if not said.Test():
+            self._asking.append(said)
 
     def pending(self, peer: int | None = None) -> int:
         """See `Transport.pending`."""
