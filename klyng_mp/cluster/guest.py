@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ class Guest:
 
                 sys.stderr.write(f"Process {process.name}:\n{traceback.format_exc()}")
             finally:
-                self._is_inside = False
+                self._end()
             flush_streams()
         return code
 
@@ -85,6 +85,14 @@ class Guest:
             early, self._early, self._is_inside = self._early, None, True
         for signum in early or ():
             signal.raise_signal(signum)
+
+    def _end(self) -> None:
+        """Let no signal come any more, and let those that have been sent come here, where they end nothing."""
+        while self._is_inside:
+            with suppress(KeyboardInterrupt, _Terminated):
+                with self._lock:
+                    self._is_inside = False
+                signal.pthread_sigmask(signal.SIG_BLOCK, [])  # which calls the handlers of what has come
 
     @staticmethod
     def _run(process: Any) -> None:

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MpiNatives"]
 
-_LOOK_SECONDS = (
-    0.001  # for which it is looked at once; where no core is free to wait on, with turns of others in between
-)
+# For which it is looked at once; where no core is free to wait on, with turns of others in between.
+_LOOK_SECONDS = 0.001
 _BITS = 62  # of the number that stands for what is the same on all ranks
 _IMPOSSIBLE = -1
 
