@@ -141,6 +141,10 @@ def children_of(pid):
     return found
 
 
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def zygote_of(pid):
     """Return the process id of a driver's zygote."""
     found = [child for child in children_of(pid) if b"zygote_main" in Path(f"/proc/{child}/cmdline").read_bytes()]

@@ -54,7 +54,7 @@ def test_a_table_has_a_line_for_each_rank(world, capsys):
 
 @pytest.mark.parametrize("who", ["driver", "rank", "supervisor"])
 def test_one_process_is_shown_in_detail(world, capsys, who):
-    pid = {"driver": os.getpid(), "rank": world[1], "supervisor": programs.zygote_of(os.getpid())}[who]
+    pid = {"driver": os.getpid(), "rank": world[1], "supervisor": programs.parent_of(world[1])}[who]
     assert main(["ps", str(pid)]) == 0
     text = capsys.readouterr().out
     assert f"rank 0 (process {world[0]}) waits in recv(source=1, tag='never') for rank 1, since" in text
