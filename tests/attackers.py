@@ -188,10 +188,6 @@ def name_of(pid):
         return ""
 
 
-def parent_of(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def threads_of(pid):
     return len(os.listdir(f"/proc/{pid}/task"))
 

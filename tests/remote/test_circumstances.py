@@ -17,10 +17,10 @@ from pathlib import Path
 
 import farwork
 import pytest
-from attackers import LiveBeacon, Relay, parent_of, shake_hands
+from attackers import LiveBeacon, Relay, shake_hands
 from beacons import Beacon
 from drivers import Driver
-from programs import FACTOR, children_of, environment, still_there, wait_until
+from programs import FACTOR, children_of, environment, parent_of, still_there, wait_until
 
 import klyng_mp as mp
 

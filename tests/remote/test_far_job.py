@@ -11,7 +11,7 @@ import farwork
 import pytest
 from beacons import Beacon, beacons_here
 from drivers import Driver
-from programs import children_of, still_there, wait_until
+from programs import children_of, parent_of, still_there, wait_until
 
 import klyng_mp as mp
 from klyng_mp.errors import (
@@ -195,11 +195,6 @@ def test_when_the_local_supervisor_is_killed_the_run_ends(hosts, tmp_path):
         assert still_there(pids, 5.0) == []
         assert driver.go_on() == ["6"] * 4
         driver.finish()
-
-
-def parent_of(pid):
-    with open(f"/proc/{pid}/stat") as file:
-        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def test_a_host_that_is_slow_to_get_ready_is_waited_for_by_the_others(tmp_path, client_home):

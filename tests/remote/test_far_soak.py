@@ -19,7 +19,7 @@ from typing import NamedTuple
 import attackers
 import pytest
 from beacons import beacons_here
-from programs import FACTOR, Program, still_there, wait_until, write_script
+from programs import FACTOR, Program, parent_of, still_there, wait_until, write_script
 
 MIB = 1 << 20
 LANES = 4
@@ -157,7 +157,7 @@ class Soak:
         """Kill one of a job's processes, at any time."""
         threading.Event().wait(self.chance.uniform(0, 0.5))
         pid, zygote = self.chance.choice(list(zip(places[::2], places[1::2], strict=True)))
-        session = attackers.parent_of(zygote)
+        session = parent_of(zygote)
         os.kill({"rank": pid, "zygote": zygote, "session": session, "driver": program.pid}[victim], signal.SIGKILL)
 
 
