@@ -143,12 +143,12 @@ def dies(rank):
 
 
 def hangs(gate=None):
-    """Wait for ever, all in a ring; rank 0 writes a file when it is about to."""
+    """Wait for long, all in a ring, which is no deadlock yet; rank 0 writes a file when it is about to."""
     comm = mp.comm()
     comm.barrier()
     if gate is not None and comm.rank == 0:
         Path(gate).touch()
-    comm.recv(source=(comm.rank + 1) % comm.size, tag=77)
+    comm.recv(source=(comm.rank + 1) % comm.size, tag=77, timeout=600)
 
 
 def bystander(gate):
