@@ -161,6 +161,13 @@ def test_who_ends_after_one_is_no_loss_to_the_others(python):
 
 
 @each_mpi
+def test_who_has_given_one_up_may_end(python):
+    code = "import contextlib\nwith contextlib.suppress(mp.DeadlineError): r or c.barrier(timeout=0.1)\nprint('over')"
+    done = mpiexec(python, 2, "-c", RANK + "\n" + code)
+    assert (done.returncode, done.stdout.count("over")) == (0, 2), done.stderr
+
+
+@each_mpi
 def test_a_deadlock_in_one_is_told(python):
     done = mpiexec(python, 3, "-c", RANK + "c.recv(1) if r == 0 else c.barrier()")
     assert done.returncode == 1
