@@ -162,7 +162,12 @@ def test_who_ends_after_one_is_no_loss_to_the_others(python):
 
 @each_mpi
 def test_who_has_given_one_up_may_end(python):
-    code = "import contextlib\nwith contextlib.suppress(mp.DeadlineError): r or c.barrier(timeout=0.1)\nprint('over')"
+    code = (
+        "import contextlib\n"
+        "with contextlib.suppress(mp.DeadlineError): c.recv(0, 1) if r else c.barrier(timeout=0.1)\n"
+        "r or c.send(None, 1, 1)\n"
+        "print('over')"
+    )
     done = mpiexec(python, 2, "-c", RANK + "\n" + code)
     assert (done.returncode, done.stdout.count("over")) == (0, 2), done.stderr
 
