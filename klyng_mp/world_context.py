@@ -144,7 +144,7 @@ class WorldContext(WorldObjects, WorldJob, BaseContext):
 
     @property
     def has_guests(self) -> bool:
-        """See `Job.has_guests`."""
+        """Whether a process that is started is a guest in a rank, which goes on after it."""
         return self._spec.by_mpi
 
     def next_channel(self) -> int:

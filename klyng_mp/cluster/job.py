@@ -56,7 +56,6 @@ class MpiJob(FixedJob):
     """
 
     is_spread = True
-    has_guests = True
 
     def __init__(self, spec: RankSpec, launcher: Sequence[str]) -> None:
         super().__init__(spec)

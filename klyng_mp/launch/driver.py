@@ -123,13 +123,11 @@ class Job(Line):
         has_started: whether processes were started from it.
         is_spread: whether some of its ranks are on other hosts, where no descriptor of this one means anything.
         is_here: whether its ranks are in this process, and use the modules that it has imported.
-        has_guests: whether a process that is started is a guest in a rank, which goes on after it.
     """
 
     has_started = False
     is_spread = False
     is_here = False
-    has_guests = False
 
     def __init__(self, spec: RankSpec) -> None:
         super().__init__(spec)

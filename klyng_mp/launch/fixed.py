@@ -1,4 +1,4 @@
-"""Jobs whose ranks are all that there is: no processes are started at their places.
+"""Jobs whose ranks are all that there is: none is replaced, by a process or by another rank.
 
 Layer: launch.
 """
@@ -19,10 +19,10 @@ __all__ = ["FixedJob"]
 
 
 class FixedJob(Job):
-    """A job without processes that could be started or signalled; see `Job`.
+    """A job whose ranks stay; see `Job`.
 
     Attributes:
-        refusal: why none can, and what to do.
+        refusal: why no process can be started, and what to do, where none can.
     """
 
     refusal = ""

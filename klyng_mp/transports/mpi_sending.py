@@ -155,7 +155,7 @@ class MpiSender:
         self._sent: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(3)]
         self._unbuffered: defaultdict[int, int] = defaultdict(int)  # bytes that MPI reads here, of sends that are over
         self._parted: set[int] = set()
-        self._asking: list[Any] = []  # requests of what is small, and of which nobody asks
+        self._asking: list[Any] = []  # requests of what asks for buffers, and MPI has not taken yet
 
     @property
     def size(self) -> int:
