@@ -90,8 +90,7 @@ class Guest:
         """Let no signal come any more, and let those that have been sent come here, where they end nothing."""
         while self._is_inside:
             with suppress(KeyboardInterrupt, _Terminated):
-                with self._lock:
-                    self._is_inside = False
+                self._is_inside = False  # without the lock, which would stay taken where a signal comes just then
                 signal.pthread_sigmask(signal.SIG_BLOCK, [])  # which calls the handlers of what has come
 
     @staticmethod

@@ -176,7 +176,6 @@ class WorldMember(Member):
             process = rebuild_process(read_task(write_copy(task)), [write_copy(file) for file in files])
             code = 1 if process is None else guest.live(process)
         self._guest = None
-        endpoint.stop_attending()
         self.finish()
         with endpoint.lock:
             for peer in self._others():

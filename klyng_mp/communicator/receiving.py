@@ -212,15 +212,6 @@ class Receiving(Accounts):
         """Do nothing for so many seconds."""
         time.sleep(seconds)
 
-    def stop_attending(self) -> None:
-        """Undo `Endpoint.attend`: wait until that thread has ended, which keeps small messages from the short way."""
-        with self._room.lock:
-            attendant = self._room.attendant
-            if attendant is not None:
-                attendant.stop()
-        if attendant is not None:
-            attendant.join()
-
     def give_way(self) -> None:
         """Let others run, and take what they have sent."""
         self.progress()
