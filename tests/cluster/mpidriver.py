@@ -24,11 +24,15 @@ def world(n=3, **more):
 
 
 def drive(python, body):
-    """Run a driver; return what it printed by lines, and its standard error."""
+    """Run a driver; return its lines and then those of its ranks, and its standard error.
+
+    Which of both comes first is the launcher's matter. The one begin with ``driver:``, the others with ``rank:``.
+    """
     with TemporaryDirectory() as folder:
         own = {"TMPDIR": folder, "OMPI_MCA_btl_sm_backing_directory": folder}
         program = Path(folder) / "driver.py"
         program.write_text(BEGIN.format(launcher=launcher(python)) + body)
         done = run([python, str(program)], env=environment(**own))
         assert done.returncode == 0, done.stderr
-        return [line for line in done.stdout.splitlines() if line.startswith("driver: ")], done.stderr
+        lines = done.stdout.splitlines()
+        return [line for who in ("driver: ", "rank: ") for line in lines if line.startswith(who)], done.stderr

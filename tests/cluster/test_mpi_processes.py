@@ -15,7 +15,7 @@ def live(text):
     parent, own = mp.parent_process(), mp.current_process()
     os.environ["LEFT"] = "behind"
     os.chdir("/")
-    print("driver:", mp.rank(), own.name, own.daemon, parent.name, parent.is_alive(), text, flush=True)
+    print("rank:", mp.rank(), own.name, own.daemon, parent.name, parent.is_alive(), text, flush=True)
 
 def outcome(target, *args):
     process = w.Process(target=target, args=args)
@@ -54,14 +54,14 @@ print("driver:", repr(w))
 """,
     )
     assert lines == [
-        "driver: 0 Named True MainProcess True text",
         "driver: 0 True",
         "driver: [(None, True, 'MainProcess'), (None, True, 'MainProcess')]",
         "driver: 1 0 7 1",
         "driver: -15",
         "driver: -15 True",
-        "driver: 0 Process-8 False MainProcess True joined by its World",
         "driver: <World of 2 ranks, closed>",
+        "rank: 0 Named True MainProcess True text",
+        "rank: 0 Process-8 False MainProcess True joined by its World",
     ]
     assert "ZeroDivisionError" in errors
     assert "last words" in errors
@@ -77,9 +77,9 @@ import threading
 def leave_others(write):
     child = mp.Process(target=time.sleep, args=(60,), daemon=True)
     child.start()
-    threading.Thread(target=lambda: (child.join(), print("driver: a thread ends", flush=True))).start()
+    threading.Thread(target=lambda: (child.join(), print("rank: a thread ends", flush=True))).start()
     with mp.Pool(2) as pool:
-        print("driver:", pool.map(abs, [-1]), child.is_alive(), flush=True)
+        print("rank:", pool.map(abs, [-1]), child.is_alive(), flush=True)
 
 with world(1) as w:
     process = w.Process(target=leave_others, args=(1,))
@@ -88,7 +88,7 @@ with world(1) as w:
     print("driver:", process.exitcode, w.run(lambda: len(mp.active_children())))
 """,
     )
-    assert lines == ["driver: [1] True", "driver: a thread ends", "driver: 0 [0]"]
+    assert lines == ["driver: 0 [0]", "rank: [1] True", "rank: a thread ends"]
 
 
 @each_mpi
@@ -100,18 +100,18 @@ def first():
     mp.comm().send("last words", 1)
 
 def second():
-    print("driver:", mp.comm().recv(0, timeout=30), flush=True)
+    print("rank:", mp.comm().recv(0, timeout=30), flush=True)
     try:
         mp.comm().recv(0, timeout=30)
     except mp.PeerLostError as error:
-        print("driver:", error, flush=True)
+        print("rank:", error, flush=True)
 
 def third():
     mp.comm().send("again", 1)
     mp.comm().recv(1, timeout=30)
 
 def fourth():
-    print("driver:", mp.comm().recv(0, timeout=30), flush=True)
+    print("rank:", mp.comm().recv(0, timeout=30), flush=True)
     mp.comm().send("over", 0)
 
 with world(2) as w:
@@ -141,14 +141,14 @@ with world(2) as w:
 """,
     )
     assert lines == [
-        "driver: last words",
-        "driver: rank 0 has ended; this rank was in recv(source=0, tag=ANY_TAG)",
         "driver: [0, 0] [2, 2]",
-        "driver: again",
         "driver: [0, 0] [2, 2]",
         "driver: 0 0 0",
         "driver: process Process-6 (rank 0) holds place of this World: join() or terminate() them first",
         "driver: [('b', 1), ('b', 0)]",
+        "rank: last words",
+        "rank: rank 0 has ended; this rank was in recv(source=0, tag=ANY_TAG)",
+        "rank: again",
     ]
 
 

@@ -32,4 +32,4 @@ def small_disk(tmp_path, request):
     if done.returncode:
         pytest.skip(f"a small file system cannot be mounted: {done.stderr.strip()}")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # also where a process of a test that fails has not ended

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import signal
 import subprocess
 import tarfile
 import threading
@@ -213,6 +214,8 @@ def test_a_beacon_on_a_full_disk_goes_on(small_disk):
         (small_disk / "filler").unlink()
         beacon.is_served(home=beacon.client_home)
         assert beacon.log.count("logged in") >= 2
+        beacon.program.signal(signal.SIGTERM)  # its processes end with it, and leave the disk
+        assert beacon.program.finish() == 0
 
 
 # -- who is slow -----------------------------------------------------------------------------------
