@@ -191,7 +191,10 @@ class Fence:
         half: int,
         largest: int,
         send: Callable[[Any, int, int], object],
-        probe: Callable[[int, int], Any],
+        probe: Callable[[int, int, Any], Any],
+        any_rank: int,
+        any_tag: int,
+        status: object,
         looks: int,
         yields: bool,
     ) -> Fence: ...

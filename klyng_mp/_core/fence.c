@@ -19,25 +19,41 @@ typedef struct {
     int64_t half; /* from here on tags go within the message, under what is left of them above this; or 0 */
     Py_ssize_t largest; /* bytes of a small object */
     PyObject *way_out; /* way_out(object, rank, tag) sends it */
-    PyObject *probe;   /* probe(rank, tag): what has come from there, or None */
+    PyObject *probe;   /* probe(rank, tag, status): what has come from there, or None */
+    PyObject *any_rank, *any_tag, *status; /* what it is given for any, and what it tells the sender in */
     unsigned int looks; /* in one go */
     bool yields, shut;
     uint64_t *out, *in; /* by rank */
 } Fence;
 
-/* Reads a peer and a tag; false where the long way has to be taken. */
+/* Reads a peer; false where the long way has to be taken. */
 static bool
-read_way(const Fence *self, PyObject *rank_object, PyObject *tag_object, uint32_t *rank, int64_t *tag)
+fence_read_peer(const Fence *self, PyObject *object, uint32_t *rank)
 {
-    if (!PyLong_CheckExact(rank_object) || !PyLong_CheckExact(tag_object))
+    if (!PyLong_CheckExact(object))
         return false;
     int overflow;
-    const long long number = PyLong_AsLongLongAndOverflow(rank_object, &overflow);
-    if (overflow || number < 0 || number >= self->size || number == self->own)
-        return false;
+    const long long number = PyLong_AsLongLongAndOverflow(object, &overflow);
     *rank = (uint32_t)number;
-    *tag = PyLong_AsLongLongAndOverflow(tag_object, &overflow);
+    return !overflow && number >= 0 && number < self->size && number != self->own;
+}
+
+/* Reads a tag; false where the long way has to be taken. */
+static bool
+fence_read_tag(const Fence *self, PyObject *object, int64_t *tag)
+{
+    if (!PyLong_CheckExact(object))
+        return false;
+    int overflow;
+    *tag = PyLong_AsLongLongAndOverflow(object, &overflow);
     return !overflow && *tag >= 0 && (*tag <= self->most || self->half);
+}
+
+static bool
+is_any(PyObject *object)
+{
+    int overflow;
+    return PyLong_CheckExact(object) && PyLong_AsLongLongAndOverflow(object, &overflow) == ANY && !overflow;
 }
 
 static bool
@@ -75,8 +91,8 @@ fence_send(Fence *self, PyObject *const *args, Py_ssize_t count)
         PyErr_SetString(PyExc_TypeError, "send() takes an object, a rank and a tag");
         return NULL;
     }
-    if (!read_way(self, args[1], args[2], &rank, &tag) || !gate_is_open(self->gate, self->context) ||
-        !head_is_small(args[0], self->largest))
+    if (!fence_read_peer(self, args[1], &rank) || !fence_read_tag(self, args[2], &tag) ||
+        !gate_is_open(self->gate, self->context) || !head_is_small(args[0], self->largest))
         Py_RETURN_FALSE;
     PyObject *sent = is_wrapped(self, tag) ? send_wrapped(self, args, tag)
                                            : PyObject_Vectorcall(self->way_out, args, 3, NULL);
@@ -100,31 +116,44 @@ is_passable(const Fence *self)
            mailbox_peek(self->mailbox, self->context, &any) == NULL;
 }
 
+/* Returns what the probe is given for a tag. */
+static PyObject *
+tag_to_probe(const Fence *self, PyObject *object, int64_t tag)
+{
+    if (tag == ANY)
+        return Py_NewRef(self->any_tag);
+    return is_wrapped(self, tag) ? left_of(self, tag) : Py_NewRef(object);
+}
+
 static PyObject *
 fence_look(Fence *self, PyObject *const *args, Py_ssize_t count)
 {
-    uint32_t rank;
-    int64_t tag;
     if (count != 2) {
         PyErr_SetString(PyExc_TypeError, "look() takes a rank and a tag");
         return NULL;
     }
-    if (!read_way(self, args[0], args[1], &rank, &tag) || !is_passable(self))
+    uint32_t rank;
+    int64_t tag = ANY;
+    const bool from_any = is_any(args[0]), with_any = is_any(args[1]);
+    if (!(from_any || fence_read_peer(self, args[0], &rank)) || !(with_any || fence_read_tag(self, args[1], &tag)) ||
+        ((from_any || with_any) && self->half) || !is_passable(self))
         return Py_NewRef(self->state->nothing);
-    PyObject *left = is_wrapped(self, tag) ? left_of(self, tag) : Py_NewRef(args[1]);
-    if (left == NULL)
+    PyObject *probed = tag_to_probe(self, args[1], tag);
+    if (probed == NULL)
         return NULL;
-    PyObject *looking[] = {args[0], left}, *found = NULL;
+    PyObject *looking[] = {from_any ? self->any_rank : args[0], probed, self->status}, *found = NULL;
     for (unsigned int looks = 0; looks < self->looks; looks++) {
-        found = PyObject_Vectorcall(self->probe, looking, 2, NULL);
+        found = PyObject_Vectorcall(self->probe, looking, 3, NULL);
         if (found != Py_None)
             break;
         Py_CLEAR(found);
         if (self->yields)
             sched_yield();
     }
-    Py_DECREF(left);
-    return found == NULL && !PyErr_Occurred() ? Py_NewRef(self->state->not_yet) : found;
+    Py_DECREF(probed);
+    if (found != NULL || PyErr_Occurred())
+        return found;
+    return Py_NewRef(from_any ? self->state->nothing : self->state->not_yet);
 }
 
 /* Reads the number of a rank that there is; -1 with an exception. */
@@ -169,17 +198,17 @@ static PyObject *
 fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"gate", "mailbox", "context", "size", "own", "most", "half",
-                            "largest", "send", "probe", "looks", "yields", NULL};
+                            "largest", "send", "probe", "any_rank", "any_tag", "status", "looks", "yields", NULL};
     CoreState *state = state_of_type(type);
-    PyObject *gate, *mailbox, *way_out, *probe;
+    PyObject *gate, *mailbox, *way_out, *probe, *any_rank, *any_tag, *status;
     unsigned long long context;
     unsigned int size, own, looks;
     int yields;
     long long most, half;
     Py_ssize_t largest;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILLnOOIp:Fence", names, state->gate_type, &gate,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILLnOOOOOIp:Fence", names, state->gate_type, &gate,
                                      state->mailbox_type, &mailbox, &context, &size, &own, &most, &half, &largest,
-                                     &way_out, &probe, &looks, &yields))
+                                     &way_out, &probe, &any_rank, &any_tag, &status, &looks, &yields))
         return NULL;
     Fence *self = (Fence *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -195,6 +224,9 @@ fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->largest = largest;
     self->way_out = Py_NewRef(way_out);
     self->probe = Py_NewRef(probe);
+    self->any_rank = Py_NewRef(any_rank);
+    self->any_tag = Py_NewRef(any_tag);
+    self->status = Py_NewRef(status);
     self->looks = looks;
     self->yields = yields;
     self->out = PyMem_Calloc((size_t)size + 1, sizeof *self->out);
@@ -212,6 +244,7 @@ fence_traverse(Fence *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->way_out);
     Py_VISIT(self->probe);
+    Py_VISIT(self->status);
     return 0;
 }
 
@@ -220,6 +253,7 @@ fence_clear(Fence *self)
 {
     Py_CLEAR(self->way_out);
     Py_CLEAR(self->probe);
+    Py_CLEAR(self->status);
     return 0;
 }
 
@@ -229,6 +263,8 @@ fence_dealloc(Fence *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     fence_clear(self);
+    Py_XDECREF(self->any_rank);
+    Py_XDECREF(self->any_tag);
     Py_XDECREF(self->gate);
     Py_XDECREF(self->mailbox);
     PyMem_Free(self->out);
@@ -241,8 +277,8 @@ static PyMethodDef fence_methods[] = {
     {"send", (PyCFunction)(void (*)(void))fence_send, METH_FASTCALL,
      "Send an object to a rank with a tag; return False, having done nothing, where the long way has to be taken."},
     {"look", (PyCFunction)(void (*)(void))fence_look, METH_FASTCALL,
-     "Return what the probe finds from a rank with a tag, having looked often; NOT_YET where nothing has come, and NOTHING\n"
-     "where the long way has to be taken."},
+     "Return what the probe finds from a rank with a tag, or any, having looked often; NOT_YET where nothing has come, and\n"
+     "NOTHING where the long way has to be taken, as where nothing has come from any rank."},
     {"note_in", (PyCFunction)fence_note_in, METH_O, "Count a message that was received from a rank past the mailbox."},
     {"sent", (PyCFunction)fence_sent, METH_O, "Return how many messages were sent to a rank."},
     {"received", (PyCFunction)fence_received, METH_O, "Return how many messages from a rank were noted."},

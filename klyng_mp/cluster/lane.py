@@ -19,6 +19,7 @@ from klyng_mp.native import core
 from klyng_mp.transports.mpi_messages import Frame
 from klyng_mp.transports.mpi_sending import COLLECTIVE
 from klyng_mp.wire.codec import PICKLE
+from klyng_mp.wire.mailbox import ANY_SOURCE
 
 if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
@@ -64,6 +65,9 @@ class Lane:
             largest=_MOST_BYTES,
             send=comm.send,
             probe=comm.improbe,
+            any_rank=transport.any_rank,
+            any_tag=transport.any_tag,
+            status=transport.status,
             looks=_LOOKS if spin else _FEW_LOOKS,
             yields=not spin,
         )
@@ -79,6 +83,8 @@ class Lane:
         found = self._look(source, tag)
         if found is NOTHING or found is NOT_YET:
             return found
+        if source == ANY_SOURCE:
+            source = self._transport.status.Get_source()
         try:
             obj = found.recv()
         except Exception as error:

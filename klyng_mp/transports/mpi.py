@@ -98,9 +98,8 @@ class MpiTransport(MpiReceiver):
 
     def has_arrived(self) -> bool:
         """Whether MPI has a message for this rank, or has taken one from it."""
-        anybody, any_tag = self._mpi.ANY_SOURCE, self._mpi.ANY_TAG
         return (
-            any(self.comms[lane].Iprobe(anybody, any_tag) for lane in range(3))
+            any(self.comms[lane].Iprobe(self.any_rank, self.any_tag) for lane in range(3))
             or any(one.advance() for one in self._sending)
             or any(queue[0].is_here() for queue in self._coming.values())
             or self.natives.advance()

@@ -36,6 +36,8 @@ class MpiReceiver(MpiSender):
 
     Attributes:
         comms: likewise.
+        status: what MPI tells of a message in; only for who holds the lock or is the only thread.
+        any_rank, any_tag: what MPI takes for any.
         unwrap: returns the tag and the pickle of the object that went as one pickle; see `MpiSender.half`.
     """
 
@@ -45,7 +47,8 @@ class MpiReceiver(MpiSender):
         self.comms = comms
         super().__init__(int(sink.number), peers, context)  # type: ignore[attr-defined]  # the endpoint's
         self._sink = sink
-        self._status = self._mpi.Status()
+        self.status = self._mpi.Status()
+        self.any_rank, self.any_tag = int(self._mpi.ANY_SOURCE), int(self._mpi.ANY_TAG)
         self._reader = FrameReader()
         self._bytes_received = 0
 
@@ -76,7 +79,7 @@ class MpiReceiver(MpiSender):
         self._landing = None
         for queue in self._coming.values():
             for coming in queue:
-                coming.settle_in(landing, self._status)
+                coming.settle_in(landing, self.status)
 
     def take(self, lane: int, source: int, data: bytes | bytearray) -> None:
         """Take a frame's content, also one that the short way has met; ``source`` is the sender's rank in MPI."""
@@ -99,9 +102,9 @@ class MpiReceiver(MpiSender):
     # -- inside
 
     def _take_from(self, lane: int) -> Iterator[tuple[int, bytearray]]:
-        mpi, status, comm = self._mpi, self._status, self.comms[lane]
+        mpi, status, comm = self._mpi, self.status, self.comms[lane]
         for _ in range(_AT_ONCE):
-            found = comm.Improbe(mpi.ANY_SOURCE, mpi.ANY_TAG, status)
+            found = comm.Improbe(self.any_rank, self.any_tag, status)
             if found is None:
                 return
             source, tag, data = status.Get_source(), status.Get_tag(), bytearray(status.Get_count(mpi.BYTE))

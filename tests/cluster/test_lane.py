@@ -22,6 +22,7 @@ from klyng_mp.wire.codec import PICKLE, Codec
 from klyng_mp.wire.frames import Message, make_context, pack_frame
 
 CONTEXT = make_context(1)
+ANYBODY, ANYTHING = -7, -8  # as some MPI may have it
 
 
 class Comm:
@@ -37,10 +38,11 @@ class Comm:
     def send(self, obj, dest, tag):
         self.sent.append((obj, dest, tag))
 
-    def improbe(self, source, tag):
+    def improbe(self, source, tag, status):
         for index, (sender, number, data) in enumerate(self.came):
-            if (sender, number) == (source, tag):
+            if source in (sender, ANYBODY) and tag in (number, ANYTHING):
                 del self.came[index]
+                status.Get_source = lambda: sender
                 return SimpleNamespace(recv=lambda: pickle.loads(data))
         return None
 
@@ -48,11 +50,13 @@ class Comm:
 class Transport:
     most = 1000
     half = 500
+    any_rank, any_tag = ANYBODY, ANYTHING
 
     def __init__(self):
         self.comms = [Comm(), Comm()]
         self.passed = [None, None]
         self.taken = []
+        self.status = SimpleNamespace()
 
     def take(self, lane, source, frame):
         self.taken.append((lane, source, frame))
@@ -103,9 +107,41 @@ def test_what_has_come_is_received_by_source_and_tag(made):
     assert endpoint.mailbox.taken(1) == 3
 
 
-@pytest.mark.parametrize(("source", "tag"), [(-1, 5), (0, 5), (3, 5), (1, -1), (1, "tag"), (1, 1001), ("1", 5)])
+@pytest.mark.parametrize(
+    ("source", "tag"), [(0, 5), (3, 5), (-2, 5), (1, -2), (1, "tag"), (1, 1001), ("1", 5), (-(2**70), 5)]
+)
 def test_other_receives_are_left_to_the_long_way(made, source, tag):
     assert made[0].recv(source, tag) is NOTHING
+
+
+def test_any_source_and_any_tag_get_what_came_first(made):
+    lane, transport, endpoint = made
+    came = transport.comms[0].came
+    came += [(number, tag, pickle.dumps((number, tag))) for number, tag in ((2, 3), (1, 4), (2, 4), (1, 5), (2, 6))]
+    assert [lane.recv(1, -1), lane.recv(-1, 4), lane.recv(-1, -1), lane.recv(-1, -1)] == [
+        (1, 4),
+        (2, 4),
+        (2, 3),
+        (1, 5),
+    ]
+    assert [transport.passed[0].received(rank) for rank in range(3)] == [0, 2, 2]
+    assert lane.recv(1, -1) is NOT_YET
+    message = Message(CONTEXT, 2, 6, 0, PICKLE, b"head", ())
+    came[0] = (2, 6, pack_message(0, [], pack_frame(message)))
+    assert lane.recv(-1, -1) is NOTHING
+    assert [one[:2] for one in transport.taken] == [(0, 2)]
+    assert lane.recv(-1, -1) is NOTHING  # and not NOT_YET, as nobody knows for whom to sleep
+    assert endpoint.mailbox.taken(1) == 4
+
+
+def test_a_collective_has_no_use_for_any():
+    endpoint, transport = Endpoint(0), Transport()
+    lane = Lane(endpoint, transport, 1, context=CONTEXT | 1, codec=Codec(main_by_reference=True), spin=False)
+    transport.comms[1].came.append((1, 5, pickle.dumps("first")))
+    assert lane.recv(1, -1) is NOTHING
+    assert lane.recv(-1, 5) is NOTHING
+    assert lane.recv(1, 5) == "first"
+    endpoint.close()
 
 
 def test_it_looks_at_nothing_while_the_long_way_has_something(made):
