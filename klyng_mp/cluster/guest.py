@@ -21,8 +21,10 @@ from klyng_mp.launch.surroundings import flush_streams
 from klyng_mp.process import START_METHOD, active_children
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from types import FrameType
+
+    from klyng_mp.communicator.endpoint import Endpoint
 
 __all__ = ["Guest"]
 
@@ -36,24 +38,27 @@ class _Terminated(BaseException):
 class Guest:
     """One such process, in the main thread of its rank.
 
+    A signal must strike where it ends nothing but the guest, which is wherever no messages are being moved. So it is
+    sent by the endpoint's attendant, while that holds the lock of all that moves them, and one that finds the lock
+    taken all the same does nothing: until it has struck, the attendant sends it again.
+
     Args:
         serial: its number in its World.
-        early: signals that came before it.
+        endpoint: the rank's, which is attended.
     """
 
-    def __init__(self, serial: int, early: Iterable[int] = ()) -> None:
+    def __init__(self, serial: int, endpoint: Endpoint) -> None:
         self.serial = serial
-        self._lock = threading.Lock()
-        self._early: list[int] | None = list(early)  # signals until it begins
+        self._endpoint = endpoint
+        self._pid = os.getpid()
+        self._signals: list[int] = []  # that have not struck yet, oldest first
         self._is_inside = False
 
     def signal(self, signum: int) -> None:
-        """Send it a signal; for any thread. One that comes too late is lost."""
-        with self._lock:
-            if self._early is not None:
-                self._early.append(signum)
-            elif self._is_inside:
-                signal.pthread_kill(threading.main_thread().ident or 0, signum)
+        """Send it a signal, which waits until it begins; needs the endpoint's lock. One that comes too late is lost."""
+        self._signals.append(signum)
+        if self._is_inside and len(self._signals) == 1:
+            self._endpoint.leave_to_attendant(self._knock)
 
     def live(self, process: Any) -> int:
         """Run a process object; return its exit code.
@@ -61,37 +66,63 @@ class Guest:
         What multiprocessing has a process do is done here, as in `multiprocessing.process.BaseProcess._bootstrap`, but
         for what would make this process useless after it.
         """
-        code = 1
+        error: BaseException | None = None
         with self._as_process(process):
             try:
                 self._begin()
                 self._run(process)
-                code = 0
-            except _Terminated:
-                code = -signal.SIGTERM
-            except SystemExit as error:
-                code = exit_code_of(error)
-            except BaseException:  # noqa: BLE001 - whatever it is, it ends the guest and not the rank
-                import traceback  # noqa: PLC0415 - only who has an error needs it
-
-                sys.stderr.write(f"Process {process.name}:\n{traceback.format_exc()}")
-            finally:
-                self._end()
+            except BaseException as raised:  # noqa: BLE001 - whatever it is, it ends the guest and not the rank
+                self._is_inside = False  # so that no second signal strikes where nobody would catch it
+                error = raised
+            self._is_inside = False
+            self._end()
+            code = _explain(process, error)
             flush_streams()
         return code
 
     def _begin(self) -> None:
-        with self._lock:
-            early, self._early, self._is_inside = self._early, None, True
-        for signum in early or ():
-            signal.raise_signal(signum)
+        with self._endpoint.lock:
+            self._is_inside = True
+            if self._signals:
+                self._endpoint.leave_to_attendant(self._knock)
 
     def _end(self) -> None:
-        """Let no signal come any more, and let those that have been sent come here, where they end nothing."""
-        while self._is_inside:
-            with suppress(KeyboardInterrupt, _Terminated):
-                self._is_inside = False  # without the lock, which would stay taken where a signal comes just then
+        """Let all signals that have been sent come here, where they end nothing: also where handlers are its own."""
+        while True:
+            with suppress(BaseException):
+                for number in _SIGNALS:
+                    signal.signal(number, self._strike)
+                with self._endpoint.lock:  # when the attendant has it no more, it has sent what it was about to send
+                    self._signals.clear()
                 signal.pthread_sigmask(signal.SIG_BLOCK, [])  # which calls the handlers of what has come
+                return
+
+    def _knock(self) -> bool:
+        """Send the main thread its next signal; return whether there is none."""
+        if not (self._is_inside and self._signals):
+            return True
+        number = self._signals[0]
+        if signal.getsignal(number) != self._strike:  # nobody is going to tell whether it has struck
+            self._signals.pop(0)
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        return not self._signals
+
+    def _strike(self, signum: int, frame: FrameType | None) -> None:
+        if not self._is_inside:
+            return
+        if os.getpid() != self._pid:  # a forked child is a process like any other
+            signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
+            signal.raise_signal(signum)
+            return
+        if self._endpoint.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
+            if signum not in self._signals:  # it came from elsewhere
+                self.signal(signum)
+            return
+        if signum in self._signals:
+            self._signals.remove(signum)
+        if signum == signal.SIGTERM:
+            raise _Terminated
+        signal.default_int_handler(signum, frame)
 
     @staticmethod
     def _run(process: Any) -> None:
@@ -115,7 +146,8 @@ class Guest:
         ends = os.pipe()  # the parent lives as long as the rank: without it, that ends
         module._current_process = process  # noqa: SLF001
         module._parent_process = module._ParentProcess(process._parent_name, process._parent_pid, ends[0])  # noqa: SLF001
-        signal.signal(signal.SIGTERM, self._terminate)
+        for number in _SIGNALS:
+            signal.signal(number, self._strike)
         try:
             yield
         finally:
@@ -131,10 +163,19 @@ class Guest:
             os.chdir(folder)
             START_METHOD.name = method
 
-    def _terminate(self, signum: int, frame: FrameType | None) -> None:
-        del signum, frame
-        if self._is_inside:
-            raise _Terminated
+
+def _explain(process: Any, error: BaseException | None) -> int:
+    """Return the exit code of a process that ended so; say why, where that is not said by the code."""
+    if error is None:
+        return 0
+    if isinstance(error, _Terminated):
+        return -signal.SIGTERM
+    if isinstance(error, SystemExit):
+        return exit_code_of(error)
+    import traceback  # noqa: PLC0415 - only who has an error needs it
+
+    sys.stderr.write(f"Process {process.name}:\n{''.join(traceback.format_exception(error))}")
+    return 1
 
 
 def _see_out(children: set[Any], threads: set[threading.Thread], *, waits: bool) -> None:

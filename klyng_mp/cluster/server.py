@@ -167,8 +167,10 @@ class WorldMember(Member):
         endpoint = self.endpoint
         self._began_ns = perf_counter_ns()
         with endpoint.lock:
-            self._guest = guest = Guest(serial, self._early.pop(serial, ()))
+            self._guest = guest = Guest(serial, endpoint)
             self._latest = serial
+            for signum in self._early.pop(serial, ()):
+                guest.signal(signum)
             for peer in self._others():
                 endpoint.transport.tell(peer, _CAME)
         endpoint.attend()  # so that its signals are heard while it computes
@@ -176,6 +178,7 @@ class WorldMember(Member):
             process = rebuild_process(read_task(write_copy(task)), [write_copy(file) for file in files])
             code = 1 if process is None else guest.live(process)
         self._guest = None
+        endpoint.stop_attending()
         self.finish()
         with endpoint.lock:
             for peer in self._others():

@@ -9,6 +9,9 @@ caller who starts to wait sends it away. Then it *rests*, for milliseconds in wh
 it. Where it finds one that waits when it comes back it *sleeps* until that one leaves. So an idle wait and a long
 computation cost no wake-up, and a ping-pong some hundred a second.
 
+Errands can be left to it, for which nobody else can be had: each is run, with the lock held, until it has done what it
+is to do.
+
 It is no guest and no waiter: it waits for nothing, so it neither looks like a rank that is blocked nor keeps the core's
 short way closed.
 
@@ -27,13 +30,14 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
+    from collections.abc import Callable, Sized
 
     from klyng_mp.communicator.room import EpollPoller, Gate
 
 __all__ = ["Attendant"]
 
 _REST = 0.008  # seconds: how late it may be where a caller stops waiting
+_AGAIN = 0.05  # seconds until an errand that was in vain is run again
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS}
 
 
@@ -74,6 +78,7 @@ class Attendant:
         self._room = room
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopped = False
+        self._errands: list[Callable[[], bool]] = []
         self.is_watching = self.wants_call = False
         self._thread = threading.Thread(target=self._serve, name="klyng_mp attendant", daemon=True)
 
@@ -91,8 +96,13 @@ class Attendant:
         self._ring()
         self.wants_call = False
 
+    def send(self, errand: Callable[[], bool]) -> None:
+        """Have an errand run soon, with the lock held, and from time to time until it returns True; needs the lock."""
+        self._errands.append(errand)
+        self._ring()
+
     def stop(self) -> None:
-        """Let the thread end soon; needs the lock."""
+        """Let the thread end soon; needs the lock. What is left of its errands is not done."""
         self._stopped = True
         self._ring()
 
@@ -142,8 +152,9 @@ class Attendant:
             if self._is_needed():
                 self._watch(both, bell)
             else:
-                bell.poll()
+                bell.poll(self._patience())
                 self._silence()
+            self._run_errands()
             if not self._stopped:
                 bell.poll(_REST * 1000)
 
@@ -160,11 +171,11 @@ class Attendant:
             return self.is_watching
 
     def _watch(self, both: select.poll, bell: select.poll) -> None:
-        """Serve until somebody sends it away."""
+        """Serve until somebody sends it away, or it has an errand."""
         room = self._room
         while True:
-            shown = [fd for fd, _ in both.poll()]
-            if self._bell in shown:
+            shown = [fd for fd, _ in both.poll(self._patience())]
+            if self._bell in shown or not shown:
                 self._silence()
                 return
             if room.guests and self._leave_it_to_guests(bell):
@@ -178,6 +189,14 @@ class Attendant:
         """Let event loops move what has come; return whether one did, or the bell rings: else their tasks compute."""
         turn = self._room.turn
         return bool(bell.poll(_REST * 1000)) or self._room.turn != turn
+
+    def _patience(self) -> float | None:
+        """Return for how many milliseconds it may sleep."""
+        return _AGAIN * 1000 if self._errands else None
+
+    def _run_errands(self) -> None:
+        with self._room.lock:
+            self._errands = [errand for errand in self._errands if not errand()]
 
     def _silence(self) -> None:
         try:

@@ -153,6 +153,92 @@ with world(2) as w:
 
 
 @each_mpi
+def test_signals_end_a_process_wherever_it_is_and_nothing_else(python):
+    lines, _ = drive(
+        python,
+        """
+import collections, random, signal
+
+def wait():
+    mp.comm().recv(1 - mp.rank(), timeout=60)
+
+def talk():
+    comm = mp.comm()
+    while True:
+        comm.isend(bytes(100), 1 - comm.rank)
+        try:
+            comm.recv(1 - comm.rank, timeout=0.0005)
+        except (mp.DeadlineError, mp.PeerLostError):
+            pass
+
+def spin():
+    while True:
+        pass
+
+def outlive(end):
+    def note(signum, frame):
+        print("rank: its own handler", flush=True)
+        os.write(end, b"x")
+    reader, end = os.pipe()
+    signal.signal(signal.SIGTERM, note)
+    mp.comm().send("ready", 1)
+    os.read(reader, 1)
+
+def fork():
+    reader, ready = os.pipe()
+    if not (child := os.fork()):
+        os.write(ready, b"x")
+        spin()
+    os.read(reader, 1)
+    os.kill(child, signal.SIGTERM)
+    print("rank:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+def end(target, signum, pause):
+    process = w.Process(target=target)
+    process.start()
+    time.sleep(pause)  # wherever it is then
+    w.signal_process(process._popen.serial, signum)
+    process.join(60)
+    return process.exitcode
+
+with world(2) as w:
+    pids = w.run(os.getpid)
+    threads = w.run(lambda: len(os.listdir("/proc/self/task")))
+    random.seed(1)
+    counts = collections.Counter()
+    for number in range(120):
+        target = (wait, talk, spin, lambda: time.sleep(60), lambda: None)[number % 5]
+        signum = (signal.SIGTERM, signal.SIGINT)[number // 5 % 2]
+        counts[end(target, signum, random.random() * 0.006)] += 1
+    print("driver:", [number for number in sorted(counts) if counts[number] > 10], sum(counts.values()))
+    process = w.Process(target=outlive, args=(0,))
+    process.start()
+    other = w.Process(target=lambda: mp.comm().recv(0, timeout=60))
+    other.start()
+    other.join()
+    process.terminate()
+    process.join()
+    print("driver:", process.exitcode)
+    process = w.Process(target=fork)
+    process.start()
+    process.join()
+    print("driver:", process.exitcode)
+    print("driver:", w.run(ring, "a"), w.run(os.getpid) == pids)
+    print("driver:", w.run(lambda: len(os.listdir("/proc/self/task"))) == threads)
+""",
+    )
+    assert lines == [
+        "driver: [-15, 0, 1] 120",
+        "driver: 0",
+        "driver: 0",
+        "driver: [('a', 1), ('a', 0)] True",
+        "driver: True",
+        "rank: its own handler",
+        "rank: -15",
+    ]
+
+
+@each_mpi
 def test_a_pool_works_and_leaves_its_ranks_as_they_were(python):
     lines, _ = drive(
         python,

@@ -219,6 +219,47 @@ def test_it_ends_with_its_endpoint():
     assert len(attendants()) == before
 
 
+@pytest.mark.parametrize("how", ["nobody waits", "somebody waits"])
+def test_an_errand_is_run_until_it_is_done(pair, how):
+    comm, run, done = pair.comms[0], [], threading.Event()
+    endpoint = comm.endpoint
+    waiting = Background(lambda: comm.recv(1)) if how == "somebody waits" else None
+    idle(endpoint, is_watching if waiting is None else sleeps)
+
+    def errand():
+        assert endpoint.lock._is_owned()
+        run.append(threading.current_thread())
+        if len(run) == 3:
+            done.set()
+        return len(run) == 3
+
+    endpoint.leave_to_attendant(errand)
+    assert done.wait(LIMIT)
+    idle(endpoint, is_watching if waiting is None else sleeps)
+    assert run == [endpoint.room.attendant._thread] * 3
+    before = wakeups_of(run[0])
+    threading.Event().wait(0.3)
+    assert wakeups_of(run[0]) - before <= 2
+    if waiting is not None:
+        pair.comms[1].send("x", 0)
+        assert waiting.result() == "x"
+
+
+def test_it_can_be_stopped_and_started_again(pair):
+    one, other = pair.comms
+    thread = one.endpoint.room.attendant._thread
+    one.endpoint.leave_to_attendant(lambda: False)
+    one.endpoint.stop_attending()
+    assert not thread.is_alive()
+    one.endpoint.stop_attending()
+    other.send("x", 0)
+    assert one.recv(1, timeout=LIMIT) == "x"
+    one.endpoint.attend()
+    sender = Background(lambda: other.send(bytes(ENOUGH), 0, timeout=LIMIT))
+    sender.result()  # although nobody receives
+    assert one.recv(1, timeout=LIMIT) == bytes(ENOUGH)
+
+
 def test_it_may_be_closed_while_somebody_waits(pair):
     comm = pair.comms[0]
     about_to_wait = when_waiting(comm.endpoint)
