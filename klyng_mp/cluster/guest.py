@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from klyng_mp.communicator.endpoint import Endpoint
+    from klyng_mp.communicator.room import Room
 
 __all__ = ["Guest"]
 
@@ -44,12 +44,12 @@ class Guest:
 
     Args:
         serial: its number in its World.
-        endpoint: the rank's, which is attended.
+        room: of the rank's endpoint, which is attended.
     """
 
-    def __init__(self, serial: int, endpoint: Endpoint) -> None:
+    def __init__(self, serial: int, room: Room) -> None:
         self.serial = serial
-        self._endpoint = endpoint
+        self._room = room
         self._pid = os.getpid()
         self._signals: list[int] = []  # that have not struck yet, oldest first
         self._is_inside = False
@@ -58,7 +58,7 @@ class Guest:
         """Send it a signal, which waits until it begins; needs the endpoint's lock. One that comes too late is lost."""
         self._signals.append(signum)
         if self._is_inside and len(self._signals) == 1:
-            self._endpoint.leave_to_attendant(self._knock)
+            self._room.leave_to_attendant(self._knock)
 
     def live(self, process: Any) -> int:
         """Run a process object; return its exit code.
@@ -81,10 +81,10 @@ class Guest:
         return code
 
     def _begin(self) -> None:
-        with self._endpoint.lock:
+        with self._room.lock:
             self._is_inside = True
             if self._signals:
-                self._endpoint.leave_to_attendant(self._knock)
+                self._room.leave_to_attendant(self._knock)
 
     def _end(self) -> None:
         """Let all signals that have been sent come here, where they end nothing: also where handlers are its own."""
@@ -92,7 +92,7 @@ class Guest:
             with suppress(BaseException):
                 for number in _SIGNALS:
                     signal.signal(number, self._strike)
-                with self._endpoint.lock:  # when the attendant has it no more, it has sent what it was about to send
+                with self._room.lock:  # when the attendant has it no more, it has sent what it was about to send
                     self._signals.clear()
                 signal.pthread_sigmask(signal.SIG_BLOCK, [])  # which calls the handlers of what has come
                 return
@@ -114,7 +114,7 @@ class Guest:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(signum)
             return
-        if self._endpoint.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
+        if self._room.lock._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 - as threading.Condition does
             if signum not in self._signals:  # it came from elsewhere
                 self.signal(signum)
             return

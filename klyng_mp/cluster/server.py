@@ -167,7 +167,7 @@ class WorldMember(Member):
         endpoint = self.endpoint
         self._began_ns = perf_counter_ns()
         with endpoint.lock:
-            self._guest = guest = Guest(serial, endpoint)
+            self._guest = guest = Guest(serial, endpoint.room)
             self._latest = serial
             for signum in self._early.pop(serial, ()):
                 guest.signal(signum)
@@ -178,7 +178,7 @@ class WorldMember(Member):
             process = rebuild_process(read_task(write_copy(task)), [write_copy(file) for file in files])
             code = 1 if process is None else guest.live(process)
         self._guest = None
-        endpoint.stop_attending()
+        endpoint.room.dismiss_attendant()  # beside a thread, small messages do not take the short way
         self.finish()
         with endpoint.lock:
             for peer in self._others():

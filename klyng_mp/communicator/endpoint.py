@@ -130,21 +130,6 @@ class Endpoint(Receiving):
             self._room.spin_seconds = spin_seconds
             self._room.attend()
 
-    def stop_attending(self) -> None:
-        """Undo `attend`: wait until that thread has ended, which keeps small messages of MPI's from the short way."""
-        with self._room.lock:
-            attendant = self._room.attendant
-            if attendant is not None:
-                attendant.stop()
-        if attendant is not None:
-            attendant.join()
-
-    def leave_to_attendant(self, errand: Callable[[], bool]) -> None:
-        """Have the thread that `attend` starts call this soon, with the lock held, and again until it returns True."""
-        with self._room.lock:
-            if self._room.attendant is not None:
-                self._room.attendant.send(errand)
-
     def expect(self, peer: int) -> None:
         """Take note that the peer has not come yet: what is sent to it waits, and who receives from it waits, too."""
         with self._room.lock:

@@ -200,6 +200,20 @@ class Room:
             self.attendant = Attendant(self)
             self.attendant.start()
 
+    def leave_to_attendant(self, errand: Callable[[], bool]) -> None:
+        """Have the attendant, if there is one, call this soon, and again until it returns True; needs the lock."""
+        if self.attendant is not None:
+            self.attendant.send(errand)
+
+    def dismiss_attendant(self) -> None:
+        """Undo `attend`, and wait until that thread has ended; not with the lock held."""
+        with self.lock:
+            attendant = self.attendant
+            if attendant is not None:
+                attendant.stop()
+        if attendant is not None:
+            attendant.join()
+
     def spoil(self) -> None:
         """Refuse everything, since an exception has come where there is nobody to tell; needs the lock."""
         self._spoiled()

@@ -233,7 +233,8 @@ def test_an_errand_is_run_until_it_is_done(pair, how):
             done.set()
         return len(run) == 3
 
-    endpoint.leave_to_attendant(errand)
+    with endpoint.lock:
+        endpoint.room.leave_to_attendant(errand)
     assert done.wait(LIMIT)
     idle(endpoint, is_watching if waiting is None else sleeps)
     assert run == [endpoint.room.attendant._thread] * 3
@@ -248,10 +249,11 @@ def test_an_errand_is_run_until_it_is_done(pair, how):
 def test_it_can_be_stopped_and_started_again(pair):
     one, other = pair.comms
     thread = one.endpoint.room.attendant._thread
-    one.endpoint.leave_to_attendant(lambda: False)
-    one.endpoint.stop_attending()
+    with one.endpoint.lock:
+        one.endpoint.room.leave_to_attendant(lambda: False)
+    one.endpoint.room.dismiss_attendant()
     assert not thread.is_alive()
-    one.endpoint.stop_attending()
+    one.endpoint.room.dismiss_attendant()
     other.send("x", 0)
     assert one.recv(1, timeout=LIMIT) == "x"
     one.endpoint.attend()
