@@ -20,6 +20,9 @@ typedef struct {
     Py_ssize_t largest; /* bytes of a small object */
     PyObject *way_out; /* way_out(object, rank, tag) sends it */
     PyObject *probe;   /* probe(rank, tag, status): what has come from there, or None */
+    PyObject *receive; /* the name of the method of what it finds that receives it */
+    PyObject *frame;   /* the type of what goes the long way */
+    PyObject *odd;     /* odd(object, error, rank, tag): what becomes of what is not for the caller as it is */
     PyObject *any_rank, *any_tag, *status; /* what it is given for any, and what it tells the sender in */
     unsigned int looks; /* in one go */
     bool yields, shut;
@@ -125,23 +128,22 @@ tag_to_probe(const Fence *self, PyObject *object, int64_t tag)
     return is_wrapped(self, tag) ? left_of(self, tag) : Py_NewRef(object);
 }
 
+/* Returns what the probe finds, having looked often; NOT_YET or NOTHING instead, as recv does. */
 static PyObject *
-fence_look(Fence *self, PyObject *const *args, Py_ssize_t count)
+look(Fence *self, PyObject *rank_object, PyObject *tag_object, int64_t *rank, int64_t *tag)
 {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "look() takes a rank and a tag");
-        return NULL;
-    }
-    uint32_t rank;
-    int64_t tag = ANY;
-    const bool from_any = is_any(args[0]), with_any = is_any(args[1]);
-    if (!(from_any || fence_read_peer(self, args[0], &rank)) || !(with_any || fence_read_tag(self, args[1], &tag)) ||
-        ((from_any || with_any) && self->half) || !is_passable(self))
+    uint32_t peer = 0;
+    const bool from_any = is_any(rank_object), with_any = is_any(tag_object);
+    *tag = ANY;
+    if (!(from_any || fence_read_peer(self, rank_object, &peer)) ||
+        !(with_any || fence_read_tag(self, tag_object, tag)) || ((from_any || with_any) && self->half) ||
+        !is_passable(self))
         return Py_NewRef(self->state->nothing);
-    PyObject *probed = tag_to_probe(self, args[1], tag);
+    PyObject *probed = tag_to_probe(self, tag_object, *tag);
     if (probed == NULL)
         return NULL;
-    PyObject *looking[] = {from_any ? self->any_rank : args[0], probed, self->status}, *found = NULL;
+    PyObject *looking[] = {from_any ? self->any_rank : rank_object, probed, self->status}, *found = NULL;
+    *rank = from_any ? ANY : (int64_t)peer;
     for (unsigned int looks = 0; looks < self->looks; looks++) {
         found = PyObject_Vectorcall(self->probe, looking, 3, NULL);
         if (found != Py_None)
@@ -170,13 +172,75 @@ read_rank(const Fence *self, PyObject *object)
     return (int64_t)rank;
 }
 
+/* Counts a message that was received from a rank; -1 with an exception. */
+static int
+note_in(Fence *self, int64_t rank)
+{
+    if (mailbox_count_taken(self->mailbox, self->context) < 0)
+        return -1;
+    self->in[rank]++;
+    return 0;
+}
+
+/* Gives what was received, or the exception that came instead, to who knows what is to be done with it. */
+static PyObject *
+hand_over(Fence *self, PyObject *obj, int64_t rank, int64_t tag)
+{
+    PyObject *type = NULL, *error = NULL, *traceback = NULL;
+    if (obj == NULL) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return NULL;
+        PyErr_Fetch(&type, &error, &traceback);
+        PyErr_NormalizeException(&type, &error, &traceback);
+        if (traceback != NULL)
+            PyException_SetTraceback(error, traceback);
+    }
+    PyObject *handled = PyObject_CallFunction(self->odd, "OOLL", obj == NULL ? Py_None : obj,
+                                              error == NULL ? Py_None : error, (long long)rank, (long long)tag);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return handled;
+}
+
+static PyObject *
+fence_recv(Fence *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "recv() takes a rank and a tag");
+        return NULL;
+    }
+    int64_t rank, tag;
+    PyObject *found = look(self, args[0], args[1], &rank, &tag);
+    if (found == NULL || found == self->state->nothing || found == self->state->not_yet)
+        return found;
+    if (rank == ANY) {
+        PyObject *source = PyObject_CallMethod(self->status, "Get_source", NULL);
+        rank = source == NULL ? -1 : read_rank(self, source);
+        Py_XDECREF(source);
+        if (rank < 0) {
+            Py_DECREF(found);
+            return NULL;
+        }
+    }
+    PyObject *obj = PyObject_CallMethodNoArgs(found, self->receive);
+    Py_DECREF(found);
+    if (obj != NULL && (PyObject *)Py_TYPE(obj) != self->frame && !is_wrapped(self, tag)) {
+        if (note_in(self, rank) < 0)
+            Py_CLEAR(obj);
+        return obj;
+    }
+    PyObject *handled = hand_over(self, obj, rank, tag);
+    Py_XDECREF(obj);
+    return handled;
+}
+
 static PyObject *
 fence_note_in(Fence *self, PyObject *object)
 {
     const int64_t rank = read_rank(self, object);
-    if (rank < 0 || mailbox_count_taken(self->mailbox, self->context) < 0)
+    if (rank < 0 || note_in(self, rank) < 0)
         return NULL;
-    self->in[rank]++;
     Py_RETURN_NONE;
 }
 
@@ -198,17 +262,18 @@ static PyObject *
 fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"gate", "mailbox", "context", "size", "own", "most", "half",
-                            "largest", "send", "probe", "any_rank", "any_tag", "status", "looks", "yields", NULL};
+                            "largest", "send", "probe", "odd", "frame", "any_rank", "any_tag", "status", "looks",
+                            "yields", NULL};
     CoreState *state = state_of_type(type);
-    PyObject *gate, *mailbox, *way_out, *probe, *any_rank, *any_tag, *status;
+    PyObject *gate, *mailbox, *way_out, *probe, *odd, *frame, *any_rank, *any_tag, *status;
     unsigned long long context;
     unsigned int size, own, looks;
     int yields;
     long long most, half;
     Py_ssize_t largest;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILLnOOOOOIp:Fence", names, state->gate_type, &gate,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!O!KIILLnOOOOOOOIp:Fence", names, state->gate_type, &gate,
                                      state->mailbox_type, &mailbox, &context, &size, &own, &most, &half, &largest,
-                                     &way_out, &probe, &any_rank, &any_tag, &status, &looks, &yields))
+                                     &way_out, &probe, &odd, &frame, &any_rank, &any_tag, &status, &looks, &yields))
         return NULL;
     Fence *self = (Fence *)type->tp_alloc(type, 0);
     if (self == NULL)
@@ -224,6 +289,8 @@ fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->largest = largest;
     self->way_out = Py_NewRef(way_out);
     self->probe = Py_NewRef(probe);
+    self->odd = Py_NewRef(odd);
+    self->frame = Py_NewRef(frame);
     self->any_rank = Py_NewRef(any_rank);
     self->any_tag = Py_NewRef(any_tag);
     self->status = Py_NewRef(status);
@@ -235,6 +302,11 @@ fence_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    self->receive = PyUnicode_InternFromString("recv");
+    if (self->receive == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
     return (PyObject *)self;
 }
 
@@ -244,6 +316,8 @@ fence_traverse(Fence *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->way_out);
     Py_VISIT(self->probe);
+    Py_VISIT(self->odd);
+    Py_VISIT(self->frame);
     Py_VISIT(self->status);
     return 0;
 }
@@ -253,6 +327,8 @@ fence_clear(Fence *self)
 {
     Py_CLEAR(self->way_out);
     Py_CLEAR(self->probe);
+    Py_CLEAR(self->odd);
+    Py_CLEAR(self->frame);
     Py_CLEAR(self->status);
     return 0;
 }
@@ -263,6 +339,7 @@ fence_dealloc(Fence *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     fence_clear(self);
+    Py_XDECREF(self->receive);
     Py_XDECREF(self->any_rank);
     Py_XDECREF(self->any_tag);
     Py_XDECREF(self->gate);
@@ -276,9 +353,9 @@ fence_dealloc(Fence *self)
 static PyMethodDef fence_methods[] = {
     {"send", (PyCFunction)(void (*)(void))fence_send, METH_FASTCALL,
      "Send an object to a rank with a tag; return False, having done nothing, where the long way has to be taken."},
-    {"look", (PyCFunction)(void (*)(void))fence_look, METH_FASTCALL,
-     "Return what the probe finds from a rank with a tag, or any, having looked often; NOT_YET where nothing has come, and\n"
-     "NOTHING where the long way has to be taken, as where nothing has come from any rank."},
+    {"recv", (PyCFunction)(void (*)(void))fence_recv, METH_FASTCALL,
+     "Receive an object from a rank with a tag, or any, having looked for it often; return NOT_YET where nothing has come,\n"
+     "and NOTHING where the long way has to be taken, as where nothing has come from any rank."},
     {"note_in", (PyCFunction)fence_note_in, METH_O, "Count a message that was received from a rank past the mailbox."},
     {"sent", (PyCFunction)fence_sent, METH_O, "Return how many messages were sent to a rank."},
     {"received", (PyCFunction)fence_received, METH_O, "Return how many messages from a rank were noted."},

@@ -14,12 +14,11 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.communicator.express import NOT_YET, NOTHING
+from klyng_mp.communicator.express import NOTHING
 from klyng_mp.native import core
 from klyng_mp.transports.mpi_messages import Frame
 from klyng_mp.transports.mpi_sending import COLLECTIVE
 from klyng_mp.wire.codec import PICKLE
-from klyng_mp.wire.mailbox import ANY_SOURCE
 
 if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
@@ -46,9 +45,10 @@ class Lane:
 
     Attributes:
         send: see `klyng_mp._core.Express.send`.
+        recv: see `klyng_mp._core.Express.recv`; looks for a while.
     """
 
-    __slots__ = ("_blame", "_gate", "_lane", "_look", "_note_in", "_transport", "send")
+    __slots__ = ("_blame", "_gate", "_lane", "_note_in", "_transport", "recv", "send")
 
     def __init__(
         self, endpoint: Endpoint, transport: MpiTransport, lane: int, *, context: int, codec: ExpressCodec, spin: bool
@@ -65,6 +65,8 @@ class Lane:
             largest=_MOST_BYTES,
             send=comm.send,
             probe=comm.improbe,
+            odd=self._handle,
+            frame=Frame,
             any_rank=transport.any_rank,
             any_tag=transport.any_tag,
             status=transport.status,
@@ -76,30 +78,22 @@ class Lane:
         self._transport = transport
         self._lane = lane
         self._blame = codec.decode_error
-        self.send, self._look, self._note_in = fence.send, fence.look, fence.note_in
+        self.send, self.recv, self._note_in = fence.send, fence.recv, fence.note_in
 
-    def recv(self, source: int, tag: int | str) -> Any:
-        """See `klyng_mp._core.Express.recv`; looks for a while."""
-        found = self._look(source, tag)
-        if found is NOTHING or found is NOT_YET:
-            return found
-        if source == ANY_SOURCE:
-            source = self._transport.status.Get_source()
-        try:
-            obj = found.recv()
-        except Exception as error:
+    def _handle(self, obj: Any, error: Exception | None, source: int, tag: int) -> Any:
+        """Do what is to be done with what has come, where it is not for the caller as it is."""
+        if error is not None:
             self._note_in(source)
             raise self._blame(error, PICKLE, b"") from error
         if type(obj) is Frame:
             with self._gate:
                 self._transport.take(self._lane, source, obj)
             return NOTHING
-        if self._lane == COLLECTIVE and tag >= self._transport.half:  # type: ignore[operator]  # str tags find nothing
-            own, obj = obj
-            if own != tag:  # it is of a call that this rank has given up
-                with self._gate:
-                    self._transport.take_bare(self._lane, source, own, pickle.dumps(obj, pickle.HIGHEST_PROTOCOL))
-                return NOTHING
+        own, obj = obj
+        if own != tag:  # it is of a call that this rank has given up
+            with self._gate:
+                self._transport.take_bare(self._lane, source, own, pickle.dumps(obj, pickle.HIGHEST_PROTOCOL))
+            return NOTHING
         self._note_in(source)
         return obj
 
