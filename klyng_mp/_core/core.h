@@ -112,6 +112,10 @@ gate_is_open(Gate *gate, uint64_t context)
            !gate->stopped && context >= gate->lowest;
 }
 
+/* Takes it if that needs no wait, to hold it while the interpreter lock may be released; `gate_leave` gives it back. */
+bool gate_enter_now(Gate *gate);
+void gate_leave(Gate *gate);
+
 /* -- Messages (message.c) ---------------------------------------------------------------------------------- */
 
 /* What a message is matched by. A text tag is compared by its text; `number` is then 0. */

@@ -1,6 +1,7 @@
 /* Whether a small message may go past the mailbox of a rank whose messages others move (klyng_mp/cluster/lane.py), and
    how many have. As in express.c: nothing is done where another thread is inside or waits, the run is over, the peer is
-   this rank, or the tag is none of those others'; and on the way in where a message or a receive waits in the mailbox. */
+   this rank, or the tag is none of those others'; and on the way in where a message or a receive waits in the mailbox.
+   Others let go of the interpreter lock while they look: where there are threads, the gate's lock is held meanwhile. */
 
 #include "core.h"
 #include "mailbox.h"
@@ -106,17 +107,21 @@ fence_send(Fence *self, PyObject *const *args, Py_ssize_t count)
     Py_RETURN_TRUE;
 }
 
-/* Whether nothing here is before what others have, and nobody is there who might take in meanwhile what comes after it:
-   a look may let other threads run. */
+/* Whether nothing here is before what others have. */
 static bool
 is_passable(const Fence *self)
 {
-    if (PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) != NULL)
-        return false;
     const Envelope any = {.source = ANY, .number = ANY};
     return !self->shut && gate_is_open(self->gate, self->context) &&
            mailbox_is_unposted(self->mailbox, self->context) &&
            mailbox_peek(self->mailbox, self->context, &any) == NULL;
+}
+
+/* Whether another thread may take in, while a look lets it run, what comes after what is found. */
+static bool
+has_company(void)
+{
+    return PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) != NULL;
 }
 
 /* Returns what the probe is given for a tag. */
@@ -136,8 +141,7 @@ look(Fence *self, PyObject *rank_object, PyObject *tag_object, int64_t *rank, in
     const bool from_any = is_any(rank_object), with_any = is_any(tag_object);
     *tag = ANY;
     if (!(from_any || fence_read_peer(self, rank_object, &peer)) ||
-        !(with_any || fence_read_tag(self, tag_object, tag)) || ((from_any || with_any) && self->half) ||
-        !is_passable(self))
+        !(with_any || fence_read_tag(self, tag_object, tag)) || ((from_any || with_any) && self->half))
         return Py_NewRef(self->state->nothing);
     PyObject *probed = tag_to_probe(self, tag_object, *tag);
     if (probed == NULL)
@@ -203,28 +207,18 @@ hand_over(Fence *self, PyObject *obj, int64_t rank, int64_t tag)
     return handled;
 }
 
+/* Receives what the probe has found, as recv does. */
 static PyObject *
-fence_recv(Fence *self, PyObject *const *args, Py_ssize_t count)
+take(Fence *self, PyObject *found, int64_t rank, int64_t tag)
 {
-    if (count != 2) {
-        PyErr_SetString(PyExc_TypeError, "recv() takes a rank and a tag");
-        return NULL;
-    }
-    int64_t rank, tag;
-    PyObject *found = look(self, args[0], args[1], &rank, &tag);
-    if (found == NULL || found == self->state->nothing || found == self->state->not_yet)
-        return found;
     if (rank == ANY) {
         PyObject *source = PyObject_CallMethod(self->status, "Get_source", NULL);
         rank = source == NULL ? -1 : read_rank(self, source);
         Py_XDECREF(source);
-        if (rank < 0) {
-            Py_DECREF(found);
+        if (rank < 0)
             return NULL;
-        }
     }
     PyObject *obj = PyObject_CallMethodNoArgs(found, self->receive);
-    Py_DECREF(found);
     if (obj != NULL && (PyObject *)Py_TYPE(obj) != self->frame && !is_wrapped(self, tag)) {
         if (note_in(self, rank) < 0)
             Py_CLEAR(obj);
@@ -233,6 +227,29 @@ fence_recv(Fence *self, PyObject *const *args, Py_ssize_t count)
     PyObject *handled = hand_over(self, obj, rank, tag);
     Py_XDECREF(obj);
     return handled;
+}
+
+static PyObject *
+fence_recv(Fence *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "recv() takes a rank and a tag");
+        return NULL;
+    }
+    /* What is decided here holds until the interpreter lock is released, and then by the gate's. */
+    const bool passable = is_passable(self), locked = passable && has_company();
+    if (!passable || (locked && !gate_enter_now(self->gate)))
+        return Py_NewRef(self->state->nothing);
+    int64_t rank, tag;
+    PyObject *got = look(self, args[0], args[1], &rank, &tag);
+    if (got != NULL && got != self->state->nothing && got != self->state->not_yet) {
+        PyObject *found = got;
+        got = take(self, found, rank, tag);
+        Py_DECREF(found);
+    }
+    if (locked)
+        gate_leave(self->gate);
+    return got;
 }
 
 static PyObject *

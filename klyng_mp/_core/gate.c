@@ -55,17 +55,34 @@ wait_for_lock(PyThread_type_lock lock)
     }
 }
 
+bool
+gate_enter_now(Gate *self)
+{
+    const unsigned long me = PyThread_get_thread_ident();
+    if (!(self->count && self->owner == me) && !PyThread_acquire_lock(self->lock, NOWAIT_LOCK))
+        return false;
+    self->owner = me;
+    self->count++;
+    return true;
+}
+
+void
+gate_leave(Gate *self)
+{
+    if (--self->count == 0) {
+        self->owner = 0;
+        PyThread_release_lock(self->lock);
+    }
+}
+
 static PyObject *
 gate_acquire(Gate *self, PyObject *Py_UNUSED(ignored))
 {
-    unsigned long me = PyThread_get_thread_ident();
-    if (self->count && self->owner == me) {
-        self->count++;
+    if (gate_enter_now(self))
         Py_RETURN_TRUE;
-    }
-    if (!PyThread_acquire_lock(self->lock, NOWAIT_LOCK) && wait_for_lock(self->lock) < 0)
+    if (wait_for_lock(self->lock) < 0)
         return NULL;
-    self->owner = me;
+    self->owner = PyThread_get_thread_ident();
     self->count = 1;
     Py_RETURN_TRUE;
 }
@@ -77,10 +94,7 @@ gate_release(Gate *self, PyObject *Py_UNUSED(ignored))
         PyErr_SetString(PyExc_RuntimeError, "cannot release a lock that this thread does not hold");
         return NULL;
     }
-    if (--self->count == 0) {
-        self->owner = 0;
-        PyThread_release_lock(self->lock);
-    }
+    gate_leave(self);
     Py_RETURN_NONE;
 }
 

@@ -178,7 +178,7 @@ class WorldMember(Member):
             process = rebuild_process(read_task(write_copy(task)), [write_copy(file) for file in files])
             code = 1 if process is None else guest.live(process)
         self._guest = None
-        endpoint.room.dismiss_attendant()  # beside a thread, small messages do not take the short way
+        endpoint.room.dismiss_attendant()  # or each wait from now on would send it away and call it
         self.finish()
         with endpoint.lock:
             for peer in self._others():

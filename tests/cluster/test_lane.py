@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections import deque
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ class Comm:
     def __init__(self):
         self.sent = []
         self.came = deque()
+        self.at_look = lambda: None
 
     def Get_size(self):
         return 3
@@ -39,6 +41,7 @@ class Comm:
         self.sent.append((obj, dest, tag))
 
     def improbe(self, source, tag, status):
+        self.at_look()
         for index, (sender, number, data) in enumerate(self.came):
             if source in (sender, ANYBODY) and tag in (number, ANYTHING):
                 del self.came[index]
@@ -176,6 +179,48 @@ def test_a_frame_is_handed_to_the_transport(made):
     assert (front[0], front[1], bytes(front[2])) == (7, (100, 0), b"".join(pack_frame(message)))
     assert transport.passed[0].received(1) == 0
     assert endpoint.mailbox.taken(1) == 0
+
+
+def test_beside_other_threads_the_lock_is_held_from_the_look_to_the_end(made):
+    lane, transport, endpoint = made
+    comm = transport.comms[0]
+    frame = pack_message(0, [], pack_frame(Message(CONTEXT, 1, 5, 0, PICKLE, b"head", ())))
+    came = [(1, 5, pickle.dumps("first")), (1, 5, frame), (1, 5, b"cno_such_module\nName\n.")]
+    held = []
+    comm.at_look = lambda: held.append(endpoint.lock._is_owned())
+    transport.take = lambda *_: held.append(endpoint.lock._is_owned())
+    over, inside = threading.Event(), threading.Event()
+
+    def stay():
+        over.wait(60)
+        with endpoint.lock:
+            inside.set()
+            leave.wait(60)
+
+    leave = threading.Event()
+    other = threading.Thread(target=stay)
+    other.start()
+    try:
+        comm.came += came
+        assert lane.recv(1, 5) == "first"
+        assert lane.recv(1, 5) is NOTHING
+        with pytest.raises(CodecError):
+            lane.recv(1, 5)
+        assert lane.recv(1, 5) is NOT_YET
+        assert set(held) == {True}
+        assert not endpoint.lock._is_owned()
+        over.set()
+        assert inside.wait(60)
+        comm.came += came[:1]
+        held.clear()
+        assert lane.recv(1, 5) is NOTHING
+        assert held == []
+    finally:
+        over.set()
+        leave.set()
+        other.join()
+    assert lane.recv(1, 5) == "first"
+    assert held == [False]
 
 
 def test_a_collectives_tag_that_is_too_large_goes_within_the_message():
