@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.communicator.express import NOTHING
+from klyng_mp.communicator.express import NOT_YET, NOTHING
 from klyng_mp.native import core
 from klyng_mp.transports.mpi_messages import Frame
 from klyng_mp.transports.mpi_sending import COLLECTIVE
@@ -23,6 +23,7 @@ from klyng_mp.wire.codec import PICKLE
 if TYPE_CHECKING:
     from klyng_mp.communicator.endpoint import Endpoint
     from klyng_mp.communicator.express import ExpressCodec
+    from klyng_mp.communicator.requests import Status
     from klyng_mp.transports.mpi import MpiTransport
 
 __all__ = ["Lane", "unwrap"]
@@ -79,6 +80,15 @@ class Lane:
         self._lane = lane
         self._blame = codec.decode_error
         self.send, self.recv, self._note_in = fence.send, fence.recv, fence.note_in
+
+    def recv_telling(self, source: int, tag: int | str, status: Status) -> Any:
+        """See `Ways.telling`."""
+        with self._gate:  # nobody else has MPI tell of another message meanwhile
+            got = self.recv(source, tag)
+            if got is not NOTHING and got is not NOT_YET:
+                told = self._transport.status
+                status.source, status.tag, status.count = told.Get_source(), told.Get_tag(), told.Get_count()
+            return got
 
     def _handle(self, obj: Any, error: Exception | None, source: int, tag: int) -> Any:
         """Do what is to be done with what has come, where it is not for the caller as it is."""

@@ -103,8 +103,8 @@ class MpiEndpoint(Endpoint):
             Lane(self, self.transport, lane, context=context | lane, codec=codec, spin=self.is_spinning)
             for lane in (USERS, COLLECTIVE)
         )
-        natives = self.transport.natives
-        return Ways(short, collective, None, natives=natives)  # type: ignore[arg-type]  # they are as the core's
+        natives, telling = self.transport.natives, short.recv_telling
+        return Ways(short, collective, None, natives=natives, telling=telling)  # type: ignore[arg-type]  # as the core's
 
     def sent_counts(self) -> dict[int, int]:
         """See `Endpoint.sent_counts`."""

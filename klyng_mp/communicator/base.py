@@ -57,8 +57,8 @@ class Base:
     """
 
     __slots__ = (
-        "_ranks", "_short", "call_log", "closed", "codec", "context", "direct", "endpoint", "gathering", "in_turns",
-        "meeting", "members", "natives", "rank", "short_collective", "size",
+        "_ranks", "_short", "_telling", "call_log", "closed", "codec", "context", "direct", "endpoint", "gathering",
+        "in_turns", "meeting", "members", "natives", "rank", "short_collective", "size",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, codec: Encoder, *, context: int, rank: int, members: Sequence[int]) -> None:
@@ -74,6 +74,7 @@ class Base:
         self._short, self.short_collective, self.meeting = ways.short, ways.collective, ways.meeting
         self.direct, self.in_turns, self.gathering = ways.direct, ways.in_turns, ways.gathering
         self.natives = ways.natives if self.size > 1 else None
+        self._telling = ways.telling
         self.closed = False
         endpoint.call_logs[context] = self.call_log
 
@@ -83,7 +84,7 @@ class Base:
     def close(self) -> None:
         """Say that this rank's program uses it no more: later calls raise ClosedError. May be called again."""
         self.closed = True
-        self._short = self.short_collective = None
+        self._short = self.short_collective = self._telling = None
 
     def rank_of(self, number: int) -> int:
         """Return the rank of an endpoint's number."""

@@ -11,10 +11,11 @@ from klyng_mp.native import core
 from klyng_mp.wire.frames import make_context, run_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from klyng_mp.communicator.gathering import Gathering
     from klyng_mp.communicator.membership import Membership
+    from klyng_mp.communicator.requests import Status
     from klyng_mp.errors import CodecError
     from klyng_mp.transports.shortcuts import Natives
 
@@ -50,6 +51,7 @@ class Ways(NamedTuple):
         in_turns: whether its ranks run one after the other, so that few messages are better than few rounds of them.
         gathering: where these leave what they give to a collective; it is there on all of them or on none.
         natives: the collectives that the transport has itself; they are there on all of them or on none.
+        telling: as the short way's ``recv``, with a status to be filled in, where that is quicker than the long way.
     """
 
     short: core.Express | core.Local | None
@@ -59,6 +61,7 @@ class Ways(NamedTuple):
     in_turns: bool = False
     gathering: Gathering | None = None
     natives: Natives | None = None
+    telling: Callable[[int, int | str, Status], Any] | None = None
 
 
 def make_ways(endpoint: Membership, context: int, members: Sequence[int], codec: ExpressCodec) -> Ways:

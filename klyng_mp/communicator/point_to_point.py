@@ -125,6 +125,10 @@ class PointToPoint(NonBlocking):
                 got = self._short.recv(source, tag)
             if got is not NOTHING and got is not NOT_YET:
                 return self._unpack(got, None) if type(got) is Message else got
+        elif status is not None and self._telling is not None:
+            got = self._telling(source, tag, status)
+            if got is not NOTHING and got is not NOT_YET:
+                return got
         number, tag = self._check_receive("recv", source, tag)
         if number == PROC_NULL:
             return self._receive_nothing(status)

@@ -17,6 +17,7 @@ if native.core is None:
 from klyng_mp.cluster.lane import Lane, unwrap
 from klyng_mp.communicator.endpoint import Endpoint
 from klyng_mp.communicator.express import NOT_YET, NOTHING
+from klyng_mp.communicator.requests import Status
 from klyng_mp.errors import CodecError
 from klyng_mp.transports.mpi_messages import Frame, content_of, open_front, pack_message
 from klyng_mp.wire.codec import PICKLE, Codec
@@ -45,7 +46,7 @@ class Comm:
         for index, (sender, number, data) in enumerate(self.came):
             if source in (sender, ANYBODY) and tag in (number, ANYTHING):
                 del self.came[index]
-                status.Get_source = lambda: sender
+                status.Get_source, status.Get_tag, status.Get_count = (lambda: sender), (lambda: number), data.__len__
                 return SimpleNamespace(recv=lambda: pickle.loads(data))
         return None
 
@@ -135,6 +136,20 @@ def test_any_source_and_any_tag_get_what_came_first(made):
     assert [one[:2] for one in transport.taken] == [(0, 2)]
     assert lane.recv(-1, -1) is NOTHING  # and not NOT_YET, as nobody knows for whom to sleep
     assert endpoint.mailbox.taken(1) == 4
+
+
+def test_a_status_tells_of_what_was_received_and_of_nothing_else(made):
+    lane, transport, endpoint = made
+    data = pickle.dumps("what came")
+    transport.comms[0].came += [(2, 7, data), (2, 8, pack_message(0, [], []))]
+    status = Status()
+    assert lane.recv_telling(-1, -1, status) == "what came"
+    assert (status.source, status.tag, status.count) == (2, 7, len(data))
+    before = repr(status)
+    assert lane.recv_telling(1, 7, status) is NOT_YET
+    assert lane.recv_telling(2, 8, status) is NOTHING
+    assert repr(status) == before
+    assert not endpoint.lock._is_owned()
 
 
 def test_a_collective_has_no_use_for_any():
