@@ -144,8 +144,8 @@ class RankLink:
             self.running = False
             aborted = self.endpoint.aborted
         self.endpoint.resume()
-        if aborted and not self.endpoint.poisoned:  # else only its end is the end of its run: then it is replaced
-            self.tell("ended", self.run)
+        if aborted:
+            self._tell_ended(self.run)
 
     def say_goodbye(self, report: Callable[[], tuple[Any, ...]]) -> None:
         """Let what was sent leave; tell the supervisor that this end is meant, and the others that nothing follows."""
@@ -325,7 +325,12 @@ class RankLink:
             self.endpoint.abort(phrase, rank)
             return
         self.aborted = max(self.aborted, run)
-        self.tell("ended", run)
+        self._tell_ended(run)
+
+    def _tell_ended(self, run: int) -> None:
+        """Tell that a run is over here, unless an interruption has spoilt the endpoint: then this process's end is."""
+        if not self.endpoint.poisoned:
+            self.tell("ended", run)
 
 
 def _make_desk(endpoint: Endpoint, codec: Codec) -> Desk:

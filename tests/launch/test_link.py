@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import socket
 
 import programs
 import pytest
@@ -10,6 +12,12 @@ import rankwork
 
 import klyng_mp as mp
 from klyng_mp import native
+from klyng_mp.communicator.current import set_current
+from klyng_mp.launch.channel import Channel
+from klyng_mp.launch.link import make_link
+from klyng_mp.launch.spec import RankSpec
+from klyng_mp.launch.surroundings import Place
+from klyng_mp.wire.codec import Codec
 
 
 def test_ranks_without_the_core_are_connected_when_they_first_talk():
@@ -103,3 +111,32 @@ def test_ranks_may_catch_the_loss_and_send_to_others_no_more():
 def test_ctrl_c_is_pythons_in_a_run_and_nobodys_between():
     with mp.World(1) as world:
         assert world.run(rankwork.interrupt_self) == ["KeyboardInterrupt"]
+
+
+def test_a_rank_whose_endpoint_is_spoilt_says_of_no_run_that_it_is_over():
+    """Its end says so, and it is replaced; else the next run would begin with it."""
+    channel, supervisor = Channel.pair()
+    place = Place(RankSpec(1, "here"), 0, 1, {}, channel)
+    place.driver, driver = socket.socketpair()
+    link = make_link(place, Codec(main_by_reference=True))
+    above = Channel(supervisor)
+    assert above.receive_now()[0] == ("ready",)
+    above.send("abort", 1, None, "was ended")
+    link.endpoint.progress()
+    assert above.receive_now()[0] == ("ended", 1)
+    reader, writer = os.pipe()
+    link.endpoint.watch(reader, lambda _: 1 / 0)
+    os.write(writer, b"x")
+    with pytest.raises(ZeroDivisionError):
+        link.endpoint.progress()
+    link.endpoint.unwatch(reader)
+    above.send("abort", 2, None, "was ended")
+    above.send("relayed", 0, "which call", 0, 0)
+    link.endpoint.progress()  # as the thread does that takes in what comes from other hosts
+    assert above.receive_now()[0][0] == "relay"
+    link.endpoint.close()
+    set_current(None)
+    for one in (channel, above, driver):
+        one.close()
+    for fd in (reader, writer):
+        os.close(fd)
