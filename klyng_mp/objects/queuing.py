@@ -2,8 +2,8 @@
 
 Layer: objects; below the desk, by which it speaks.
 
-A queue begins in the driver, which is the directory, and moves once: to the process that reads from it first. What
-comes to the driver afterwards is passed on, and its sender told of the new home. What comes to who is not the home any
+A queue begins in the driver, which is the directory, and moves once: to the process that reads from it first, with
+what that asks for; so who has got an item of it, and may end, knows that it is there. What comes to the driver afterwards is passed on, and its sender told of the new home. What comes to who is not the home any
 more goes back by way of the driver. When the home ends as it should, it hands what is left back to the driver; when it
 is killed, the driver makes an empty one with a new *epoch*, and putters put again what they keep.
 
@@ -90,7 +90,8 @@ class Queuing(Settling):
                 del queue.kept[sequence]
 
     def retire(self) -> None:
-        """Hand the queues that live here back, as this process is going to end."""
+        """Hand the queues that live here back, as this process is going to end, and those that still come."""
+        self._retires = True
         for target, queue in self._queues.items():
             if queue.store is not None and not self._keeps:
                 queue.leaving = True
@@ -183,10 +184,10 @@ class Queuing(Settling):
         elif order.verb == Verb.CANCEL:
             store.cancel(asker)
         elif order.verb == Verb.ASK:
-            if order.what == What.GET and self._keeps and not queue.stays:
+            if order.what == What.GET and self._keeps and not queue.stays and not store.has_answered(asker):
                 if asker.process != self._desk.process:
-                    store.ask(order)  # what is given now arrives before the rest does
-                    self._move(target, queue, asker.process)
+                    # It answers itself: who has got something may end, and is to know then that the queue is there.
+                    self._move(target, queue, asker.process, order)
                     return
                 queue.stays = True
             store.ask(order)
@@ -213,9 +214,9 @@ class Queuing(Settling):
 
     # -- moving
 
-    def _move(self, target: int, queue: KnownQueue, home: Process) -> None:
+    def _move(self, target: int, queue: KnownQueue, home: Process, *asked: Order) -> None:
         assert queue.store is not None  # noqa: S101 - the callers have looked
-        orders = list(queue.store.dump())
+        orders = [*queue.store.dump(), *asked]
         queue.store, queue.home = None, home
         nobody = Asker(*self._desk.process, 0, 0)
         self._desk.say(home, target, Order(Verb.ADOPT, 0, nobody, queue.epoch, len(orders), queue.maxsize))
@@ -228,6 +229,7 @@ class Queuing(Settling):
         queue.home, queue.epoch, queue.maxsize = self._desk.process, order.first, order.third
         queue.store = StoreState(self._desk.answering(target), order.third, order.first)
         queue.coming = order.second, source
+        queue.leaving = self._retires and not self._keeps
         if self._keeps:
             queue.former.add(order.asker.process)
         self._finish_moving(target, queue)

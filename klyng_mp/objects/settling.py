@@ -80,6 +80,7 @@ class Settling:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._queues: dict[int, KnownQueue] = {}
+        self._retires = False
 
     @property
     def _keeps(self) -> bool:

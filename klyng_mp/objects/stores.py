@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from klyng_mp.objects.orders import Asker, Order, Outcome, Verb, What
+from klyng_mp.objects.orders import NOTHING, Asker, Order, Outcome, Verb, What
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ __all__ = ["AT_ONCE", "FIRST", "StoreState", "split_stamp"]
 
 AT_ONCE, FIRST = 1, 2  # bits of a put: it does not wait for room; it goes before all others and needs no room
 _VOID = 4  # it was withdrawn, and only its number is used up
-_ITEM, _PARKED, _COUNT = range(3)  # what an order about a store that moves is
+_ITEM, _PARKED, _COUNT, _ANSWERED = range(4)  # what an order about a store that moves is
 _EPOCH_SHIFT = 32
 
 
@@ -69,6 +69,7 @@ class StoreState:
         self._expected: dict[Process, int] = {}
         self._early: dict[Process, dict[int, Order]] = {}  # what came before what was put before it
         self._withdrawn: dict[tuple[int, int, int], int] = {}  # what each thread has withdrawn that may still come
+        self._answered: dict[tuple[int, int, int], int] = {}  # what each thread was answered last, and may ask again
         self._unfinished = 0
 
     # -- what is asked for
@@ -99,30 +100,13 @@ class StoreState:
             self._early.pop(putter, None)
 
     def ask(self, order: Order) -> None:
-        """Do what a client asks for."""
-        asker = order.asker
-        if self._was_withdrawn(asker):
-            self._answer(asker, Outcome.CANCELLED)
-        elif order.what == What.GET:
-            if self._items or not order.first:
-                self._give(asker)
-            elif not any(one.asker == asker for one in self._getting):
-                self._getting.append(order)
-        elif order.what == What.PEEK:
-            if self._items or not order.first:
-                self._answer(asker, Outcome.YES if self._items else Outcome.NO)
-            else:
-                self._peeking.append(asker)
-        elif order.what == What.SIZE:
-            self._answer(asker, Outcome.YES, len(self._items), self._maxsize)
-        elif order.what == What.TASK_DONE:
-            self._finish(asker)
-        elif order.what == What.JOIN and self._unfinished:
-            self._joining.append(asker)
-        elif order.what == What.JOIN:
-            self._answer(asker, Outcome.YES)
-        else:
-            self._answer(asker, Outcome.UNKNOWN)
+        """Do what a client asks for, unless that was done before."""
+        if not self.has_answered(order.asker):
+            self._do(order)
+
+    def has_answered(self, asker: Asker) -> bool:
+        """Whether it was answered what it asks for: it asks again while that is on its way from a former home."""
+        return bool(asker.request) and self._answered.get(asker.owner) == asker.request
 
     def cancel(self, asker: Asker) -> None:
         """Take back what was asked for, or put, if it waits; or when it comes, as it may by another way."""
@@ -139,6 +123,7 @@ class StoreState:
         self._joining = [asker for asker in self._joining if asker.process != process]
         self._parked = deque(item for item in self._parked if item.asker.process != process)
         self._withdrawn = {one: request for one, request in self._withdrawn.items() if one[:2] != process}
+        self._answered = {one: request for one, request in self._answered.items() if one[:2] != process}
 
     # -- moving
 
@@ -152,6 +137,8 @@ class StoreState:
                 yield Order(Verb.ITEM, what, item.asker, self.epoch, item.sequence, 0, item.content)
         for early in self._early.values():
             yield from early.values()
+        for owner, request in self._answered.items():
+            yield Order(Verb.ITEM, _ANSWERED, Asker(*owner, request))
         for owner, request in self._withdrawn.items():
             yield Order(Verb.CANCEL, 0, Asker(*owner, request))
         yield from self._getting
@@ -168,11 +155,38 @@ class StoreState:
             self.cancel(order.asker)
         elif order.what == _COUNT:
             self._expected[order.asker.process] = order.second
+        elif order.what == _ANSWERED:
+            self._answered[order.asker.owner] = order.asker.request
         else:
             line = self._items if order.what == _ITEM else self._parked
             line.append(_Item(order.asker, order.second, order.content))
 
     # -- inside
+
+    def _do(self, order: Order) -> None:
+        asker = order.asker
+        if self._was_withdrawn(asker):
+            self._answer(asker, Outcome.CANCELLED)
+        elif order.what == What.GET:
+            if self._items or not order.first:
+                self._give(asker)
+            elif not any(one.asker == asker for one in self._getting):
+                self._getting.append(order)
+        elif order.what == What.PEEK:
+            if self._items or not order.first:
+                self._reply(asker, Outcome.YES if self._items else Outcome.NO)
+            else:
+                self._peeking.append(asker)
+        elif order.what == What.SIZE:
+            self._reply(asker, Outcome.YES, len(self._items), self._maxsize)
+        elif order.what == What.TASK_DONE:
+            self._finish(asker)
+        elif order.what == What.JOIN and self._unfinished:
+            self._joining.append(asker)
+        elif order.what == What.JOIN:
+            self._reply(asker, Outcome.YES)
+        else:
+            self._reply(asker, Outcome.UNKNOWN)
 
     def _accept(self, order: Order) -> None:
         item = _Item(order.asker, order.second, order.content)
@@ -196,21 +210,29 @@ class StoreState:
     def _was_withdrawn(self, asker: Asker) -> bool:
         return bool(asker.request) and self._withdrawn.get(asker.owner) == asker.request
 
+    def _reply(  # noqa: PLR0917 - as `Answer` has it
+        self, asker: Asker, outcome: int, first: int = 0, second: int = 0, third: int = 0, content: Content = NOTHING
+    ) -> None:
+        """Answer what was asked for, and take note of that."""
+        if asker.request:
+            self._answered[asker.owner] = asker.request
+        self._answer(asker, outcome, first, second, third, content)
+
     def _serve(self) -> None:
         while self._items and self._getting:
             self._give(self._getting.popleft().asker)
         if self._items:
             peeking, self._peeking = self._peeking, []
             for asker in peeking:
-                self._answer(asker, Outcome.YES)
+                self._reply(asker, Outcome.YES)
 
     def _give(self, asker: Asker) -> None:
         if not self._items:
-            self._answer(asker, Outcome.NO)
+            self._reply(asker, Outcome.NO)
             return
         item = self._items.popleft()
         stamp = item.asker.incarnation | self.epoch << _EPOCH_SHIFT
-        self._answer(asker, Outcome.GOT, item.asker.place, stamp, item.sequence, item.content)
+        self._reply(asker, Outcome.GOT, item.asker.place, stamp, item.sequence, item.content)
         if self._parked:
             self._items.append(parked := self._parked.popleft())
             self._unfinished += 1
@@ -238,11 +260,11 @@ class StoreState:
 
     def _finish(self, asker: Asker) -> None:
         if not self._unfinished:
-            self._answer(asker, Outcome.TOO_OFTEN)
+            self._reply(asker, Outcome.TOO_OFTEN)
             return
         self._unfinished -= 1
-        self._answer(asker, Outcome.YES)
+        self._reply(asker, Outcome.YES)
         if not self._unfinished:
             joining, self._joining = self._joining, []
             for one in joining:
-                self._answer(one, Outcome.YES)
+                self._reply(one, Outcome.YES)

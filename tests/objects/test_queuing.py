@@ -73,3 +73,56 @@ def test_nothing_is_lost_or_given_twice(steps):
 def test_nothing_is_lost_or_given_twice_where_there_is_a_bound(steps, maxsize):
     made = play(steps, maxsize)
     check(made)
+
+
+def deliver_between(made, source, receiver):
+    """Deliver the first message of one way."""
+    made.deliver(sorted(way for way, messages in made.ways.items() if messages).index((source, receiver)))
+
+
+def rest_of(made):
+    """Let the driver take what is left, and return all that was got."""
+    for _ in range(10):
+        made.get(DRIVER, block=0)
+        made.settle()
+    return sorted(item for _, item in made.got)
+
+
+def test_who_ends_with_its_first_item_has_the_queue_handed_back():
+    """Else what was put by those who have ended would be gone with it."""
+    made = Processes(3)
+    for _ in range(3):
+        made.put(1)
+    made.settle()
+    made.end(1, orderly=True)
+    made.settle()
+    request = made.get(2)
+    while request.answer is None:
+        assert made.deliver(0)
+    made.end(2, orderly=True)
+    made.settle()
+    assert rest_of(made) == [(1, 0), (1, 1), (1, 2)]
+
+
+def test_who_asks_again_for_what_is_on_its_way_gets_one_item():
+    made = Processes(3)
+    for reader in (1, 2):  # the queue lives with the first one, and the second one knows that
+        made.get(reader)
+        made.put(DRIVER)
+        made.settle()
+    made.put(DRIVER)
+    made.settle()
+    request = made.get(2)
+    deliver_between(made, 2, 1)
+    assert made.ways[1, 2]
+    made.put(DRIVER)
+    made.end(1, orderly=True)
+    late = made.ways.pop((1, 2))
+    made.settle()
+    assert request.answer is None
+    made.ways[1, 2] = late
+    deliver_between(made, 1, 2)
+    assert request.answer is not None
+    made.end(2, orderly=True)
+    made.settle()
+    assert rest_of(made) == [(0, number) for number in range(4)]

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from answers import Answers
 
-from klyng_mp.objects.orders import Order, Verb
+from klyng_mp.objects.orders import Order, Verb, What
 from klyng_mp.objects.stores import AT_ONCE, FIRST, StoreState, split_stamp
 
 
@@ -154,3 +154,23 @@ def test_who_waits_moves_with_it():
         new.state.load(order)
     assert new.put("a", "1") == [("a", "YES"), ("b", "GOT")]
     assert new.put("a", "2") == [("a", "YES"), ("c", "YES")]
+
+
+def test_what_is_asked_twice_is_done_once_also_after_a_move():
+    store = Store()
+    for text in "123":
+        store.put("a", text)
+    order = Order(Verb.ASK, What.GET, (asker := store.asker("b", 7)), 1)
+    store.state.ask(order)
+    assert store.take() == [("b", "GOT")]
+    store.state.ask(order)
+    assert store.take() == []
+    assert store.state.has_answered(asker)
+    assert not store.state.has_answered(store.asker("b", 8))
+    moved = Store()
+    for one in store.state.dump():
+        moved.state.load(one)
+    moved.take()
+    moved.state.ask(order)
+    assert moved.take() == []
+    assert [moved.got("c"), moved.got("c"), moved.got("c")] == ["2", "3", None]
