@@ -3,9 +3,10 @@
 Layer: objects; below the desk, by which it speaks.
 
 A queue begins in the driver, which is the directory, and moves once: to the process that reads from it first, with
-what that asks for; so who has got an item of it, and may end, knows that it is there. What comes to the driver afterwards is passed on, and its sender told of the new home. What comes to who is not the home any
-more goes back by way of the driver. When the home ends as it should, it hands what is left back to the driver; when it
-is killed, the driver makes an empty one with a new *epoch*, and putters put again what they keep.
+what that asks for; so who has got an item of it, and may end, knows that it is there. What comes to the driver
+afterwards is passed on, and its sender told of the new home. What comes to who is not the home any more goes back by
+way of the driver. When the home ends as it should, it hands what is left back to the driver; when it is killed, the
+driver makes an empty one with a new *epoch*, and putters put again what they keep.
 
 A putter keeps each item until its reader has said that it has it, which a reader does as the item arrives. Before items
 are put again, all members that live have said that they heard of the loss, and of those that do not the end has been
