@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Desk", "State"]
 
+_PASSED_ON = {Verb.ASK, Verb.CANCEL, Verb.PUT, Verb.ANSWER, Verb.TAKEN}  # by the directory, to whom it is for
 _MOST_LEAVING = 256  # messages that are kept before it is looked which have left
 
 
@@ -145,10 +146,17 @@ class Desk(Later):
     # -- saying and hearing; with the endpoint's lock held
 
     def say(self, process: Process, target: int, order: Order) -> None:
-        """Say something to a process, which may be this one; what a process that has ended is told is forgotten."""
+        """Say something to a process, which may be this one; what a process that has ended is told is forgotten.
+
+        One that has come, and the news of that has not, is told by way of the directory, which passes it on.
+        """
+        known = self.endpoint.incarnations.get(process[0], 0)
+        if known < process[1] and order.verb in _PASSED_ON and self.process != self.directory:
+            process = self.directory
+            known = self.endpoint.incarnations.get(process[0], 0)
         if process == self.process:
             self._obey(process[0], target, order)
-        elif self.endpoint.incarnations.get(process[0], 0) == process[1]:
+        elif known == process[1]:
             ticket = self.endpoint.pass_on(process[0], pack(self.process[0], target, order, process[1]))
             if order.verb in {Verb.PUT, Verb.TAKEN} and ticket is not None and not ticket.done:
                 self._take_note(ticket, target, order)
@@ -185,6 +193,8 @@ class Desk(Later):
         if order.verb == Verb.ANSWER:
             if process == self.process:
                 self._take_answer(target, order)
+            elif self.process == self.directory:
+                self.say(process, target, order)
             return
         lives = order.verb not in {Verb.ASK, Verb.CANCEL, Verb.PUT} or self._known.setdefault(process, True)
         if not lives and not self.queuing.awaits(source, target):

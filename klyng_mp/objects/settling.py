@@ -107,8 +107,10 @@ class Settling:
     def _hear_home(self, target: int, queue: KnownQueue, order: Order) -> None:
         if order.third < queue.epoch or (order.third == queue.epoch and order.what == REBUILT and not self._keeps):
             return
-        if not self._keeps and queue.store is None:
-            queue.home, queue.leaving = (order.first, order.second), False
+        home = order.first, order.second
+        # One that names this process was said before the directory had what this one has handed back.
+        if not self._keeps and queue.store is None and home != self._desk.process:
+            queue.home, queue.leaving = home, False
         if order.what == REBUILT:
             self._settle(target, queue, order)
         elif order.what == WELCOME:

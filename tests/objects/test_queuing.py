@@ -104,6 +104,51 @@ def test_who_ends_with_its_first_item_has_the_queue_handed_back():
     assert rest_of(made) == [(1, 0), (1, 1), (1, 2)]
 
 
+def test_who_has_come_and_is_not_known_yet_is_answered_all_the_same():
+    made = Processes(3)
+    made.get(1)
+    made.put(DRIVER)
+    made.settle()
+    made.desks[1].endpoint.incarnations[2] = 0  # the news of it are late
+    for _ in range(2):
+        made.put(2)
+        made.get(2)
+        made.settle()
+    assert made.got == [(1, (0, 0)), (2, (2, 0)), (2, (2, 1))]
+    made.desks[2].endpoint.incarnations[1] = 0
+    made.put(2)
+    made.get(2)
+    made.settle()
+    assert made.got[3:] == [(2, (2, 2))]
+
+
+def test_who_hands_a_queue_back_ends_when_that_has_arrived_and_not_before():
+    """Else what the directory has passed on to it meanwhile would be lost."""
+    made = Processes(4)
+    made.put(DRIVER)
+    made.get(1)
+    made.settle()
+    made.end(1, orderly=True)
+    while 1 in made.alive:
+        deliver_between(made, *next(way for way, messages in sorted(made.ways.items()) if messages))
+    late = made.ways.pop((1, DRIVER))  # the news of its end
+    made.put(DRIVER)
+    made.put(DRIVER)
+    made.get(2)
+    made.settle()
+    made.ways[1, DRIVER] = late
+    deliver_between(made, 1, DRIVER)
+    assert made.ways[DRIVER, 2]  # it is told of that
+    made.end(2, orderly=True)
+    request = made.get(3)
+    deliver_between(made, 3, DRIVER)
+    deliver_between(made, DRIVER, 2)
+    made.settle()
+    assert request.answer is not None
+    assert [item for _, item in made.got] == [(0, 0), (0, 1), (0, 2)]
+    assert 2 not in made.alive
+
+
 def test_who_asks_again_for_what_is_on_its_way_gets_one_item():
     made = Processes(3)
     for reader in (1, 2):  # the queue lives with the first one, and the second one knows that
