@@ -72,9 +72,9 @@ class Guest:
                 self._begin()
                 self._run(process)
             except BaseException as raised:  # noqa: BLE001 - whatever it is, it ends the guest and not the rank
-                self._is_inside = False  # so that no second signal strikes where nobody would catch it
                 error = raised
-            self._is_inside = False
+            finally:
+                self._is_inside = False  # at once, so that no second signal strikes where nobody would catch it
             self._end()
             code = _explain(process, error)
             flush_streams()

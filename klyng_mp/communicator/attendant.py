@@ -195,8 +195,9 @@ class Attendant:
         return _AGAIN * 1000 if self._errands else None
 
     def _run_errands(self) -> None:
-        with self._room.lock:
-            self._errands = [errand for errand in self._errands if not errand()]
+        if self._errands:
+            with self._room.lock:
+                self._errands = [errand for errand in self._errands if not errand()]
 
     def _silence(self) -> None:
         try:

@@ -150,13 +150,13 @@ class Desk(Later):
 
         One that has come, and the news of that has not, is told by way of the directory, which passes it on.
         """
-        known = self.endpoint.incarnations.get(process[0], 0)
-        if known < process[1] and order.verb in _PASSED_ON and self.process != self.directory:
-            process = self.directory
-            known = self.endpoint.incarnations.get(process[0], 0)
         if process == self.process:
             self._obey(process[0], target, order)
-        elif known == process[1]:
+            return
+        incarnations = self.endpoint.incarnations
+        if incarnations.get(process[0], 0) < process[1] and order.verb in _PASSED_ON and self.process != self.directory:
+            process = self.directory
+        if incarnations.get(process[0], 0) == process[1]:
             ticket = self.endpoint.pass_on(process[0], pack(self.process[0], target, order, process[1]))
             if order.verb in {Verb.PUT, Verb.TAKEN} and ticket is not None and not ticket.done:
                 self._take_note(ticket, target, order)

@@ -92,9 +92,9 @@ class Queuing(Settling):
 
     def retire(self) -> None:
         """Hand the queues that live here back, as this process is going to end, and those that still come."""
-        self._retires = True
+        self._retires = not self._keeps
         for target, queue in self._queues.items():
-            if queue.store is not None and not self._keeps:
+            if queue.store is not None and self._retires:
                 queue.leaving = True
                 if queue.coming is None:  # else when it has come whole
                     self._move(target, queue, self._desk.directory)
@@ -230,7 +230,7 @@ class Queuing(Settling):
         queue.home, queue.epoch, queue.maxsize = self._desk.process, order.first, order.third
         queue.store = StoreState(self._desk.answering(target), order.third, order.first)
         queue.coming = order.second, source
-        queue.leaving = self._retires and not self._keeps
+        queue.leaving = self._retires
         if self._keeps:
             queue.former.add(order.asker.process)
         self._finish_moving(target, queue)

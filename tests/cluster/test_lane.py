@@ -122,12 +122,8 @@ def test_any_source_and_any_tag_get_what_came_first(made):
     lane, transport, endpoint = made
     came = transport.comms[0].came
     came += [(number, tag, pickle.dumps((number, tag))) for number, tag in ((2, 3), (1, 4), (2, 4), (1, 5), (2, 6))]
-    assert [lane.recv(1, -1), lane.recv(-1, 4), lane.recv(-1, -1), lane.recv(-1, -1)] == [
-        (1, 4),
-        (2, 4),
-        (2, 3),
-        (1, 5),
-    ]
+    wishes = (1, -1), (-1, 4), (-1, -1), (-1, -1)
+    assert [lane.recv(*wish) for wish in wishes] == [(1, 4), (2, 4), (2, 3), (1, 5)]
     assert [transport.passed[0].received(rank) for rank in range(3)] == [0, 2, 2]
     assert lane.recv(1, -1) is NOT_YET
     message = Message(CONTEXT, 2, 6, 0, PICKLE, b"head", ())

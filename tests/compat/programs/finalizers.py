@@ -13,8 +13,9 @@ def child(name, event):
 
 
 def daemon(event):
+    never = mp.Event()  # one that is ended while it makes a semaphore leaves a name of it
     event.set()
-    mp.Event().wait()
+    never.wait()
 
 
 if __name__ == "__main__":
