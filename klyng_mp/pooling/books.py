@@ -141,16 +141,19 @@ class Books:
         return self._pid == os.getpid()
 
     def open(self, job: Job) -> None:
-        """Enter a job."""
+        """Enter a job.
+
+        Its tasks first: who does this may be interrupted anywhere, and `finish` looks for them there.
+        """
+        if not job.ended or job.read is not None:
+            self.supply.append(job)
+        else:
+            job.taken = True
         self.jobs[job.context] = job
         if self.ledger is not None and job.tally is not None:
             self.ledger.count(job.tally)
         if job.bar is not None:
             self.has_bars = True
-        if not job.ended or job.read is not None:
-            self.supply.append(job)
-        else:
-            job.taken = True
 
     def finish(self, job: Job) -> None:
         """A job has all its results, or will have no more."""

@@ -6,7 +6,9 @@ One thread at a time looks for results: whoever waits for one, so that no result
 else the pool's own thread, which also calls back. It gives way to callers, and looks again two milliseconds later
 whether anybody does the looking; where nothing is awaited it sleeps until a worker ends.
 
-Invariants: the lock is never held while anything waits or the user is called.
+Invariants: the lock is never held while anything waits or the user is called. A caller may be interrupted anywhere (a
+handler of the main thread raises): that he does not look or wait any more is noted first of all, without the lock, for
+which he might be interrupted; where he then does not pass his turn on, the pool's thread does.
 """
 
 from __future__ import annotations
@@ -155,10 +157,11 @@ class Desk:
 
     def notify(self) -> None:
         """Wake those who have got what they wait for; with the lock held."""
-        for waiter in self._waiters:
+        for waiter in tuple(self._waiters):
             if waiter.is_done():
                 waiter.wake()
-        if self._is_enough is not None and self._looking is not threading.current_thread() and self._is_enough():
+        is_enough = self._is_enough
+        if is_enough is not None and self._looking is not threading.current_thread() and is_enough():
             self._nudge.ring()
 
     def alarm(self) -> None:
@@ -188,7 +191,7 @@ class Desk:
 
     def _pass_on(self) -> None:
         """Let another waiter look; with the lock held."""
-        for waiter in self._waiters:
+        for waiter in tuple(self._waiters):
             if waiter.lock.locked():
                 waiter.wake()
                 return
@@ -216,11 +219,13 @@ class Desk:
             return True
         finally:
             if mine:
-                self._stop_looking(begin)
+                self._is_enough = self._looking = None
+                self._pass_turn_on(begin)
 
-    def _stop_looking(self, begin: float) -> None:
+    def _pass_turn_on(self, begin: float) -> None:
         with self.lock:
-            self._looking = self._is_enough = None
+            if self._looking is not None:
+                return
             if self._waiters:
                 self._pass_on()
             elif self.thread is None or (self._work.is_active and time.monotonic() - begin > _PAUSE):
@@ -234,14 +239,14 @@ class Desk:
                 if is_done() or self._looking is None:
                     return
                 self._waiters.append(waiter)
-                if self._looking is self._own:
+                if self._looking is self._own or self.thread is None:
                     self.kick()
             left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
             waiter.lock.acquire(timeout=left)
         finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
             with self.lock:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
                 if self._looking is None:
                     self._pass_on()
 
@@ -254,9 +259,12 @@ class Desk:
                     if self._work.is_over:
                         return
                     active = self._work.is_active
-                    mine = active and self._looking is None and not self._waiters
-                    if mine:
-                        self._looking = self._own
+                    mine = False
+                    if active and self._looking is None:
+                        if self._waiters:
+                            self._pass_on()
+                        else:
+                            self._looking, mine = self._own, True
                 if mine:
                     self._look_for_all()
                     pause = _PAUSE

@@ -123,3 +123,39 @@ def test_another_threads_news_wake_who_looks(work):
         work.desk.notify()
     thread.join(10)
     assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_an_interrupt_between_a_look_and_passing_the_turn_on(work, monkeypatch, others):
+    work.is_active = True
+    done = []
+    threads = [
+        threading.Thread(target=lambda n=n: (work.desk.wait(lambda: work.come > 1 + n, 30), done.append(n)))
+        for n in range(others)
+    ]
+
+    def is_done():
+        if work.desk._looking is None:
+            return False
+        for thread in threads:
+            if not thread.ident:
+                thread.start()
+        while len(work.desk._waiters) < others:
+            os.sched_yield()
+        return work.come > 0
+
+    def interrupt(_desk, _begin):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Desk, "_pass_turn_on", interrupt)
+    os.write(work.writer, b"x")
+    with pytest.raises(KeyboardInterrupt):
+        work.desk.wait(is_done, None)
+    os.write(work.writer, b"x" * others)
+    for thread in threads:
+        thread.join(30)
+    assert sorted(done) == list(range(others))
+    os.write(work.writer, b"x")
+    work.desk.wait(lambda: work.come > others + 1, 30)
+    assert work.come == others + 2
