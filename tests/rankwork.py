@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import multiprocessing
 import os
@@ -712,3 +713,16 @@ def nest_and_wait(folder):
     with open(Path(folder) / f"gate{mp.rank()}", "w") as gate:
         gate.write(" ".join(map(str, pids)))
     mp.recv()
+
+
+class Interrupting(io.StringIO):
+    """A stdout at whose flushing somebody types Ctrl-C."""
+
+    def flush(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def fail_before_an_interrupt():
+    """Fail, and be interrupted while the rank leaves its run."""
+    sys.stdout = Interrupting()
+    raise ValueError("meant")

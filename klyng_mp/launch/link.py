@@ -109,7 +109,11 @@ class RankLink:
         self._channel.send_now(kind, fds=[fd])
 
     def begin(self, run: int) -> Communicator:
-        """Enter a run; return the communicator of its ranks, which is also ``klyng_mp.comm()`` now."""
+        """Enter a run, which a Ctrl-C may interrupt from now on.
+
+        Returns:
+            The communicator of its ranks, which is also ``klyng_mp.comm()`` now.
+        """
         with self.endpoint.lock:
             self.run = run
             self.running = True
@@ -137,8 +141,7 @@ class RankLink:
             self.endpoint.mark_present(peer, incarnations[peer])
 
     def finish(self) -> None:
-        """Leave the run; a Ctrl-C has nothing to interrupt any more."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Leave the run."""
         self._inside_ns += perf_counter_ns() - self._began_ns
         with self.endpoint.lock:
             self.running = False

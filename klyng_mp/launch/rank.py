@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -227,9 +228,12 @@ class Server:
 
     def _serve_run(self, run: int, message: Message) -> None:
         failure: tuple[str, str] | None = None
-        self._link.begin(run)
         try:
-            outcome = self._call(run, message)
+            try:
+                self._link.begin(run)
+                outcome = self._call(run, message)
+            finally:  # a Ctrl-C has nothing to interrupt any more, and what follows would not outlive one
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the driver is told
             failure = (summarize(error), format_user_traceback(error))
             outcome = self._codec.encode(("failed", *failure, self._pack_exception(error)))

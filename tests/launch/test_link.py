@@ -113,6 +113,12 @@ def test_ctrl_c_is_pythons_in_a_run_and_nobodys_between():
         assert world.run(rankwork.interrupt_self) == ["KeyboardInterrupt"]
 
 
+def test_an_interrupt_while_a_rank_leaves_its_run_does_nothing():
+    with mp.World(2) as world, pytest.raises(mp.RankFailedError, match="ValueError: meant") as caught:
+        world.run(rankwork.fail_before_an_interrupt)
+    assert "KeyboardInterrupt" not in str(caught.value)
+
+
 def test_a_rank_whose_endpoint_is_spoilt_says_of_no_run_that_it_is_over():
     """Its end says so, and it is replaced; else the next run would begin with it."""
     channel, supervisor = Channel.pair()
