@@ -29,6 +29,7 @@ __all__ = ["Desk", "Work"]
 
 _PAUSE = 0.002  # how late the pool's thread may be where a caller has stopped looking
 _LONG_PAUSE = 0.016
+_SLICE = 1.0  # seconds of a caller's sleep: a signal that strikes just before it begins would be noticed only after it
 
 
 class Work(Protocol):
@@ -205,10 +206,10 @@ class Desk:
                 if self._looking is not None:
                     return False
                 self._looking, self._is_enough, mine = threading.current_thread(), is_done, True
-            work, left = self._work, None
+            work, left = self._work, _SLICE
             while not is_done():
                 if deadline is not None:
-                    left = deadline - time.monotonic()
+                    left = min(deadline - time.monotonic(), _SLICE)
                     if left <= 0:
                         break
                 work.sleep(left)
@@ -241,7 +242,7 @@ class Desk:
                 self._waiters.append(waiter)
                 if self._looking is self._own or self.thread is None:
                     self.kick()
-            left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+            left = _SLICE if deadline is None else min(max(0.0, deadline - time.monotonic()), _SLICE)
             waiter.lock.acquire(timeout=left)
         finally:
             if waiter in self._waiters:

@@ -159,3 +159,13 @@ def test_an_interrupt_between_a_look_and_passing_the_turn_on(work, monkeypatch, 
     os.write(work.writer, b"x")
     work.desk.wait(lambda: work.come > others + 1, 30)
     assert work.come == others + 2
+
+
+@pytest.mark.parametrize("timeout", [None, 30, 0.5])
+def test_nobody_sleeps_so_long_that_a_signal_before_it_would_be_lost(work, timeout):
+    """One that strikes between the interpreter's last look at signals and the kernel's call does not end that call."""
+    slept = []
+    work.sleep = slept.append
+    work.desk.wait(lambda: len(slept) == 3, timeout)
+    assert len(slept) == 3
+    assert all(0 < seconds <= min(1.0, timeout or 1.0) for seconds in slept)
