@@ -12,6 +12,7 @@
 
 #define ANY (-1) /* as a source or a tag; mailbox.py's ANY_SOURCE and ANY_TAG */
 #define OBJECTS 1        /* frames.py's: the context of messages that are for no receive */
+#define SLICE_MS 1000    /* of a sleep: a signal that strikes just before it begins would be noticed only after it */
 #define SYNCHRONOUS 0x80 /* mailbox.py's: a bit of a message's code, while it has not been matched */
 
 /* Tells the processor that this is a loop which waits for another one. */

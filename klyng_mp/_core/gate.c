@@ -38,15 +38,14 @@ gate_dealloc(Gate *self)
 }
 
 /* Waits for the lock while signal handlers go on being called; 0 with it, or -1 with the exception that one raised.
-   In slices, since a signal that strikes just before the wait begins would be noticed only after it. */
+   In slices; see SLICE_MS. */
 static int
 wait_for_lock(PyThread_type_lock lock)
 {
-    const PY_TIMEOUT_T slice_us = 1000000;
     for (;;) {
         PyLockStatus status;
         Py_BEGIN_ALLOW_THREADS
-        status = PyThread_acquire_lock_timed(lock, slice_us, 1);
+        status = PyThread_acquire_lock_timed(lock, SLICE_MS * 1000, 1);
         Py_END_ALLOW_THREADS
         if (status == PY_LOCK_ACQUIRED)
             return 0;

@@ -331,14 +331,17 @@ static int
 wait_for_bell(Gate *gate, int poller, int bell)
 {
     struct epoll_event shown[2];
-    int count;
+    int count, error;
     gate->waiting++; /* whoever comes meanwhile must not think that nobody waits */
-    Py_BEGIN_ALLOW_THREADS
-    count = epoll_wait(poller, shown, 2, -1);
-    Py_END_ALLOW_THREADS
+    do {
+        Py_BEGIN_ALLOW_THREADS
+        count = epoll_wait(poller, shown, 2, SLICE_MS);
+        Py_END_ALLOW_THREADS
+        error = count > 0 ? 0 : PyErr_CheckSignals();
+    } while (count == 0 && error == 0);
     gate->waiting--;
-    if (count < 0)
-        return PyErr_CheckSignals();
+    if (count < 0 || error < 0)
+        return error;
     uint64_t rings;
     return count == 1 && shown[0].data.fd == bell && read(bell, &rings, sizeof rings) > 0;
 }

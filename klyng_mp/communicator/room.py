@@ -239,7 +239,7 @@ class Room:
         self._closed = True
         self._close_descriptors()
 
-    def _poll(self, waiter: Waiter, seconds: float | None) -> list[tuple[int, int]]:
+    def _poll(self, waiter: Waiter, seconds: float) -> list[tuple[int, int]]:
         if noises := self.poller.noises(True):
             return self.poller.wait(0, MAX_EVENTS) + noises  # or a peer that never stops would hide all others
         self._polling = waiter
@@ -278,13 +278,13 @@ class Room:
         self._vain_spins = 0
         return events
 
-    def _sleep(self, waiter: Waiter, seconds: float | None) -> None:
+    def _sleep(self, waiter: Waiter, seconds: float) -> None:
         if waiter.alarm is None:
             waiter.alarm = allocate_lock()
             waiter.alarm.acquire()
         try:
             self.lock.release()
-            woken = waiter.alarm.acquire(True, -1 if seconds is None else seconds)
+            woken = waiter.alarm.acquire(True, seconds)
         finally:
             try:
                 self.lock.acquire()

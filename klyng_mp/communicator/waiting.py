@@ -4,7 +4,7 @@ Layer: communicator.
 
 One of the waiting threads polls, the others sleep until the poller sees that what they wait for is
 there, or until the poller leaves and one of them takes its place. No thread is started, and an idle
-wait costs no CPU.
+wait costs next to no CPU: it looks once a second whether a signal has come.
 
 Invariant: whoever changes something that a thread may wait for does so with the lock held, and calls
 `WaitingRoom.notify` unless it is a callback of the poller.
@@ -31,20 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["WaitingRoom"]
 
-_LONGEST_SLEEP = 1_000_000.0  # seconds; epoll's and the locks' own limits are 25 days and more
-# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when that
-# call returns. To give up the interpreter lets another thread send one just then; so where there are others,
-# the first sleep is short. It is not where there are none, as a timer costs a tenth of a ping-pong.
+# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when that call
+# returns: so no sleep is long. To give up the interpreter lets another thread send one just then: so where there are
+# others, the first sleep is short.
+_SLICE = 1.0
 _FIRST_SLEEP = 0.02
 
 
 def _nothing() -> None:
     pass
-
-
-def _shortest(left: float | None, brief: float | None) -> float:
-    pauses = [pause for pause in (left, brief, _LONGEST_SLEEP) if pause is not None]
-    return min(pauses)
 
 
 class WaitingRoom(Room):
@@ -93,11 +88,11 @@ class WaitingRoom(Room):
             # An interrupt may strike after any call: so the count comes first, and the call within what undoes it.
             self.lock.waiting += 1
             waiters.append(waiter)
-            brief = self._mind_threads(waiter) if _count() else None
+            longest = self._mind_threads(waiter) if _count() else _SLICE
             while True:
                 left = deadline.left()
-                pause = left if left is None and brief is None else _shortest(left, brief)
-                brief = None
+                pause = longest if left is None or left > longest else left
+                longest = _SLICE
                 if left == 0:
                     self.progress()
                 elif self._polling is not None:
@@ -189,14 +184,14 @@ class WaitingRoom(Room):
             self._leave()  # whoever is to go on must be told of it, also where an interrupt came in between
             raise
 
-    def _mind_threads(self, waiter: Waiter) -> float | None:
+    def _mind_threads(self, waiter: Waiter) -> float:
         """Send the attendant away; return how long the first sleep may be, where there are threads of the program."""
         attendant = self.attendant
         if attendant is not None:
             if attendant.is_watching:
                 attendant.send_away()
             if _count() == 1:
-                return None
+                return _SLICE
         waiter.thread = get_ident()
         return _FIRST_SLEEP
 

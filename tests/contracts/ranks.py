@@ -159,12 +159,16 @@ def together(calls, stop=lambda: None):
 
 @contextmanager
 def interrupted(desk):
-    """Interrupt this thread, the main one, once it waits for an answer to what it asks within."""
+    """Interrupt this thread, the main one, once it waits for an answer to what it asks within.
+
+    It does not move messages at that moment: an endpoint does not survive an interrupt of that.
+    """
 
     def press():
         while not desk.waits:
             pass
-        os.kill(os.getpid(), signal.SIGINT)
+        with desk.endpoint.lock:
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=press)
     thread.start()
