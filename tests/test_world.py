@@ -674,6 +674,43 @@ def test_ctrl_c_at_any_moment_leaves_a_usable_world(tmp_path):
     assert programs.run_script(tmp_path, text, seconds=110) == "well\n"
 
 
+LOST_SIGNAL = """
+    import ctypes, os, signal, sys, time
+    import klyng_mp as mp
+
+    def strike(pid):
+        while open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] != "S":
+            os.sched_yield()
+        os.kill(pid, signal.SIGUSR1)
+        while True:
+            os.sched_yield()
+
+    def wait_in_a_world():
+        with mp.World(1) as w:
+            w.run(strike, os.getpid())
+
+    def wait_in_a_pool():
+        with mp.Pool(1) as pool:
+            pool.map(strike, [os.getpid()])
+
+    if __name__ == "__main__":
+        libc = ctypes.CDLL(None)
+        libc.pthread_create(ctypes.byref(ctypes.c_ulong()), None, libc.pause, None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        try:
+            globals()[sys.argv[1]]()
+        except KeyboardInterrupt:
+            print("struck")
+"""
+
+
+@pytest.mark.parametrize("waits", ["wait_in_a_world", "wait_in_a_pool"])
+def test_a_signal_that_interrupts_no_call_is_seen_soon(tmp_path, waits):
+    """It strikes a thread of the C library's; so it is as one between Python's last look and the kernel's call."""
+    assert programs.run_script(tmp_path, LOST_SIGNAL, waits, seconds=10) == "struck\n"
+
+
 def exchange():
     comm = mp.comm()
     comm.send(comm.rank, 1 - comm.rank)
