@@ -188,8 +188,10 @@ def test_an_idle_world_is_not_asked(tmp_path):
         programs.wait_until(lambda: time.monotonic() > begin + 1.0)  # the one question that they keep has come
         before = [_wakeups(pid) for pid in pids]
         begin = time.monotonic()
-        programs.wait_until(lambda: time.monotonic() > begin + 1.5)
-        assert [_wakeups(pid) for pid in pids] == before
+        programs.wait_until(lambda: time.monotonic() > begin + 2.5)
+        spent = time.monotonic() - begin
+        # They wake once a second by themselves, in case that a signal was not seen, and would be asked every 0.4 s.
+        assert all(_wakeups(pid) - earlier <= spent + 1 for pid, earlier in zip(pids, before, strict=True))
 
 
 def _wakeups(pid):
