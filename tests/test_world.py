@@ -675,7 +675,7 @@ def test_ctrl_c_at_any_moment_leaves_a_usable_world(tmp_path):
 
 
 LOST_SIGNAL = """
-    import ctypes, os, signal, sys, time
+    import ctypes, os, signal, sys
     import klyng_mp as mp
 
     def strike(pid):

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
     from klyng_mp.communicator.attendant import Attendant
 
-__all__ = ["MAX_EVENTS", "EpollPoller", "Gate", "PureGate", "Room"]
+__all__ = ["LONGEST_SLEEP", "MAX_EVENTS", "EpollPoller", "Gate", "PureGate", "Room"]
 
 _MOST_SKIPPED = 255  # waits, after spins that were in vain, until another is tried
+# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when that call
+# returns: so no sleep of a thread that handlers may interrupt is longer. Seconds; the core's SLICE_MS.
+LONGEST_SLEEP = 1.0
 MAX_EVENTS = 64  # of one poll; the default makes room for a thousand each time
 
 

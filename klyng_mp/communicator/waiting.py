@@ -20,7 +20,7 @@ from collections import defaultdict
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from klyng_mp.communicator.room import MAX_EVENTS, Room
+from klyng_mp.communicator.room import LONGEST_SLEEP, MAX_EVENTS, Room
 from klyng_mp.communicator.waiters import Chore, Guest, Waiter
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["WaitingRoom"]
 
-# A signal that strikes between Python's last look at its signals and the kernel's call is seen only when that call
-# returns: so no sleep is long. To give up the interpreter lets another thread send one just then: so where there are
-# others, the first sleep is short.
-_SLICE = 1.0
+# See LONGEST_SLEEP. To give up the interpreter lets another thread send a signal just then: so where there are others,
+# the first sleep is short.
 _FIRST_SLEEP = 0.02
 
 
@@ -88,11 +86,11 @@ class WaitingRoom(Room):
             # An interrupt may strike after any call: so the count comes first, and the call within what undoes it.
             self.lock.waiting += 1
             waiters.append(waiter)
-            longest = self._mind_threads(waiter) if _count() else _SLICE
+            longest = self._mind_threads(waiter) if _count() else LONGEST_SLEEP
             while True:
                 left = deadline.left()
                 pause = longest if left is None or left > longest else left
-                longest = _SLICE
+                longest = LONGEST_SLEEP
                 if left == 0:
                     self.progress()
                 elif self._polling is not None:
@@ -191,7 +189,7 @@ class WaitingRoom(Room):
             if attendant.is_watching:
                 attendant.send_away()
             if _count() == 1:
-                return _SLICE
+                return LONGEST_SLEEP
         waiter.thread = get_ident()
         return _FIRST_SLEEP
 

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from klyng_mp.communicator.room import EpollPoller
+from klyng_mp.communicator.room import LONGEST_SLEEP, EpollPoller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,6 @@ __all__ = ["Desk", "Work"]
 
 _PAUSE = 0.002  # how late the pool's thread may be where a caller has stopped looking
 _LONG_PAUSE = 0.016
-_SLICE = 1.0  # seconds of a caller's sleep: a signal that strikes just before it begins would be noticed only after it
 
 
 class Work(Protocol):
@@ -206,10 +205,10 @@ class Desk:
                 if self._looking is not None:
                     return False
                 self._looking, self._is_enough, mine = threading.current_thread(), is_done, True
-            work, left = self._work, _SLICE
+            work, left = self._work, LONGEST_SLEEP
             while not is_done():
                 if deadline is not None:
-                    left = min(deadline - time.monotonic(), _SLICE)
+                    left = min(deadline - time.monotonic(), LONGEST_SLEEP)
                     if left <= 0:
                         break
                 work.sleep(left)
@@ -242,8 +241,8 @@ class Desk:
                 self._waiters.append(waiter)
                 if self._looking is self._own or self.thread is None:
                     self.kick()
-            left = _SLICE if deadline is None else min(max(0.0, deadline - time.monotonic()), _SLICE)
-            waiter.lock.acquire(timeout=left)
+            left = LONGEST_SLEEP if deadline is None else max(0.0, deadline - time.monotonic())
+            waiter.lock.acquire(timeout=min(left, LONGEST_SLEEP))
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
